@@ -1,0 +1,18 @@
+"""Variational Transformers for text, as a plugin for fairseq (``--user-dir fairseq_vat``).
+
+Importing the package registers
+
+- the architectures ``vat_transformer``, ``vat_transformer_tiny`` and ``vat_transformer_base``,
+- the task ``variational_lm``,
+- the criterion ``token_kl_cross_entropy``,
+
+and makes fairseq's commands robust where they are not (`fairseq_vat.compat`).
+"""
+
+from fairseq_vat import compat
+from fairseq_vat.criterions import token_kl_cross_entropy
+from fairseq_vat.models import vat_transformer
+from fairseq_vat.tasks import variational_lm
+
+__version__ = "0.1.0"
+__all__ = ["compat", "token_kl_cross_entropy", "variational_lm", "vat_transformer"]

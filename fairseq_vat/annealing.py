@@ -1,0 +1,97 @@
+"""KL weight schedules w(t): pure functions of the update number t = 0, 1, 2, ...
+
+Nothing here knows of fairseq.  To add a schedule: write the function, name it in `SCHEDULES`,
+and let `Annealing.weight` pass it what it needs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+
+def linear(t: int, updates: int) -> float:
+    """min(1, t / N): from 0 at the first update to 1 at update N (Bowman et al. 2016)."""
+    return min(1.0, t / updates)
+
+
+def cyclic(t: int, updates: int, cycles: int, ratio: float) -> float:
+    """M ramps over T updates (Fu et al. 2019; VAE-Transformer paper, equation (9)).
+
+    tau = mod(t, ceil(T / M)) / (T / M) is the place inside the cycle; the weight rises linearly
+    to 1 at tau = R and stays there.  With R = 0 there is no ramp.  The formula ends with update
+    T - 1; from T on the last cycle's weight of 1 is held.
+    """
+    if t >= updates or ratio == 0:
+        return 1.0
+    tau = (t % math.ceil(updates / cycles)) / (updates / cycles)
+    return min(1.0, tau / ratio)
+
+
+def logistic(t: int, updates: int, init: float) -> float:
+    """1 / (1 + exp(-k (t - N / 2))) with k such that w(0) = init, so w(N) = 1 - init.
+
+    The S-shaped curve of Bowman et al. (2016) with the VAT paper's appendix A's two numbers.
+    """
+    k = 2.0 / updates * math.log((1.0 - init) / init)
+    return 1.0 / (1.0 + math.exp(min(700.0, -k * (t - updates / 2))))
+
+
+class Schedule(Enum):
+    """The schedules `--kl-annealing` knows."""
+
+    constant = "constant"
+    linear = "linear"
+    cyclic = "cyclic"
+    logistic = "logistic"
+
+
+@dataclass(frozen=True)
+class Annealing:
+    """A schedule with its numbers, checked when it is made.
+
+    Attributes:
+        schedule: name of the schedule.
+        updates: N or T, the number of updates it spans; not needed by ``constant``.
+        cycles: M, for ``cyclic``.
+        ratio: R, the ramp's share of a cycle, for ``cyclic``.
+        init: w(0), for ``logistic``.
+
+    Raises:
+        ValueError: naming the `fairseq-train` flag that is wrong.
+    """
+
+    schedule: Schedule = Schedule.constant
+    updates: int = 0
+    cycles: int = 5
+    ratio: float = 0.5
+    init: float = 0.00025
+
+    def __post_init__(self) -> None:
+        if self.updates < 0:
+            raise ValueError(f"--kl-annealing-updates must be > 0, not {self.updates}")
+        if self.schedule != Schedule.constant and self.updates == 0:
+            raise ValueError(
+                f"--kl-annealing {self.schedule.value} needs the number of updates it spans: "
+                "give --kl-annealing-updates N"
+            )
+        if self.cycles < 1:
+            raise ValueError(f"--kl-annealing-cycles must be at least 1, not {self.cycles}")
+        if not 0.0 <= self.ratio <= 1.0:
+            raise ValueError(f"--kl-annealing-ratio must be from 0 to 1, not {self.ratio}")
+        if not 0.0 < self.init < 0.5:
+            raise ValueError(
+                f"--kl-annealing-init must be above 0 and below 0.5, not {self.init}: it is the "
+                "logistic weight at update 0"
+            )
+
+    def weight(self, t: int) -> float:
+        """w(t), between 0 and 1, at update t >= 0."""
+        if self.schedule == Schedule.linear:
+            return linear(t, self.updates)
+        if self.schedule == Schedule.cyclic:
+            return cyclic(t, self.updates, self.cycles, self.ratio)
+        if self.schedule == Schedule.logistic:
+            return logistic(t, self.updates, self.init)
+        return 1.0

@@ -1,0 +1,98 @@
+"""Everything the plugin changes outside its own names, in one place, each with its reason."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import sys
+import typing
+from collections.abc import Iterator
+from types import TracebackType
+
+import torch
+from fairseq.distributed import utils as distributed_utils
+from omegaconf import DictConfig, ListConfig
+from omegaconf.base import ContainerMetadata, Metadata
+from omegaconf.nodes import AnyNode
+
+from fairseq_vat.errors import explain
+
+
+def install() -> None:
+    """Apply all of it; called once, when the package is imported."""
+    _allow_configuration_types()
+    _install_exception_hook()
+    _replace_interactive_reader()
+
+
+def _allow_configuration_types() -> None:
+    """Let ``torch.load(weights_only=True)`` read fairseq's configuration objects.
+
+    When several processes resume, fairseq sends the checkpoint's state from one to the others
+    with ``torch.save`` and ``torch.load``, and the state holds its configuration. These types
+    hold plain data; the switch itself stays on.
+    """
+    torch.serialization.add_safe_globals(
+        [
+            argparse.Namespace,
+            DictConfig,
+            ListConfig,
+            ContainerMetadata,
+            Metadata,
+            AnyNode,
+            collections.defaultdict,
+            typing.Any,
+            dict,
+            list,
+            int,
+            torch.device,
+            distributed_utils._TensorPlaceholder,
+        ]
+    )
+
+
+def _install_exception_hook() -> None:
+    """Print a mistake in the input as one line; everything else as before.
+
+    fairseq's commands let exceptions through to the interpreter, which would print thirty lines
+    of traceback around the one that tells the user what to do. The exit status stays 1.
+    """
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, tb: TracebackType | None) -> None:
+        line = explain(error, tb)
+        if line is None:
+            previous(kind, error, tb)
+        else:
+            print(f"fairseq_vat: error: {line}", file=sys.stderr)
+
+    sys.excepthook = hook
+
+
+def _replace_interactive_reader() -> None:
+    """Let `fairseq-interactive` read on after a line that isn't UTF-8.
+
+    Its reader opens the input with strict decoding, out of reach of tasks and flags, and ends
+    the process at the first wrong byte. The replacement reads bytes and replaces what is wrong.
+    Nothing is changed in other commands.
+    """
+    interactive = sys.modules.get("fairseq_cli.interactive")
+    if interactive is not None:
+        interactive.buffered_read = _buffered_read
+
+
+def _buffered_read(path: str, buffer_size: int) -> Iterator[list[str]]:
+    """Lines of a file, or of standard input for ``-``, in lists of `buffer_size`."""
+    stream = sys.stdin.buffer if path == "-" else open(path, "rb")
+    buffer: list[str] = []
+    with stream:
+        for line in stream:
+            buffer.append(line.decode("utf-8", errors="replace").strip())
+            if len(buffer) >= buffer_size:
+                yield buffer
+                buffer = []
+    if buffer:
+        yield buffer
+
+
+install()

@@ -1,0 +1,267 @@
+"""Reconstruction plus weighted KL: the loss of every variational architecture.
+
+Shape legend: T source positions, B sentences, L latent width.
+"""
+
+import math
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import torch
+from fairseq import utils
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
+from omegaconf import II
+from torch import Tensor
+
+from fairseq_vat.annealing import Annealing, Schedule
+from fairseq_vat.errors import VATError
+from fairseq_vat.evaluation.active_units import count_active_units
+from fairseq_vat.latent import DiagonalGaussian, check_prior_std
+
+# Seed of validation's latents: always the same, so that validation repeats.
+VALIDATION_SEED = 0
+
+
+class KLReduction(Enum):
+    sum = "sum"
+    mean = "mean"
+
+
+class FreeBitsPer(Enum):
+    latent = "latent"
+    dimension = "dimension"
+
+
+class ValidLatents(Enum):
+    sample = "sample"
+    mean = "mean"
+
+
+@dataclass
+class TokenKLCrossEntropyConfig(FairseqDataclass):
+    prior_std: float = field(
+        default=0.4,
+        metadata={"help": "s: standard deviation of the prior N(0, s^2 I), above 0"},
+    )
+    kl_weight: float = field(
+        default=1.0, metadata={"help": "constant factor on the KL, on top of the annealing"}
+    )
+    kl_reduction: KLReduction = field(
+        default=KLReduction.sum,
+        metadata={
+            "help": "KL of a latent in the loss: sum over its dimensions (the ELBO), or their mean "
+            "(the sum / latent width, a far smaller weight); the reported KL is always the sum"
+        },
+    )
+    kl_annealing: Schedule = field(
+        default=Schedule.constant, metadata={"help": "schedule of the KL weight"}
+    )
+    kl_annealing_updates: int = field(
+        default=0, metadata={"help": "number of updates the schedule spans"}
+    )
+    kl_annealing_cycles: int = field(
+        default=5, metadata={"help": "cyclic: number of cycles M in the span"}
+    )
+    kl_annealing_ratio: float = field(
+        default=0.5, metadata={"help": "cyclic: share R of a cycle spent rising, from 0 to 1"}
+    )
+    kl_annealing_init: float = field(
+        default=0.00025, metadata={"help": "logistic: weight at update 0"}
+    )
+    free_bits: float = field(
+        default=0.0,
+        metadata={"help": "nats of KL that cost nothing: the loss is bounded from below there"},
+    )
+    free_bits_per: FreeBitsPer = field(
+        default=FreeBitsPer.latent,
+        metadata={"help": "bound the KL of each latent, or of each dimension of a latent"},
+    )
+    label_smoothing: float = field(
+        default=0.0, metadata={"help": "epsilon for label smoothing, 0 means no label smoothing"}
+    )
+    valid_latents: ValidLatents = field(
+        default=ValidLatents.sample,
+        metadata={
+            "help": "validation decodes from latents drawn with a fixed seed (only then is "
+            "nll + KL the negative ELBO), or from their mean"
+        },
+    )
+    report_accuracy: bool = field(
+        default=False, metadata={"help": "report next-token accuracy in validation"}
+    )
+    sentence_avg: bool = II("optimization.sentence_avg")
+
+
+@register_criterion("token_kl_cross_entropy", dataclass=TokenKLCrossEntropyConfig)
+class TokenKLCrossEntropy(FairseqCriterion):
+    """Sum of -log p over target tokens + w(update) * kl_weight * sum of KL over latents.
+
+    VAT paper, equation (5), with equation (6) for the KL to the scaled prior; VAE-Transformer
+    paper, equation (8).  Divided by fairseq's sample size: target tokens, or sentences with
+    ``--sentence-avg``.  Padding never contributes, and no term of a sentence depends on the
+    sentences it is batched with.
+
+    Args:
+        cfg: the configuration.
+        task: the task, for its dictionary and its seed.
+
+    Raises:
+        VATError: for a value out of range, naming the flag.
+    """
+
+    def __init__(self, cfg: TokenKLCrossEntropyConfig, task: Any):
+        super().__init__(task)
+        _check(cfg)
+        self.cfg = cfg
+        self.annealing = _annealing(cfg)
+        self.seed = task.cfg.seed
+
+    @classmethod
+    def build_criterion(cls, cfg: TokenKLCrossEntropyConfig, task: Any) -> "TokenKLCrossEntropy":
+        return cls(cfg, task)
+
+    def forward(self, model: Any, sample: dict[str, Any], reduce: bool = True) -> tuple:
+        """Loss, sample size and what to log, for one batch.
+
+        The KL weight and the training noise come from the model's update number, which the
+        trainer sets at every update and restores with a checkpoint.
+        """
+        update = model.num_updates
+        training = model.training
+        from_mean = not training and self.cfg.valid_latents == ValidLatents.mean
+        _, extra = model(
+            **sample["net_input"],
+            latent_seed=None if from_mean else self._latent_seed(training, update),
+            target=sample["target"],
+            label_smoothing=self.cfg.label_smoothing,
+            count_correct=self.cfg.report_accuracy and not training,
+        )
+        likelihood = extra["likelihood"]
+        keep_TB = ~extra["latent_padding_mask"].t()
+        posterior = extra["posterior"]
+        kl_TBL = posterior.kl(self.cfg.prior_std) * keep_TB.unsqueeze(-1)
+        kl_weight = self.cfg.kl_weight * self.annealing.weight(update)
+        loss = likelihood.loss + kl_weight * self._bounded(kl_TBL, keep_TB)
+
+        sample_size = sample["target"].size(0) if self.cfg.sentence_avg else sample["ntokens"]
+        logging_output = {
+            "loss": loss.detach(),
+            "nll_loss": likelihood.nll,
+            "kl": kl_TBL.detach().sum(),
+            "ntokens": sample["ntokens"],
+            "nsentences": sample["target"].size(0),
+            "sample_size": sample_size,
+            # fairseq sums logging outputs over workers and batches, hence weight x tokens
+            "kl_weight": kl_weight * sample["ntokens"],
+            "from_mean": int(from_mean) * sample["ntokens"],
+            **_latent_sums(posterior, keep_TB),
+        }
+        if likelihood.n_correct is not None:
+            logging_output["n_correct"] = likelihood.n_correct
+        return loss, sample_size, logging_output
+
+    def _latent_seed(self, training: bool, update: int) -> int:
+        # every update draws anew; a resumed run draws what the stopped one would have drawn
+        return (self.seed << 40) + update + 1 if training else VALIDATION_SEED
+
+    def _bounded(self, kl_TBL: Tensor, keep_TB: Tensor) -> Tensor:
+        """The loss's KL term, with free bits and reduction applied; a scalar."""
+        width = kl_TBL.size(-1)
+        if self.cfg.free_bits > 0:
+            if self.cfg.free_bits_per == FreeBitsPer.dimension:
+                kl_TBL = kl_TBL.clamp(min=self.cfg.free_bits) * keep_TB.unsqueeze(-1)
+            else:
+                kl_TB = kl_TBL.sum(dim=-1).clamp(min=self.cfg.free_bits)
+                kl_TBL = (kl_TB * keep_TB).unsqueeze(-1)
+        kl = kl_TBL.sum()
+        return kl / width if self.cfg.kl_reduction == KLReduction.mean else kl
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
+        """Log the numbers of docs/measures.md, aggregated over workers and batches."""
+
+        def total(key: str) -> Any:
+            return sum(log.get(key, 0) for log in logging_outputs)
+
+        sample_size, ntokens, latents = total("sample_size"), total("ntokens"), total("latents")
+        bits = math.log(2)
+        metrics.log_scalar("loss", total("loss") / sample_size / bits, sample_size, round=3)
+        metrics.log_scalar("nll_loss", total("nll_loss") / ntokens / bits, ntokens, round=3)
+        metrics.log_derived("ppl", lambda m: utils.get_perplexity(m["nll_loss"].avg))
+        metrics.log_scalar("kl_loss", total("kl") / ntokens / bits, ntokens, round=3)
+        metrics.log_scalar("kl_nats", total("kl") / latents, latents, round=3)
+        metrics.log_scalar("kl_weight", total("kl_weight") / ntokens, ntokens, round=6)
+        if total("from_mean") == 0:
+            metrics.log_derived(
+                "elbo_ppl",
+                lambda m: utils.get_perplexity(m["nll_loss"].avg + m["kl_loss"].avg),
+            )
+        else:
+            # decoding from the mean bounds nothing: say so, and give no ELBO
+            metrics.log_scalar("from_mean", 1, priority=25)
+        # hidden from the log by their underscore; active_units is derived from them
+        metrics.log_scalar_sum("_latents", latents)
+        metrics.log_scalar_sum("_latent_mean_sum", total("latent_mean_sum"))
+        metrics.log_scalar_sum("_latent_mean_square_sum", total("latent_mean_square_sum"))
+        metrics.log_derived("active_units", _active_units)
+        if any("n_correct" in log for log in logging_outputs):
+            metrics.log_scalar(
+                "accuracy", 100.0 * total("n_correct") / ntokens, ntokens, round=3
+            )
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        """All of them are sums."""
+        return True
+
+
+def _latent_sums(posterior: DiagonalGaussian, keep_TB: Tensor) -> dict[str, Tensor]:
+    """Sums over latents from which their variance follows, in double: they grow over an epoch."""
+    mean_TBL = posterior.mean.detach() * keep_TB.unsqueeze(-1)
+    mean_TBL = mean_TBL.double()
+    return {
+        "latents": keep_TB.sum(),
+        "latent_mean_sum": mean_TBL.sum(dim=(0, 1)),
+        "latent_mean_square_sum": (mean_TBL * mean_TBL).sum(dim=(0, 1)),
+    }
+
+
+def _active_units(meters: Any) -> float:
+    return float(
+        count_active_units(
+            meters["_latents"].sum,
+            torch.as_tensor(meters["_latent_mean_sum"].sum),
+            torch.as_tensor(meters["_latent_mean_square_sum"].sum),
+        )
+    )
+
+
+def _annealing(cfg: TokenKLCrossEntropyConfig) -> Annealing:
+    try:
+        return Annealing(
+            Schedule(cfg.kl_annealing),
+            cfg.kl_annealing_updates,
+            cfg.kl_annealing_cycles,
+            cfg.kl_annealing_ratio,
+            cfg.kl_annealing_init,
+        )
+    except ValueError as error:
+        raise VATError(str(error)) from None
+
+
+def _check(cfg: TokenKLCrossEntropyConfig) -> None:
+    try:
+        check_prior_std(cfg.prior_std)
+    except ValueError:
+        raise VATError(
+            f"--prior-std must be a standard deviation above 0, not {cfg.prior_std}"
+        ) from None
+    for flag in ("kl_weight", "free_bits"):
+        value = getattr(cfg, flag)
+        if not (value >= 0 and math.isfinite(value)):
+            raise VATError(f"--{flag.replace('_', '-')} must be 0 or above, not {value}")
+    if not 0 <= cfg.label_smoothing < 1:
+        raise VATError(f"--label-smoothing must be from 0 to below 1, not {cfg.label_smoothing}")

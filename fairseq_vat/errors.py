@@ -1,0 +1,59 @@
+"""Errors a user can mend, told in one line.
+
+``VATError`` is raised wherever a flag, a file or a checkpoint is wrong.  It is a ``ValueError``
+for Python callers.  In fairseq's commands the message is all that is printed: `fairseq_vat.compat`
+installs the exception hook that does this, and Hydra prints the same line because the class is
+also one of its *compact* exceptions.
+"""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+import zipfile
+from types import TracebackType
+
+from hydra.errors import CompactHydraException
+
+
+class VATError(CompactHydraException, ValueError):
+    """A mistake in the input; the message names what, where, and what would be right."""
+
+
+def explain(error: BaseException, tb: TracebackType | None) -> str | None:
+    """One line for an error that a user can mend, or None for one that is a defect.
+
+    Besides `VATError` it knows what fairseq raises for a missing checkpoint and what torch raises
+    for a checkpoint that is cut off, is no checkpoint, or holds a pickle that ``weights_only``
+    loading refuses.  torch's messages don't name the file, so it is taken from the frame of
+    fairseq's loader.
+
+    Args:
+        error: the exception that ended the command.
+        tb: its traceback.
+    """
+    if isinstance(error, VATError):
+        return str(error)
+    if isinstance(error, OSError) and str(error).startswith("Model file not found"):
+        return f"--path: {str(error)[0].lower()}{str(error)[1:]}; give the path of a .pt checkpoint"
+    path = _checkpoint_being_loaded(tb)
+    if path is None:
+        return None
+    if isinstance(error, pickle.UnpicklingError):
+        return (
+            f"checkpoint {path} is refused: it is not a torch checkpoint, or holds objects other "
+            "than tensors and plain data, which could run code when unpickled"
+        )
+    if isinstance(error, (EOFError, OSError, RuntimeError, zipfile.BadZipFile, KeyError)):
+        return (
+            f"checkpoint {path} can't be read: it is cut off or damaged; restore it from a copy, "
+            "or use another checkpoint of the run"
+        )
+    return None
+
+
+def _checkpoint_being_loaded(tb: TracebackType | None) -> str | None:
+    for frame, _ in traceback.walk_tb(tb):
+        if frame.f_code.co_name == "load_checkpoint_to_cpu":
+            return str(frame.f_locals.get("path"))
+    return None

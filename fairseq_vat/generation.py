@@ -1,0 +1,140 @@
+"""Latents into fairseq's own beam search and sampling.
+
+Shape legend: B sentences, T source positions, K draws.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from fairseq.sequence_generator import EnsembleModel, SequenceGenerator
+from torch import Tensor
+
+from fairseq_vat.errors import VATError
+from fairseq_vat.models.latent_encoder import EncoderOut, join_draws
+
+# hypotheses decoded at once; more draws are decoded in several rounds, to bound the memory
+MAX_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class LatentSampling:
+    """How latents are drawn.
+
+    Attributes:
+        samples: K, draws a sentence.
+        temperature: factor on the posterior's standard deviation.
+        seed: with the sentence and the draw's number it fixes the draw.
+    """
+
+    samples: int = 1
+    temperature: float = 1.0
+    seed: int = 1
+
+
+class LatentEnsembleModel(EnsembleModel):
+    """fairseq's ensemble, except that encoder outputs can be handed in ready-made."""
+
+    def forward_encoder(self, net_input: dict[str, Any]) -> list[EncoderOut]:
+        """``net_input["encoder_outs"]`` if it is there, else the encoders' output."""
+        if "encoder_outs" in net_input:
+            return net_input["encoder_outs"]
+        return super().forward_encoder(net_input)
+
+
+class VariationalSequenceGenerator(SequenceGenerator):
+    """Draws K latent sequences a sentence and decodes each with fairseq's search.
+
+    The encoder runs once a batch. In an ensemble every model draws from its own posterior, with
+    the same noise.
+
+    Args:
+        models: models with a `LatentEncoder`.
+        tgt_dict: the dictionary.
+        latent_sampling: how latents are drawn.
+        nbest: hypotheses kept of each draw.
+        **kwargs: for `fairseq.sequence_generator.SequenceGenerator`.
+
+    Raises:
+        VATError: if a model has no latents.
+    """
+
+    def __init__(
+        self,
+        models: list[Any],
+        tgt_dict: Any,
+        latent_sampling: LatentSampling,
+        nbest: int = 1,
+        **kwargs: Any,
+    ):
+        if not all(hasattr(getattr(model, "encoder", None), "draw") for model in models):
+            raise VATError("--latent-sampling needs models with latents, such as vat_transformer")
+        super().__init__(LatentEnsembleModel(models), tgt_dict, **kwargs)
+        self.latent_sampling = latent_sampling
+        self.nbest = nbest
+
+    def _generate(
+        self,
+        sample: dict[str, Any],
+        prefix_tokens: Tensor | None = None,
+        constraints: Tensor | None = None,
+        bos_token: int | None = None,
+    ) -> list[list[dict[str, Tensor]]]:
+        """K x nbest hypotheses a sentence, in the order of the draws."""
+        net_input = sample["net_input"]
+        sentences = net_input["src_tokens"].size(0)
+        encoder_outs = self.model.forward_encoder(net_input)
+        at_once = max(1, MAX_ROWS // (sentences * self.beam_size))
+        hypotheses: list[list[dict[str, Tensor]]] = [[] for _ in range(sentences)]
+        for first in range(0, self.latent_sampling.samples, at_once):
+            numbers = range(first, min(first + at_once, self.latent_sampling.samples))
+            decoded = super()._generate(
+                self._with_draws(sample, encoder_outs, numbers),
+                _repeat(prefix_tokens, len(numbers)),
+                _repeat(constraints, len(numbers)),
+                bos_token,
+            )
+            for row, found in enumerate(decoded):
+                hypotheses[row // len(numbers)].extend(found[: self.nbest])
+        return hypotheses
+
+    def _with_draws(
+        self, sample: dict[str, Any], encoder_outs: list[EncoderOut], numbers: range
+    ) -> dict[str, Any]:
+        """The batch with every sentence repeated for its draws, and their latents as memory."""
+        draws = [
+            join_draws(
+                [
+                    model.encoder.draw(
+                        out, self.latent_sampling.seed, k, self.latent_sampling.temperature
+                    )
+                    for k in numbers
+                ]
+            )
+            for model, out in zip(self.model.models, encoder_outs, strict=True)
+        ]
+        net_input = sample["net_input"]
+        repeated = {
+            "src_tokens": _repeat(net_input["src_tokens"], len(numbers)),
+            "encoder_outs": draws,
+        }
+        if "src_lengths" in net_input:
+            repeated["src_lengths"] = _repeat(net_input["src_lengths"], len(numbers))
+        return {"net_input": repeated}
+
+
+def empty_hypothesis(eos: int, device: torch.device) -> dict[str, Tensor]:
+    """What an empty sentence is answered with: nothing but the end of sentence, score 0."""
+    return {
+        "tokens": torch.tensor([eos], device=device),
+        "score": torch.tensor(0.0, device=device),
+        "attention": torch.empty(0, device=device),
+        "alignment": torch.empty(0, device=device),
+        "positional_scores": torch.zeros(1, device=device),
+    }
+
+
+def _repeat(x: Tensor | None, times: int) -> Tensor | None:
+    return None if x is None else x.repeat_interleave(times, dim=0)

@@ -1,0 +1,148 @@
+"""Figures of a training: learning curves as in figure 2 of the VAT paper, and the KL weight."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # files only: there may be no display
+
+from matplotlib import pyplot as plt  # noqa: E402  (after the backend is chosen)
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.ticker import FuncFormatter, MaxNLocator  # noqa: E402
+
+from fairseq_vat.errors import VATError  # noqa: E402
+from fairseq_vat.evaluation.training_log import Record  # noqa: E402
+from fairseq_vat.files import atomic_path  # noqa: E402
+
+# Two colours that differ for colour-blind readers and in print.
+_TRAIN, _VALID = "#0072B2", "#D55E00"
+_STYLE = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+}
+# A curve that falls by more than this factor is drawn on a logarithmic scale: the first updates'
+# KL is hundreds of times the later one, and would leave a flat line at the bottom.
+_LOG_RANGE = 30
+
+
+def learning_curves(records: list[Record], path: str | os.PathLike, kl_only: bool = False) -> None:
+    """Draw reconstruction, KL, weighted KL and KL weight by update, for train and valid.
+
+    Args:
+        records: of `fairseq_vat.evaluation.training_log.read_training_log`.
+        path: the image file.
+        kl_only: leave the reconstruction out.
+    """
+    panels = [
+        ("Reconstruction", "nll (bits per token)", lambda s: s.get("nll_loss")),
+        ("KL divergence", "KL (nats per latent)", lambda s: s.get("kl_nats")),
+        ("Weighted KL", "weight × KL (nats per latent)", _weighted_kl),
+        ("KL weight", "weight", lambda s: s.get("kl_weight")),
+    ]
+    if kl_only:
+        del panels[0]
+    with plt.rc_context(_STYLE):
+        rows, columns = (1, 3) if kl_only else (2, 2)
+        size = (12.5, 3.8) if kl_only else (10, 7)
+        figure, axes = plt.subplots(rows, columns, figsize=size, sharex=True)
+        for axis, (title, label, value) in zip(axes.flat, panels, strict=True):
+            _panel(axis, records, value)
+            axis.set_title(title)
+            axis.set_ylabel(label + (", log scale" if axis.get_yscale() == "log" else ""))
+        for axis in axes.flat[-columns:]:
+            axis.set_xlabel("updates")
+        handles, labels = axes.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=2)
+        _save(figure, path)
+
+
+def annealing(records: list[Record], path: str | os.PathLike) -> None:
+    """Draw the weight of the KL term by update.
+
+    Args:
+        records: of `fairseq_vat.evaluation.training_log.read_training_log`.
+        path: the image file.
+    """
+    with plt.rc_context(_STYLE):
+        figure, axis = plt.subplots(figsize=(6.5, 3.8))
+        x, y = _train_points(records, lambda s: s.get("kl_weight"))
+        axis.plot(x, y, color=_TRAIN, linewidth=2, marker="o" if len(x) < 2 else None)
+        axis.set_ylim(0, 1.08 * max(y) or 1)
+        axis.set_xlim(left=0)
+        axis.set_title("KL annealing")
+        axis.set_xlabel("updates")
+        axis.set_ylabel("weight of the KL term")
+        _format_updates(axis)
+        _save(figure, path)
+
+
+def _weighted_kl(stats: dict[str, float]) -> float | None:
+    if "kl_nats" in stats and "kl_weight" in stats:
+        return stats["kl_nats"] * stats["kl_weight"]
+    return None
+
+
+def _panel(axis: Axes, records: list[Record], value: Callable) -> None:
+    x, y = _train_points(records, value)
+    axis.plot(x, y, color=_TRAIN, linewidth=1.5, label="train", marker="." if len(x) < 3 else None)
+    values = y
+    # The first subset only: the one that fairseq chooses its best checkpoint by.
+    subset = next((r.subset for r in records if r.kind == "valid"), None)
+    held_out = [r for r in records if r.subset == subset]
+    if held_out:
+        x, y = _points(held_out, "valid", value)
+        # Markers tell single validations apart, but many of them would hide the line.
+        marker = "o" if len(x) <= 40 else None
+        axis.plot(x, y, color=_VALID, linewidth=1.5, marker=marker, markersize=4, label="valid")
+        values = values + y
+    if min(values) > 0 and max(values) > _LOG_RANGE * sorted(values)[len(values) // 2]:
+        axis.set_yscale("log")
+    else:
+        axis.set_ylim(bottom=0)
+    axis.set_xlim(left=0)
+    _format_updates(axis)
+
+
+def _train_points(records: list[Record], value: Callable) -> tuple[list[int], list[float]]:
+    # A run shorter than the log interval has only the lines of whole epochs.
+    for kind in ("train_inner", "train"):
+        x, y = _points(records, kind, value)
+        if y:
+            return x, y
+    raise VATError(
+        "the log has no kl_nats or kl_weight: it is not of a run with "
+        "--criterion token_kl_cross_entropy"
+    )
+
+
+def _points(records: list[Record], kind: str, value: Callable) -> tuple[list[int], list[float]]:
+    found = [(r.num_updates, value(r.stats)) for r in records if r.kind == kind]
+    found = [(x, y) for x, y in found if y is not None]
+    return [x for x, _ in found], [y for _, y in found]
+
+
+def _format_updates(axis: Axes) -> None:
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+
+
+def _save(figure: Figure, path: str | os.PathLike) -> None:
+    try:
+        with atomic_path(path) as temporary:
+            # The temporary name ends in .tmp, so the format is said here.
+            figure.savefig(temporary, dpi=150, format=Path(path).suffix.lstrip(".") or "png")
+    finally:
+        plt.close(figure)

