@@ -19,7 +19,7 @@ from fairseq_vat.errors import explain
 
 
 def install() -> None:
-    """Apply all of it; called once, when the package is imported."""
+    """Apply all of it, when the package is imported; a second call changes nothing."""
     _allow_configuration_types()
     _install_exception_hook()
     _replace_interactive_reader()
@@ -57,16 +57,23 @@ def _install_exception_hook() -> None:
     fairseq's commands let exceptions through to the interpreter, which would print thirty lines
     of traceback around the one that tells the user what to do. The exit status stays 1.
     """
-    previous = sys.excepthook
+    if sys.excepthook is not _print_explained:
+        global _previous_hook
+        _previous_hook = sys.excepthook
+        sys.excepthook = _print_explained
 
-    def hook(kind: type[BaseException], error: BaseException, tb: TracebackType | None) -> None:
-        line = explain(error, tb)
-        if line is None:
-            previous(kind, error, tb)
-        else:
-            print(f"fairseq_vat: error: {line}", file=sys.stderr)
 
-    sys.excepthook = hook
+_previous_hook = sys.__excepthook__
+
+
+def _print_explained(
+    kind: type[BaseException], error: BaseException, tb: TracebackType | None
+) -> None:
+    line = explain(error, tb)
+    if line is None:
+        _previous_hook(kind, error, tb)
+    else:
+        print(f"fairseq_vat: error: {line}", file=sys.stderr)
 
 
 def _replace_interactive_reader() -> None:

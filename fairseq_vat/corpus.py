@@ -12,13 +12,13 @@ from pathlib import Path
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import atomic_path
-from fairseq_vat.text import CleaningReport, read_lines, split_sentences
+from fairseq_vat.text import CLOSING, CleaningReport, read_lines, split_sentences
 
 MIN_WORDS, MAX_WORDS = 3, 60
 HELD_OUT_SHARE = 0.05
 SPLITS = ("train", "valid", "test")
 
-_TERMINATED = re.compile(r"""[.!?…]["'”’)\]]*$""")
+_TERMINATED = re.compile(f"[.!?…]{CLOSING}*$")
 
 
 @dataclass
@@ -140,6 +140,6 @@ def split_documents(
                 f"left for it has a sentence of {MIN_WORDS} to {MAX_WORDS} words that is not a "
                 "repetition; give more text, a sentence a line"
             )
-        if name != "train":
+        if name != "train" and max_held_out is not None:
             del kept[max_held_out:]
     return corpus

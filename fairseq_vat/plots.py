@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib
+# Importing fairseq turns debug messages on for everybody; matplotlib has one for every font.
+logging.getLogger("matplotlib").setLevel(logging.WARNING)
+
+import matplotlib  # noqa: E402
 
 matplotlib.use("Agg")  # files only: there may be no display
 
@@ -49,7 +53,7 @@ def learning_curves(records: list[Record], path: str | os.PathLike, kl_only: boo
     panels = [
         ("Reconstruction", "nll (bits per token)", lambda s: s.get("nll_loss")),
         ("KL divergence", "KL (nats per latent)", lambda s: s.get("kl_nats")),
-        ("Weighted KL", "weight × KL (nats per latent)", _weighted_kl),
+        ("Weighted KL", "weight \u00d7 KL (nats per latent)", _weighted_kl),
         ("KL weight", "weight", lambda s: s.get("kl_weight")),
     ]
     if kl_only:
@@ -59,7 +63,9 @@ def learning_curves(records: list[Record], path: str | os.PathLike, kl_only: boo
         size = (12.5, 3.8) if kl_only else (10, 7)
         figure, axes = plt.subplots(rows, columns, figsize=size, sharex=True)
         for axis, (title, label, value) in zip(axes.flat, panels, strict=True):
-            _panel(axis, records, value)
+            # The weight depends on the update alone: a second curve would say nothing more.
+            own = records if title != "KL weight" else [r for r in records if r.kind != "valid"]
+            _panel(axis, own, value)
             axis.set_title(title)
             axis.set_ylabel(label + (", log scale" if axis.get_yscale() == "log" else ""))
         for axis in axes.flat[-columns:]:
@@ -102,8 +108,8 @@ def _panel(axis: Axes, records: list[Record], value: Callable) -> None:
     # The first subset only: the one that fairseq chooses its best checkpoint by.
     subset = next((r.subset for r in records if r.kind == "valid"), None)
     held_out = [r for r in records if r.subset == subset]
-    if held_out:
-        x, y = _points(held_out, "valid", value)
+    x, y = _points(held_out, "valid", value)
+    if y:
         # Markers tell single validations apart, but many of them would hide the line.
         marker = "o" if len(x) <= 40 else None
         axis.plot(x, y, color=_VALID, linewidth=1.5, marker=marker, markersize=4, label="valid")

@@ -123,27 +123,34 @@ def _clean_and_count(raw: bytes, report: CleaningReport) -> str:
     return line
 
 
-# A stop, what may close after it, white space, and what may open before the next word.
-_BOUNDARY = re.compile(r"""(?P<stop>[.!?…]+)(?P<close>["'”’)\]]*)\s+(?=["'“‘(\[]*(?P<next>\w+))""")
-_LAST_WORD = re.compile(r"""[^\s"'“‘(\[]*$""")
+# Character classes: quotes and brackets that may stand before a sentence and after its stop.
+OPENING = "[\"'\u2018\u201c(\\[]"
+CLOSING = "[\"'\u2019\u201d)\\]]"
+
+_BOUNDARY = re.compile(rf"(?P<stop>[.!?…]+)(?P<close>{CLOSING}*)\s+(?={OPENING}*(?P<next>\w+))")
 _INITIALS = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Always followed by a name, so never the end of a sentence.
-_TITLES = frozenset(
+_TITLES = _words(
     "Mr Mrs Ms Messrs Dr Prof Rev Rt Hon St Gen Sen Rep Gov Lt Col Maj Sgt Capt Cmdr Adm Pres "
-    "Mt Ft vs v e.g i.e cf viz".split()
+    "Mt Ft vs v e.g i.e cf viz"
 )
 # Followed by a number where they are abbreviations ("No. 5"), by anything where they are words.
-_BEFORE_NUMBERS = frozenset(
+_BEFORE_NUMBERS = _words(
     "No Nos no nos Fig Figs fig Vol vol Ch ch Sec Art para paras p pp "
-    "Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec".split()
+    "Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec"
 )
 # Within a sentence or at its end: only the next word can tell ("Inc. The ..." and "Inc. chief").
-_EITHER = frozenset("Inc Ltd Co Corp Bros Plc plc Jr Sr etc al approx est dept Dept".split())
-_STARTERS = frozenset(
+_EITHER = _words("Inc Ltd Co Corp Bros Plc plc Jr Sr etc al approx est dept Dept")
+_STARTERS = _words(
     "A An And As At Both But By Despite Earlier Even For From He Her His However I If In It Its "
     "Last Meanwhile More Most Mr Mrs Ms My Now On One Or Our She Since So Some That The Their "
-    "Then There These They This Those Though To Under We What When While Who With Yet You".split()
+    "Then There These They This Those Though To Under We What When While Who With Yet You"
 )
 
 
@@ -174,7 +181,7 @@ def _ends_sentence(before: str, match: re.Match) -> bool:
         return False
     if match["stop"] != "." or match["close"]:
         return True
-    word = _LAST_WORD.search(before)[0]
+    word = re.sub(f"^{OPENING}+", "", before.rsplit(None, 1)[-1]) if before else ""
     if word in _TITLES:
         return False
     if word in _BEFORE_NUMBERS:

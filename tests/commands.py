@@ -1,0 +1,130 @@
+"""fairseq's commands, driven in this process: importing fairseq anew would take seconds a test."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from pathlib import Path
+from unittest import mock
+
+import torch
+from fairseq import checkpoint_utils, options
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.distributed import utils as distributed_utils
+from fairseq_cli import generate as fairseq_generate
+from fairseq_cli import interactive as fairseq_interactive
+from fairseq_cli import preprocess as fairseq_preprocess
+from fairseq_cli import train as fairseq_train
+from fairseq_cli import validate as fairseq_validate
+
+import fairseq_vat
+from fairseq_vat import compat
+
+PLUGIN = str(Path(fairseq_vat.__file__).parent)
+PLUGIN_FLAGS = ["--user-dir", PLUGIN, "--task", "variational_lm", "--cpu"]
+TRAIN_FLAGS = [
+    *PLUGIN_FLAGS,
+    *["--arch", "vat_transformer_tiny", "--criterion", "token_kl_cross_entropy"],
+    *["--optimizer", "adam", "--lr", "0.005", "--max-tokens", "200", "--seed", "3"],
+    *["--log-format", "simple", "--log-interval", "10", "--no-epoch-checkpoints"],
+]
+
+
+def preprocess(destination: Path, **splits: Path) -> Path:
+    """`fairseq-preprocess --only-source`; splits are train=, valid= and test=."""
+    flags = ["--only-source", "--destdir", str(destination)]
+    for split, path in splits.items():
+        flags += [f"--{split}pref", str(path)]
+    parser = options.get_preprocessing_parser()
+    with contextlib.redirect_stdout(io.StringIO()):
+        fairseq_preprocess.main(parser.parse_args(flags))
+    return destination
+
+
+def train(data: Path | str, save_dir: Path, *flags: str) -> str:
+    """`fairseq-train` with the tiny architecture; later flags win. Returns its log."""
+    parser = options.get_training_parser()
+    every = [str(data), *TRAIN_FLAGS, "--save-dir", str(save_dir), *map(str, flags)]
+    # survives from one run to the next in one process
+    if hasattr(checkpoint_utils.save_checkpoint, "best"):
+        del checkpoint_utils.save_checkpoint.best
+    with _log() as log:
+        args = options.parse_args_and_arch(parser, every)
+        distributed_utils.call_main(convert_namespace_to_omegaconf(args), fairseq_train.main)
+    return log.getvalue()
+
+
+def validate(data: Path | str, checkpoint: Path, *flags: str) -> str:
+    """`fairseq-validate`. Returns its log."""
+    every = [str(data), *PLUGIN_FLAGS, "--path", str(checkpoint), "--max-tokens", "400"]
+    every += ["--log-format", "simple", "--log-interval", "1000", *map(str, flags)]
+    with _log() as log, mock.patch("sys.argv", ["fairseq-validate", *every]):
+        fairseq_validate.cli_main()
+    return log.getvalue()
+
+
+def generate(data: Path | str, checkpoint: Path | str, *flags: str) -> str:
+    """`fairseq-generate`. Returns what it printed."""
+    every = [str(data), *PLUGIN_FLAGS, "--path", str(checkpoint), "--beam", "2"]
+    every += ["--max-tokens", "400", "--max-len-b", "30", *map(str, flags)]
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), mock.patch("sys.argv", ["generate", *every]):
+        fairseq_generate.cli_main()
+    return output.getvalue()
+
+
+def interactive(data: Path | str, checkpoint: Path | str, text: bytes, *flags: str) -> str:
+    """`fairseq-interactive` on standard input `text`. Returns what it printed."""
+    every = [str(data), *PLUGIN_FLAGS, "--path", str(checkpoint), "--beam", "2"]
+    every += ["--max-len-b", "30", *map(str, flags)]
+    compat.install()  # as when the command, and not this module, is what imports the plugin
+    stdin = io.TextIOWrapper(io.BytesIO(text), encoding="utf-8")
+    output = io.StringIO()
+    with (
+        contextlib.redirect_stdout(output),
+        mock.patch("sys.stdin", stdin),
+        mock.patch("sys.argv", ["interactive", *every]),
+        _log(),
+    ):
+        fairseq_interactive.cli_main()
+    return output.getvalue()
+
+
+def hypotheses(output: str) -> dict[int, list[str]]:
+    """H- lines of generate's or interactive's output by sentence, in their order."""
+    found: dict[int, list[str]] = {}
+    for line in output.splitlines():
+        if line.startswith("H-"):
+            name, _, text = line.split("\t")
+            found.setdefault(int(name[2:]), []).append(text)
+    return found
+
+
+def stats(log: str, kind: str = "valid") -> list[dict[str, str]]:
+    """The figures of every `valid` or `train` line of a log in the simple format."""
+    lines = [line.split(f"| {kind} |", 1)[1] for line in log.splitlines() if f"| {kind} |" in line]
+    fields = [[field.split() for field in line.split("|")] for line in lines]
+    return [{pair[0]: pair[1] for pair in line if len(pair) == 2} for line in fields]
+
+
+def parameters(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """A checkpoint's model parameters."""
+    return torch.load(checkpoint, weights_only=True)["model"]
+
+
+@contextlib.contextmanager
+def _log():
+    """What the commands log, in the format they use."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(asctime)s | %(levelname)s | %(name)s | %(message)s"))
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield stream
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)

@@ -1,0 +1,44 @@
+"""Small data and a small model, made once a session."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import commands
+import pytest
+
+WORDS = [f"w{i}" for i in range(40)]
+
+
+def sentences(count: int, seed: int) -> list[str]:
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(WORDS, k=rng.randint(2, 9))) for _ in range(count)]
+
+
+@pytest.fixture(scope="session")
+def text_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Toy text: train, valid and test, a sentence a line."""
+    folder = tmp_path_factory.mktemp("text")
+    for seed, (split, count) in enumerate({"train": 400, "valid": 40, "test": 20}.items()):
+        text = "\n".join(sentences(count, seed)) + "\n"
+        (folder / split).write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_dir(text_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy text, binarised."""
+    folder = tmp_path_factory.mktemp("data") / "bin"
+    splits = {split: text_dir / split for split in ("train", "valid", "test")}
+    return commands.preprocess(folder, **splits)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny VAT that has begun to copy."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    commands.train(
+        *(data_dir, folder, "--max-update", "150", "--kl-weight", "0.01", "--dropout", "0")
+    )
+    return folder / "checkpoint_last.pt"

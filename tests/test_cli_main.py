@@ -1,0 +1,180 @@
+"""The ``fairseq-vat`` command: its subcommands, its errors, its exit statuses."""
+
+import json
+import os
+import random
+from types import SimpleNamespace
+
+import pytest
+
+from fairseq_vat.cli import main as cli
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    rng = random.Random(1)
+    words = ["".join(rng.choices("abcdefghijklm", k=rng.randint(2, 5))) for _ in range(200)]
+    path = tmp_path_factory.mktemp("own") / "text.txt"
+    lines = [" ".join(rng.choices(words, k=rng.randint(4, 12))) + "." for _ in range(600)]
+    path.write_text("\n".join([*lines, "", "nul \x00 byte here"]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def splits(text):
+    folder = text.parent / "splits"
+    assert cli.main(["demo-text", str(folder), "--input", str(text)]) == 0
+    return folder
+
+
+def _tokenize(splits, out, *more):
+    names = ("train", "valid", "test")
+    files = [item for name in names for item in (f"--{name}", str(splits / f"{name}.txt"))]
+    return ["tokenize", *files, "--out", str(out), *more]
+
+
+def test_demo_text_is_deterministic(text, splits, tmp_path, capsys):
+    assert cli.main(["demo-text", str(tmp_path), "--input", str(text)]) == 0
+    printed = capsys.readouterr().out
+    assert "601 lines" not in printed
+    assert "602 lines: 1 empty" in printed
+    assert "1 with NUL" in printed
+    for name in ("train", "valid", "test"):
+        assert (tmp_path / f"{name}.txt").read_bytes() == (splits / f"{name}.txt").read_bytes()
+
+
+def test_tokenize_makes_and_reuses(splits, tmp_path, capsys):
+    command = _tokenize(splits, tmp_path, "--vocab-size", "128", "--max-pieces", "30")
+    assert cli.main(command) == 0
+    assert "training with 128 symbols" in capsys.readouterr().out
+    files = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert set(files) == {
+        "dict.txt",
+        "sentencepiece.json",
+        "sentencepiece.model",
+        "test.pieces",
+        "tokenize.json",
+        "train.pieces",
+        "valid.pieces",
+    }
+    assert len((tmp_path / "dict.txt").read_text(encoding="utf-8").splitlines()) == 128 - 4
+    longest = max(len(line.split()) for line in (tmp_path / "train.pieces").open(encoding="utf-8"))
+    assert longest <= 30
+
+    assert cli.main(command) == 0
+    assert "up to date" in capsys.readouterr().out
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
+
+    # One missing file is made again, with the model that is there.
+    (tmp_path / "dict.txt").unlink()
+    assert cli.main(command) == 0
+    assert (tmp_path / "sentencepiece.model").stat().st_mtime_ns == files["sentencepiece.model"]
+    assert (tmp_path / "dict.txt").exists()
+
+    assert cli.main(_tokenize(splits, tmp_path, "--vocab-size", "96", "--max-pieces", "30")) == 0
+    assert len((tmp_path / "dict.txt").read_text(encoding="utf-8").splitlines()) == 96 - 4
+
+
+def test_tokenize_with_a_given_model(splits, tmp_path, capsys):
+    assert cli.main(_tokenize(splits, tmp_path / "first", "--vocab-size", "64")) == 0
+    given = ("--sentencepiece-model", str(tmp_path / "first/sentencepiece.model"))
+    assert cli.main(_tokenize(splits, tmp_path / "second", *given)) == 0
+    for name in ("dict.txt", "train.pieces", "sentencepiece.model"):
+        first, second = (tmp_path / folder / name for folder in ("first", "second"))
+        assert first.read_bytes() == second.read_bytes()
+    capsys.readouterr()
+    assert cli.main(_tokenize(splits, tmp_path / "third", *given, "--vocab-size", "72")) == 1
+    assert "give 64" in capsys.readouterr().err
+
+
+def test_tokenize_refuses_what_leaves_nothing(splits, tmp_path, capsys):
+    command = _tokenize(splits, tmp_path, "--vocab-size", "64", "--max-pieces", "1")
+    assert cli.main(command) == 1
+    assert "no sentence is left" in capsys.readouterr().err
+    assert not (tmp_path / "tokenize.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["plot", "missing.log", "--out", "x"], "missing.log: No such file"),
+        (["show", "--mean", "."], "generate-SUBSET.txt"),
+        (["demo-text", "x", "--input", "missing.txt"], "missing.txt: No such file"),
+    ],
+)
+def test_errors_are_one_line(command, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(command) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("fairseq-vat: error: ")
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_usage_exits_with_2(capsys):
+    for command in ([], ["no-such-command"], ["plot"]):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(command)
+        assert caught.value.code == 2
+    capsys.readouterr()
+
+
+def test_every_subcommand_has_help(capsys):
+    for module in cli.SUBCOMMANDS:
+        name = module.__name__.rpartition(".")[2].replace("_", "-")
+        with pytest.raises(SystemExit) as caught:
+            cli.main([name, "--help"])
+        assert caught.value.code == 0
+    assert capsys.readouterr().out.count("usage: fairseq-vat") == len(cli.SUBCOMMANDS)
+
+
+@pytest.fixture
+def ending_with(monkeypatch):
+    """Make the command end with an exception."""
+
+    def set_exception(exception):
+        def run(args):
+            raise exception
+
+        parser = SimpleNamespace(parse_args=lambda argv: SimpleNamespace(run=run))
+        monkeypatch.setattr(cli, "build_parser", lambda: parser)
+
+    return set_exception
+
+
+def test_interrupt_exits_with_130(ending_with, capsys):
+    ending_with(KeyboardInterrupt())
+    assert cli.main([]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_reader_that_went_away_is_no_traceback(ending_with, monkeypatch):
+    ending_with(BrokenPipeError())
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end), os.fdopen(write_end, "w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert cli.main([]) == 1
+
+
+def test_show(tmp_path, capsys):
+    def write(path, outputs):
+        lines = ["T-0\tThe cat sat on the mat."]
+        lines += [f"D-0\t-0.1\t{output}" for output in outputs]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    mean, samples = tmp_path / "mean.txt", tmp_path / "samples.txt"
+    write(mean, ["The cat sat on the mat."])
+    write(samples, ["The cat sat on the hat.", "The cat sat on the mat."])
+    command = ["show", "--mean", str(mean), "--samples", str(samples)]
+    assert cli.main(command) == 0
+    printed = capsys.readouterr().out
+    assert "from mean     The cat sat on the mat.\nsample 1      The cat sat on the hat." in printed
+    assert "1 sentences: BLEU 100.0, 100.0% equal" in printed
+    assert cli.main([*command, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["sentences"][0]["samples"][0].endswith("hat.")
+    assert shown["figures"]["samples"]["distinct_per_sentence"] == 2
+    samples.write_text("T-0\tAnother one.\nD-0\t-0.1\tx\n", encoding="utf-8")
+    assert cli.main(command) == 1
+    assert "differ in sentence 0" in capsys.readouterr().err

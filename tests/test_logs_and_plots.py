@@ -1,0 +1,174 @@
+"""Reading fairseq's logs back, and the figures drawn from them."""
+
+import logging
+from collections import OrderedDict
+
+import pytest
+from fairseq.logging import progress_bar
+
+from fairseq_vat import plots
+from fairseq_vat.errors import VATError
+from fairseq_vat.evaluation.generation_log import (
+    read_generation,
+    reconstruction_figures,
+    sample_figures,
+)
+from fairseq_vat.evaluation.training_log import Record, read_training_log
+
+
+def _stats(update: int) -> OrderedDict:
+    return OrderedDict(
+        loss=9.5 - update / 10,
+        nll_loss=9.0 - update / 10,
+        kl_loss=0.5,
+        kl_nats=100.0 / update,
+        kl_weight=update / 100,
+        elbo_ppl=float("inf"),
+        num_updates=update,
+    )
+
+
+def _write_log(path, log_format: str) -> None:
+    """Two epochs of ten updates, written by fairseq's own progress bars."""
+    handler = logging.FileHandler(path)
+    logger = progress_bar.logger
+    level, handlers, propagate = logger.level, logger.handlers[:], logger.propagate
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        for epoch in (1, 2):
+            # fairseq-train adds a handler in each epoch, so lines come several times.
+            batches = range(10)
+            bar = progress_bar.progress_bar(
+                batches, log_format=log_format, log_interval=5, log_file=str(path), epoch=epoch
+            )
+            for batch in bar:
+                update = (epoch - 1) * 10 + batch + 1
+                bar.log(_stats(update), tag="train_inner", step=update)
+            valid = progress_bar.progress_bar(
+                batches, log_format=log_format, epoch=epoch, prefix="valid on 'valid' subset"
+            )
+            valid.print(
+                OrderedDict(_stats(epoch * 10), best_loss=1.0), tag="valid", step=epoch * 10
+            )
+            bar.print(_stats(epoch * 10), tag="train", step=epoch * 10)
+    finally:
+        for added in set(logger.handlers) - set(handlers):
+            logger.removeHandler(added)
+            added.close()
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+@pytest.fixture(params=["json", "simple"])
+def log(request, tmp_path):
+    path = tmp_path / "train.log"
+    _write_log(path, request.param)
+    return path
+
+
+def test_read_training_log(log):
+    records = read_training_log(log)
+    assert [(r.kind, r.epoch, r.num_updates) for r in records] == [
+        ("train_inner", 1, 5),
+        ("train", 1, 10),
+        ("train_inner", 1, 10),
+        ("valid", 1, 10),
+        ("train_inner", 2, 15),
+        ("train", 2, 20),
+        ("train_inner", 2, 20),
+        ("valid", 2, 20),
+    ]
+    inner, valid = records[0], records[3]
+    assert inner.stats["nll_loss"] == pytest.approx(8.5)
+    assert inner.stats["elbo_ppl"] == float("inf")
+    assert "num_updates" not in inner.stats
+    assert (valid.subset, valid.stats["kl_nats"], valid.stats["best_loss"]) == ("valid", 10, 1)
+
+
+def test_standard_output_reads_like_a_log_file(log):
+    expected = read_training_log(log)
+    lines = log.read_text(encoding="utf-8").splitlines()
+    stamp = "2026-01-31 12:34:56 | INFO | train_inner | "
+    log.write_text("".join(f"{stamp}{line}\n" for line in lines), encoding="utf-8")
+    assert read_training_log(log) == expected
+
+
+def test_a_resumed_run_overwrites(log):
+    lines = log.read_text(encoding="utf-8").splitlines()
+    again = [line for line in lines if "valid" in line][-1].replace("1", "7", 1)
+    log.write_text("\n".join([*lines, "{cut off", again]), encoding="utf-8")
+    assert len(read_training_log(log)) == 8
+
+
+def test_no_record_is_said(tmp_path):
+    path = tmp_path / "other.log"
+    path.write_text('{"loss": 1}\nepoch one\n', encoding="utf-8")
+    with pytest.raises(VATError, match="--log-format json"):
+        read_training_log(path)
+
+
+@pytest.mark.parametrize("kl_only", [False, True])
+def test_figures_are_drawn(log, tmp_path, kl_only):
+    records = read_training_log(log)
+    plots.learning_curves(records, tmp_path / "curves.png", kl_only=kl_only)
+    plots.annealing(records, tmp_path / "annealing.png")
+    for name in ("curves.png", "annealing.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_figures_of_very_short_runs(tmp_path):
+    stats = {"nll_loss": 9.0, "kl_nats": 0.0, "kl_weight": 0.0}
+    records = [Record("train", 1, 3, stats)]
+    plots.learning_curves(records, tmp_path / "curves.png")
+    plots.annealing(records, tmp_path / "annealing.png")
+
+
+def test_log_of_another_criterion_is_refused(tmp_path):
+    with pytest.raises(VATError, match="token_kl_cross_entropy"):
+        plots.annealing([Record("train_inner", 1, 5, {"loss": 1.0})], tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
+
+
+def _generation(path, sentences: dict[int, tuple[str, list[str]]]) -> None:
+    lines = []
+    for number, (source, outputs) in sentences.items():
+        lines += [f"S-{number}\t{source}", f"T-{number}\t{source}"]
+        for output in outputs:
+            lines += [
+                f"H-{number}\t-0.5\t▁{output}",
+                f"D-{number}\t-0.5\t{output}",
+                f"P-{number}\t-0.1 -0.2",
+            ]
+    lines.append("Generate test with beam=5: BLEU = 100.00")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def test_read_generation_and_figures(tmp_path):
+    path = tmp_path / "generate-test.txt"
+    first = "The cat sat on the mat today ."
+    _generation(path, {7: ("No.", ["No.", ""]), 0: (first, [first, "The dog sat on the mat ."])})
+    sentences = read_generation(tmp_path)
+    assert [(s.id, s.source, len(s.outputs)) for s in sentences] == [(0, first, 2), (7, "No.", 2)]
+    assert sentences[1].outputs == ["No.", ""]
+    figures = reconstruction_figures(sentences)
+    assert (figures["sentences"], figures["exact_match"]) == (2, 1.0)
+    assert figures["bleu"] == pytest.approx(100)
+    samples = sample_figures(sentences)
+    assert samples["exact_match"] == 0.5
+    assert samples["samples_per_sentence"] == samples["distinct_per_sentence"] == 2
+    assert 10 < samples["bleu"] < 90
+
+
+def test_broken_generation_files_are_said(tmp_path):
+    path = tmp_path / "generate-test.txt"
+    path.write_text("T-0\tA sentence.\n", encoding="utf-8")
+    with pytest.raises(VATError, match=r"no output \(D-0\)"):
+        read_generation(path)
+    path.write_text("nothing\n", encoding="utf-8")
+    with pytest.raises(VATError, match="--results-path"):
+        read_generation(path)
+    path.unlink()
+    with pytest.raises(VATError, match="it has none"):
+        read_generation(tmp_path)
