@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 from pathlib import Path
 from unittest import mock
 
@@ -22,7 +23,8 @@ import fairseq_vat
 from fairseq_vat import compat
 
 PLUGIN = str(Path(fairseq_vat.__file__).parent)
-PLUGIN_FLAGS = ["--user-dir", PLUGIN, "--task", "variational_lm", "--cpu"]
+# no loader processes: starting them would take longer than the work
+PLUGIN_FLAGS = ["--user-dir", PLUGIN, "--task", "variational_lm", "--cpu", "--num-workers", "0"]
 TRAIN_FLAGS = [
     *PLUGIN_FLAGS,
     *["--arch", "vat_transformer_tiny", "--criterion", "token_kl_cross_entropy"],
@@ -106,6 +108,15 @@ def stats(log: str, kind: str = "valid") -> list[dict[str, str]]:
     lines = [line.split(f"| {kind} |", 1)[1] for line in log.splitlines() if f"| {kind} |" in line]
     fields = [[field.split() for field in line.split("|")] for line in lines]
     return [{pair[0]: pair[1] for pair in line if len(pair) == 2} for line in fields]
+
+
+def updates(log: str) -> dict[int, dict[str, str]]:
+    """The figures of every `--log-interval`, by the number of updates done."""
+    lines = [
+        line.split(" | train_inner | ")[1] for line in log.splitlines() if "num_updates=" in line
+    ]
+    found = [dict(re.findall(r"(\w+)=([^,\s]+)", line)) for line in lines]
+    return {int(figures["num_updates"]): figures for figures in found}
 
 
 def parameters(checkpoint: Path) -> dict[str, torch.Tensor]:

@@ -42,3 +42,12 @@ def checkpoint(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         *(data_dir, folder, "--max-update", "150", "--kl-weight", "0.01", "--dropout", "0")
     )
     return folder / "checkpoint_last.pt"
+
+
+@pytest.fixture(scope="session")
+def built_model(data_dir: Path):
+    """A task and an untrained tiny model."""
+    from test_model import build
+
+    task, model, _ = build(data_dir, "--dropout", "0")
+    return task, model.eval()

@@ -37,6 +37,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--sentencepiece-model", metavar="MODEL", help="use this model and don't train one"
     )
     parser.add_argument(
+        "--character-coverage",
+        type=float,
+        default=0.9995,
+        metavar="SHARE",
+        help="share of the training text's characters that get a piece, the others being unknown; "
+        "ASCII characters always get one.  More than the default is worth its place where "
+        "accented letters or curly quotes matter (default: %(default)s)",
+    )
+    parser.add_argument(
         "--max-pieces", type=int, metavar="N", help="drop sentences of more than N pieces"
     )
     parser.set_defaults(run=run)
@@ -46,6 +55,8 @@ def run(args: argparse.Namespace) -> None:
     """Make what is missing or out of date in the folder."""
     from fairseq_vat import files, subwords
 
+    if not 0 < args.character_coverage <= 1:
+        raise VATError(f"--character-coverage {args.character_coverage}: must be in (0, 1]")
     if args.max_pieces is not None and args.max_pieces < 1:
         raise VATError(f"--max-pieces {args.max_pieces}: must be at least 1")
     out = Path(args.out)
@@ -114,13 +125,22 @@ def _model(args: argparse.Namespace, out: Path, train_sha256: str) -> Path:
         return path
     if args.vocab_size is None:
         args.vocab_size = 32768
-    made_from = {"vocab_size": args.vocab_size, "train_sha256": train_sha256}
+    made_from = {
+        "vocab_size": args.vocab_size,
+        "character_coverage": args.character_coverage,
+        "train_sha256": train_sha256,
+    }
     if path.exists() and files.read_json(note) == made_from:
         print(f"{path}: there already, with {args.vocab_size:,} symbols from the same text")
         return path
     print(f"{path}: training with {args.vocab_size:,} symbols on {args.train} ...", flush=True)
     note.unlink(missing_ok=True)
-    subwords.train_sentencepiece(args.train, os.fspath(out / "sentencepiece"), args.vocab_size)
+    subwords.train_sentencepiece(
+        args.train,
+        os.fspath(out / "sentencepiece"),
+        args.vocab_size,
+        character_coverage=args.character_coverage,
+    )
     files.write_json(note, made_from)
     return path
 

@@ -190,14 +190,15 @@ class TokenKLCrossEntropy(FairseqCriterion):
         bits = math.log(2)
         metrics.log_scalar("loss", total("loss") / sample_size / bits, sample_size, round=3)
         metrics.log_scalar("nll_loss", total("nll_loss") / ntokens / bits, ntokens, round=3)
-        metrics.log_derived("ppl", lambda m: utils.get_perplexity(m["nll_loss"].avg))
+        # float(): in single precision 2^x is infinite from 128 bits on, which an untrained KL passes
+        metrics.log_derived("ppl", lambda m: utils.get_perplexity(float(m["nll_loss"].avg)))
         metrics.log_scalar("kl_loss", total("kl") / ntokens / bits, ntokens, round=3)
         metrics.log_scalar("kl_nats", total("kl") / latents, latents, round=3)
         metrics.log_scalar("kl_weight", total("kl_weight") / ntokens, ntokens, round=6)
         if total("from_mean") == 0:
             metrics.log_derived(
                 "elbo_ppl",
-                lambda m: utils.get_perplexity(m["nll_loss"].avg + m["kl_loss"].avg),
+                lambda m: utils.get_perplexity(float(m["nll_loss"].avg + m["kl_loss"].avg)),
             )
         else:
             # decoding from the mean bounds nothing: say so, and give no ELBO

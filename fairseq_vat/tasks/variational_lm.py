@@ -164,6 +164,24 @@ class VariationalLMTask(FairseqTask):
         body = TruncateDataset(StripTokenDataset(sentences, eos), length - 1)
         return AppendTokenDataset(body, eos)
 
+    def can_reuse_epoch_itr(self, dataset: Any) -> bool:
+        """No: batches are made anew for every epoch.
+
+        fairseq groups sentences with seed + epoch, but keeps a process's first grouping. A run
+        resumed after its first epoch would go on with other batches than one never stopped.
+        """
+        return False
+
+    def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        """fairseq's iterator; outside training it leaves no sentence out.
+
+        fairseq drops the last batch, which holds the longest sentences, where its size isn't a
+        multiple of ``--required-batch-size-multiple`` (8 by default).
+        """
+        if dataset is not self.datasets.get(getattr(self.cfg, "train_subset", "train")):
+            kwargs["required_batch_size_multiple"] = 1
+        return super().get_batch_iterator(dataset, *args, **kwargs)
+
     def build_dataset_for_inference(
         self, src_tokens: list[Tensor], src_lengths: list[int], constraints: Any = None
     ) -> LanguagePairDataset:

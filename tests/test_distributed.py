@@ -1,0 +1,202 @@
+"""Two processes on the CPU train as one process does on the same global batches."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import commands
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+# no dropout: its random numbers belong to a process.  The latents' belong to a sentence.
+FLAGS = [
+    *["--dropout", "0", "--kl-weight", "0.1", "--clip-norm", "1.0", "--log-interval", "1"],
+    *["--kl-annealing", "logistic", "--kl-annealing-updates", "20"],
+    *["--lr-scheduler", "inverse_sqrt", "--warmup-updates", "10"],
+]
+STOP, END = 6, 12  # 9 updates an epoch
+COMPARED = ["loss", "nll_loss", "kl_loss", "kl_nats", "kl_weight", "active_units", "wpb", "bsz"]
+ENV = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+}
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def train_with_two(data: Path, save_dir: Path, *flags: str) -> list[str]:
+    """`fairseq-train` in two processes joined by gloo. Returns what each printed."""
+    place = ["--distributed-world-size", "2", "--distributed-no-spawn", "--device-id", "0"]
+    place += ["--distributed-init-method", f"tcp://127.0.0.1:{free_port()}"]
+    place += ["--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp"]
+    command = [sys.executable, "-m", "fairseq_cli.train", str(data), *commands.TRAIN_FLAGS]
+    command += [*FLAGS, "--save-dir", str(save_dir), *flags, *place, "--distributed-rank"]
+    processes = [
+        subprocess.Popen(
+            [*command, str(rank)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=ENV,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        logs = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, log in zip(processes, logs, strict=True):
+        assert process.returncode == 0, log
+    return logs
+
+
+def epoch_length(log: str) -> int:
+    """Updates an epoch, from the `1 / 9` of the log."""
+    found = re.search(r"epoch \d+: +\d+ / (\d+) ", log)
+    return int(found[1])
+
+
+@dataclass
+class Runs:
+    """The same training three times, with the log and the folder of each."""
+
+    one: str
+    one_dir: Path
+    two: str
+    two_dir: Path
+    resumed: str
+    plain: str
+
+
+@pytest.fixture(scope="module")
+def runs(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """One process with twice the batches an update; two, stopped and resumed."""
+    folder = tmp_path_factory.mktemp("distributed")
+    one_dir, two_dir = folder / "one", folder / "two"
+    two, _ = train_with_two(data_dir, two_dir, "--max-update", str(STOP))
+    resumed, _ = train_with_two(data_dir, two_dir, "--max-update", str(END))
+    one = commands.train(
+        *(data_dir, one_dir, *FLAGS, "--update-freq", "2", "--max-update", str(END))
+    )
+    plain = commands.train(data_dir, folder / "plain", *FLAGS, "--max-update", "1")
+    return Runs(one, one_dir, two, two_dir, resumed, plain)
+
+
+def test_the_work_is_shared(runs: Runs):
+    # a process goes through half of the batches that one alone goes through ...
+    assert epoch_length(runs.two) == (epoch_length(runs.plain) + 1) // 2
+    # ... and an update sees the other half as well
+    alone, together = (commands.updates(log)[1] for log in (runs.plain, runs.two))
+    assert int(together["bsz"]) > int(alone["bsz"])
+    assert int(together["bsz"]) == int(commands.updates(runs.one)[1]["bsz"])
+
+
+def test_the_log_is_the_same(runs: Runs):
+    two = {**commands.updates(runs.two), **commands.updates(runs.resumed)}
+    one = commands.updates(runs.one)
+    assert list(two) == list(one) == list(range(1, END + 1))
+    for update in one:
+        for name in COMPARED:
+            # three digits after the point are printed, and the last one may be rounded up or down
+            assert float(two[update][name]) == pytest.approx(
+                float(one[update][name]), rel=1e-5, abs=1.5e-3
+            ), (update, name)
+    (one_valid,), (two_valid,) = (
+        [line for line in commands.stats(log) if line["num_updates"] == str(END)]
+        for log in (runs.one, runs.resumed)
+    )
+    for name in ("loss", "nll_loss", "kl_loss", "kl_nats", "active_units"):
+        assert float(two_valid[name]) == pytest.approx(float(one_valid[name]), abs=1.5e-3), name
+
+
+def test_the_parameters_are_the_same(runs: Runs):
+    one, two = (
+        commands.parameters(folder / "checkpoint_last.pt")
+        for folder in (runs.one_dir, runs.two_dir)
+    )
+    start = commands.parameters(runs.one_dir.parent / "plain" / "checkpoint_last.pt")
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, msg=name)
+    moved = max(float((one[name] - start[name]).abs().max()) for name in one)
+    assert moved > 0.01
+
+
+def test_two_processes_resume(runs: Runs):
+    assert re.search(rf"Loaded checkpoint .*checkpoint_last\.pt \(epoch 1 @ {STOP}", runs.resumed)
+    assert list(commands.updates(runs.resumed)) == list(range(STOP + 1, END + 1))
+
+
+def train_script(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", str(ROOT / "scripts" / "train.sh"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=ENV,
+        timeout=300,
+    )
+
+
+def test_train_script_with_two_processes(data_dir: Path, tmp_path: Path):
+    save_dir = tmp_path / "new" / "run"
+    flags = ["--arch", "vat_transformer_tiny", "--max-update", "4", "--log-interval", "1"]
+    flags += ["--disable-validation", "--batch-size", "16", "--dropout", "0"]
+    done = train_script(data_dir, save_dir, "--cpus", "2", "--", *flags)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (save_dir / "checkpoint_last.pt").exists()
+    log = (save_dir / "train.log").read_text()
+    assert epoch_length(log) == 13  # of the 25 batches
+    found = commands.updates(log)
+    assert list(found) == [1, 2, 3, 4]
+    assert all(figures["bsz"] == "32" for figures in found.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["{data}", "{save}", "--cpus"], "--cpus needs a value"),
+        (["{data}", "{save}", "--cpus", "two"], "'two' is not a number"),
+        (["{data}", "{save}", "--cpus", "0"], "'0' is not a number"),
+        (["{data}", "{save}", "--max-update", "4"], "unknown option --max-update"),
+        (["{data}", "{save}", "--cpus", "2", "--nodes", "2"], "--nodes needs"),
+        (["{data}", "{save}", "--nodes", "2", "--master", "a:1"], "--nodes needs"),
+        (["{save}", "{save}", "--cpus", "2"], "has no dict.txt"),
+    ],
+)
+def test_train_script_says_what_is_wrong(
+    arguments: list[str], says: str, data_dir: Path, tmp_path: Path
+):
+    places = {"data": data_dir, "save": tmp_path / "run"}
+    done = train_script(*(argument.format(**places) for argument in arguments))
+    assert done.returncode != 0
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("scripts/train.sh: error: ")
+    assert says in line
+    assert not places["save"].exists()
+
+
+def test_train_script_without_arguments_shows_its_usage():
+    done = train_script()
+    assert done.returncode != 0
+    assert done.stderr.startswith("usage: scripts/train.sh DATA_BIN SAVE_DIR")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
+def test_train_script_without_a_gpu(data_dir: Path, tmp_path: Path):
+    done = train_script(data_dir, tmp_path / "run", "--gpus", "1")
+    assert done.returncode != 0
+    assert done.stderr == ("scripts/train.sh: error: --gpus: torch sees no GPU here; use --cpus\n")

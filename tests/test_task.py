@@ -1,0 +1,129 @@
+"""The task: what it reads, cuts, refuses."""
+
+from __future__ import annotations
+
+import shutil
+
+import commands
+import pytest
+import torch
+from fairseq.data import Dictionary, data_utils
+from test_model import batch, build
+
+from fairseq_vat.errors import VATError
+
+
+def test_source_is_target_headed_by_a_start_token(data_dir):
+    task, _, _ = build(data_dir)
+    sample = batch(task, [0, 1, 2])
+    source, target = sample["net_input"]["src_tokens"], sample["target"]
+    assert (source[:, 0] == task.dictionary.bos()).all()
+    assert torch.equal(source[:, 1:], target)
+    assert not (target == task.dictionary.bos()).any()
+    assert sample["ntokens"] == target.ne(1).sum()
+    plain, _, _ = build(data_dir, "--no-start-token")
+    sample = batch(plain, [0, 1, 2])
+    assert torch.equal(sample["net_input"]["src_tokens"], sample["target"])
+
+
+def test_truncate_cuts_counts_and_keeps_the_end(data_dir, caplog):
+    task, _, _ = build(
+        data_dir, "--truncate", "--max-source-positions", "6", "--max-target-positions", "5"
+    )
+    caplog.set_level("INFO")
+    task.load_dataset("test")
+    data = task.dataset("test")
+    eos = task.dictionary.eos()
+    for i in range(len(data)):
+        assert len(data[i]["source"]) <= 6 and data[i]["source"][-1] == eos
+        assert len(data[i]["target"]) <= 5 and data[i]["target"][-1] == eos
+    lines = [len(sentence) for sentence in _raw(data_dir, "test")]
+    sources = f"test: sources cut to --max-source-positions: {sum(n > 5 for n in lines)} of 20"
+    targets = f"test: targets cut to --max-target-positions: {sum(n > 5 for n in lines)} of 20"
+    assert sources in caplog.text and targets in caplog.text
+
+
+def _raw(data_dir, split):
+    dictionary = Dictionary.load(str(data_dir / "dict.txt"))
+    return data_utils.load_indexed_dataset(str(data_dir / split), dictionary)
+
+
+def test_without_truncate_long_sentences_are_skipped_as_in_fairseq(data_dir, tmp_path):
+    short = ("--max-source-positions", "7", "--max-target-positions", "6", "--max-update", "2")
+    log = commands.train(data_dir, tmp_path, *short, "--skip-invalid-size-inputs-valid-test")
+    assert "samples have invalid sizes and will be skipped" in log
+
+
+def test_sharded_directories_are_gone_through_by_epoch(data_dir, text_dir, tmp_path):
+    second = tmp_path / "second"
+    shutil.copytree(data_dir, second)
+    for suffix in ("bin", "idx"):  # the second shard's training text is the test text
+        shutil.copy(data_dir / f"test.{suffix}", second / f"train.{suffix}")
+    log = commands.train(f"{data_dir}:{second}", tmp_path / "run", "--max-epoch", "3")
+    read = [line.split("| ")[-1] for line in log.splitlines() if ": train, " in line]
+    # fairseq loads the fourth epoch's shard before it finds that three were asked for
+    first, other = f"{data_dir}: train, 400 sentences", f"{second}: train, 20 sentences"
+    assert read == [first, other, first, other]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--batch-size", "4"),
+        ("--update-freq", "3"),
+        ("--num-workers", "1"),
+        ("--max-tokens", "60", "--batch-size", "3"),
+    ],
+)
+def test_fairseq_s_batching_flags(data_dir, tmp_path, flags):
+    log = commands.train(data_dir, tmp_path, "--max-update", "3", *flags)
+    (last,) = commands.stats(log, "train")
+    assert last["num_updates"] == "3"
+
+
+def test_data_that_is_not_there_or_of_another_kind(data_dir, text_dir, tmp_path):
+    with pytest.raises(VATError, match="doesn't exist"):
+        build(tmp_path / "nowhere")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(VATError, match=r"has no dict.txt: it must be the --destdir"):
+        build(empty)
+    (empty / "dict.en.txt").write_text("w1 1\n")
+    with pytest.raises(VATError, match="preprocessed as a pair of languages .* --only-source"):
+        build(empty)
+    shutil.copy(data_dir / "dict.txt", empty / "dict.txt")
+    with pytest.raises(VATError, match="has no binarised text"):
+        commands.train(empty, tmp_path / "run")
+    (empty / "train.en-de.en.bin").write_bytes(b"")
+    with pytest.raises(VATError, match="train was preprocessed as a pair"):
+        commands.train(empty, tmp_path / "run", "--disable-validation")
+    assert not list(tmp_path.glob("run/*.pt"))
+
+
+def test_a_split_that_is_not_there_is_named_with_those_that_are(data_dir, checkpoint):
+    with pytest.raises(VATError, match=r"no .*/dev.bin and .idx; .* has test, train, valid"):
+        commands.generate(data_dir, checkpoint, "--gen-subset", "dev")
+
+
+def test_another_dictionary_than_the_checkpoint_s(data_dir, checkpoint, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(data_dir, other)
+    lines = (data_dir / "dict.txt").read_text().splitlines()
+    # as long, but in another order: every embedding would be another word's
+    (other / "dict.txt").write_text("\n".join([lines[1], lines[0], *lines[2:]]) + "\n")
+    with pytest.raises(VATError, match=r"dict.txt is not the dictionary the checkpoint"):
+        commands.generate(other, checkpoint)
+    (other / "dict.txt").write_text("\n".join(lines[:20]) + "\n")
+    with pytest.raises(VATError, match="48 types then, 24 now"):
+        commands.generate(other, checkpoint)
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(checkpoint, run / "checkpoint_last.pt")
+    with pytest.raises(VATError, match=r"dict.txt is not the dictionary"):
+        commands.train(other, run)
+
+
+@pytest.mark.parametrize("flag", ["--max-source-positions", "--max-target-positions"])
+def test_positions_without_room_are_refused(data_dir, flag):
+    with pytest.raises(VATError, match=f"{flag} must be at least 3"):
+        build(data_dir, flag, "2")
