@@ -32,8 +32,11 @@ def explain(error: BaseException, tb: TracebackType | None) -> str | None:
         error: the exception that ended the command.
         tb: its traceback.
     """
-    if isinstance(error, VATError):
-        return str(error)
+    cause: BaseException | None = error
+    while cause is not None:  # fairseq wraps some of ours in an Exception that says less
+        if isinstance(cause, VATError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
     if isinstance(error, OSError) and str(error).startswith("Model file not found"):
         return f"--path: {str(error)[0].lower()}{str(error)[1:]}; give the path of a .pt checkpoint"
     path = _checkpoint_being_loaded(tb)

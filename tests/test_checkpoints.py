@@ -1,0 +1,99 @@
+"""Checkpoints: what is in them, and files that only look like one."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+
+import commands
+import pytest
+import torch
+
+from fairseq_vat.errors import explain
+
+
+def told(call, *args):
+    """The line a user sees for the error that a call ends in."""
+    with pytest.raises(Exception) as caught:  # noqa: B017 - fairseq's and torch's own kinds
+        call(*args)
+    return explain(caught.value, caught.value.__traceback__)
+
+
+def test_a_checkpoint_loads_with_weights_only_and_without_allow_listing(checkpoint):
+    """In a process that knows neither fairseq nor the plugin."""
+    code = "import sys, torch; torch.load(sys.argv[1], weights_only=True)['model']"
+    subprocess.run([sys.executable, "-c", code, str(checkpoint)], check=True)
+
+
+def test_a_missing_checkpoint_is_named(data_dir, tmp_path):
+    line = told(commands.generate, data_dir, tmp_path / "none.pt")
+    assert line.startswith(f"--path: model file not found: {tmp_path}/none.pt")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_a_cut_off_checkpoint_is_named(data_dir, checkpoint, tmp_path, share):
+    path = tmp_path / "cut.pt"
+    content = checkpoint.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    for command in (commands.generate, commands.validate):
+        assert f"checkpoint {path} " in told(command, data_dir, path)
+
+
+def test_a_run_does_not_start_over_a_cut_off_checkpoint(data_dir, checkpoint, tmp_path):
+    path = tmp_path / "checkpoint_last.pt"
+    path.write_bytes(checkpoint.read_bytes()[:5000])
+    assert f"checkpoint {path} can't be read" in told(commands.train, data_dir, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint_last.pt"]
+    assert path.stat().st_size == 5000
+
+
+class Malicious:
+    """A pickle that would make a directory when loaded."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_malicious_checkpoint_is_refused(data_dir, checkpoint, tmp_path, legacy):
+    state = torch.load(checkpoint, weights_only=True)
+    state["extra_state"]["epoch"] = Malicious(tmp_path / "harm")
+    path = tmp_path / "checkpoint_last.pt"
+    torch.save(state, path, _use_new_zipfile_serialization=not legacy)
+    for command in (commands.generate, commands.validate):
+        assert f"checkpoint {path} is refused" in told(command, data_dir, path)
+    assert f"checkpoint {path} is refused" in told(commands.train, data_dir, tmp_path)
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_file_of_another_kind_is_refused(data_dir, tmp_path):
+    bare = tmp_path / "bare.pt"
+    bare.write_bytes(pickle.dumps({"model": 1}))
+    archive = tmp_path / "archive.pt"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("hello", "world")
+    for path in (bare, archive):
+        assert f"checkpoint {path} " in told(commands.generate, data_dir, path)
+
+
+def test_commands_print_one_line_and_exit_with_1(data_dir, checkpoint, tmp_path):
+    """The real command, for the exception hook."""
+    flags = [*commands.PLUGIN_FLAGS, "--path", str(checkpoint), "--latent-samples", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "fairseq_cli.generate", str(data_dir), *flags],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "fairseq_vat: error: --latent-samples needs --latent-sampling: without it latents aren't "
+        "drawn"
+    )
+    assert "Traceback" not in done.stderr + done.stdout
