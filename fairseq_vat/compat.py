@@ -90,9 +90,8 @@ def _replace_interactive_reader() -> None:
 
 def _buffered_read(path: str, buffer_size: int) -> Iterator[list[str]]:
     """Lines of a file, or of standard input for ``-``, in lists of `buffer_size`."""
-    stream = sys.stdin.buffer if path == "-" else open(path, "rb")
     buffer: list[str] = []
-    with stream:
+    with sys.stdin.buffer if path == "-" else open(path, "rb") as stream:
         for line in stream:
             buffer.append(line.decode("utf-8", errors="replace").strip())
             if len(buffer) >= buffer_size:

@@ -100,9 +100,7 @@ def _chunked_without_gradient(
 ) -> tuple[Tensor, Tensor | None]:
     nll = features_NC.new_zeros((), dtype=torch.float64)
     n_correct = target_N.new_zeros(())
-    for features_nC, target_n in zip(
-        features_NC.split(CHUNK), target_N.split(CHUNK), strict=True
-    ):
+    for features_nC, target_n in zip(features_NC.split(CHUNK), target_N.split(CHUNK), strict=True):
         logits_nV = F.linear(features_nC, weight_VC).float()
         nll += F.cross_entropy(logits_nV, target_n, ignore_index=padding_idx, reduction="sum")
         if count_correct:

@@ -65,7 +65,7 @@ def build_trainer(system: str, folder: Path, args: argparse.Namespace) -> Traine
     task = tasks.setup_task(cfg.task)
     torch.manual_seed(1)
     trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
-    trainer.optimizer  # built now, so that its memory isn't counted as a step's
+    trainer._build_optimizer()  # now, so that its memory isn't counted as a step's
     return trainer
 
 
@@ -156,13 +156,17 @@ def main() -> None:
     if args.json:
         print(json.dumps(figures))
         return
-    print(f"torch {torch.__version__}, {args.device}, {args.threads} threads, "
-          f"vocabulary {args.vocabulary:,}, {args.tokens:,} target tokens a step")
+    print(
+        f"torch {torch.__version__}, {args.device}, {args.threads} threads, "
+        f"vocabulary {args.vocabulary:,}, {args.tokens:,} target tokens a step"
+    )
     print(f"{'':8}{'s/step':>10}{'tokens/s':>12}{'peak MiB':>12}")
     for system in SYSTEMS:
         f = figures[system]
-        print(f"{system:8}{f['seconds']:>10.3f}{f['tokens_per_second']:>12,.0f}"
-              f"{f['peak_mib']:>12,.0f}")
+        print(
+            f"{system:8}{f['seconds']:>10.3f}{f['tokens_per_second']:>12,.0f}"
+            f"{f['peak_mib']:>12,.0f}"
+        )
     print(f"{'ratio':8}{'':>10}{figures['speed_ratio']:>12.2f}{figures['memory_ratio']:>12.2f}")
 
 

@@ -8,6 +8,8 @@
 #   TRAIN VALID TEST     text, a sentence a line; plain, .gz or .xz
 #
 #   MAX_PIECES=N         (environment) drop sentences of more than N pieces
+#   CHARACTER_COVERAGE=S share of the characters that get a piece (0.9995; 0.9999 keeps rarer
+#                        accented letters)
 #   SENTENCEPIECE_MODEL=M    use this model (VOCAB_SIZE must be that of its dictionary)
 #   WORKERS=N            processes of fairseq-preprocess; all cores by default
 #
@@ -34,7 +36,7 @@ for file in "$train" "$valid" "$test"; do
 done
 
 cd "$(dirname "$0")/.."
-. scripts/venv.sh
+. scripts/venv.sh any
 
 run() {
     printf '+' >&2
@@ -46,6 +48,7 @@ run() {
 tokenize=(fairseq-vat tokenize --train "$train" --valid "$valid" --test "$test"
     --vocab-size "$vocab_size" --out "$out")
 [ -z "${MAX_PIECES:-}" ] || tokenize+=(--max-pieces "$MAX_PIECES")
+[ -z "${CHARACTER_COVERAGE:-}" ] || tokenize+=(--character-coverage "$CHARACTER_COVERAGE")
 [ -z "${SENTENCEPIECE_MODEL:-}" ] || tokenize+=(--sentencepiece-model "$SENTENCEPIECE_MODEL")
 run "${tokenize[@]}"
 

@@ -25,6 +25,7 @@ for file in "$checkpoint" "$data/dict.txt" "$model"; do
 done
 
 plugin=$(cd "$(dirname "$0")/../fairseq_vat" && pwd)
+. "$(dirname "$0")/venv.sh" any
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cat > "$work/sentences"

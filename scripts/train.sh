@@ -50,6 +50,7 @@ done
     die "$data has no dict.txt: make it with scripts/prepare_corpus.sh"
 
 plugin=$(cd "$(dirname "$0")/../fairseq_vat" && pwd)
+. "$(dirname "$0")/venv.sh" any
 mkdir -p "$save"
 command=(
     fairseq-train "$data" --user-dir "$plugin" --save-dir "$save"

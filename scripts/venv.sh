@@ -1,44 +1,49 @@
 # shellcheck shell=bash
-# Makes the virtual environment on first use and activates it.  Source it from the repository root:
-#   . scripts/venv.sh
+# Activates the project's virtual environment, and makes it on first use.  To be sourced:
+#   . scripts/venv.sh         the environment in .venv, with all the extras
+#   . scripts/venv.sh any     the one that is active, if it has fairseq and fairseq_vat; else that
 # FAIRSEQ_VAT_VENV names another place than .venv.  An environment that is there already and was not
 # made by this script is used as it is: nothing is installed into it.
 
-_venv=${FAIRSEQ_VAT_VENV:-.venv}
-_owned=yes
-if [ -n "${FAIRSEQ_VAT_VENV:-}" ] && [ -e "$_venv/bin/activate" ] && [ ! -e "$_venv/.fairseq_vat" ]; then
-    _owned=no
-fi
+_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+_venv=${FAIRSEQ_VAT_VENV:-$_root/.venv}
 
-if [ "$_owned" = yes ]; then
+_make_venv() {
     if [ ! -e "$_venv/bin/activate" ]; then
-        _python=
-        for _candidate in python3.11 python3.12 python3; do
+        local python='' candidate
+        for candidate in python3.11 python3.12 python3; do
             # fairseq has wheels for these two versions only.
-            if "$_candidate" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
+            if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
                 2>/dev/null; then
-                _python=$_candidate
+                python=$candidate
                 break
             fi
         done
-        if [ -z "$_python" ]; then
+        if [ -z "$python" ]; then
             echo "venv.sh: error: Python 3.11 or 3.12 is needed and neither is on the PATH" >&2
             return 1
         fi
-        echo "+ $_python -m venv $_venv" >&2
-        "$_python" -m venv "$_venv" || return 1
+        echo "+ $python -m venv $_venv" >&2
+        "$python" -m venv "$_venv" || return 1
         : >"$_venv/.fairseq_vat"
     fi
+    [ -e "$_venv/.fairseq_vat" ] || return 0
 
     # The stamp holds what was installed from, so that a changed requirement is installed once.
-    _wanted=$(cat setup.py constraints.txt | cksum)
-    if [ "$(cat "$_venv/.fairseq_vat" 2>/dev/null)" != "$_wanted" ]; then
+    local wanted
+    wanted=$(cat "$_root/setup.py" "$_root/constraints.txt" | cksum)
+    if [ "$(cat "$_venv/.fairseq_vat")" != "$wanted" ]; then
         echo "+ $_venv/bin/python -m pip install -c constraints.txt -e '.[demo,test]'" >&2
-        "$_venv/bin/python" -m pip install --disable-pip-version-check \
-            -c constraints.txt -e '.[demo,test]' >&2 || return 1
-        echo "$_wanted" >"$_venv/.fairseq_vat"
+        (cd "$_root" && "$_venv/bin/python" -m pip install --disable-pip-version-check \
+            -c constraints.txt -e '.[demo,test]' >&2) || return 1
+        echo "$wanted" >"$_venv/.fairseq_vat"
     fi
-fi
+}
 
-. "$_venv/bin/activate"
-unset _venv _owned _python _candidate _wanted
+if [ "${1:-}" != any ] || ! command -v fairseq-train >/dev/null || ! command -v fairseq-vat >/dev/null
+then
+    _make_venv || return 1
+    . "$_venv/bin/activate"
+fi
+unset -f _make_venv
+unset _root _venv

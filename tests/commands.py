@@ -112,9 +112,7 @@ def stats(log: str, kind: str = "valid") -> list[dict[str, str]]:
 
 def updates(log: str) -> dict[int, dict[str, str]]:
     """The figures of every `--log-interval`, by the number of updates done."""
-    lines = [
-        line.split(" | train_inner | ")[1] for line in log.splitlines() if "num_updates=" in line
-    ]
+    lines = [line for line in log.splitlines() if "num_updates=" in line]
     found = [dict(re.findall(r"(\w+)=([^,\s]+)", line)) for line in lines]
     return {int(figures["num_updates"]): figures for figures in found}
 

@@ -31,7 +31,8 @@ def test_logistic_corners(updates, init):
 
 def test_logistic_neither_overflows_nor_turns_back():
     weights = [logistic(t, 1000, 1e-300) for t in range(0, 2001, 10)]
-    assert weights == sorted(weights) and 0 < weights[0] and weights[-1] <= 1
+    assert weights == sorted(weights)
+    assert weights[0] > 0 and weights[-1] <= 1
 
 
 @pytest.mark.parametrize(("updates", "cycles"), [(100, 5), (103, 5), (7, 3), (10, 1), (5, 5)])

@@ -17,7 +17,7 @@ from fairseq_vat.errors import explain
 
 def told(call, *args):
     """The line a user sees for the error that a call ends in."""
-    with pytest.raises(Exception) as caught:  # noqa: B017 - fairseq's and torch's own kinds
+    with pytest.raises(Exception) as caught:  # fairseq's and torch's own kinds
         call(*args)
     return explain(caught.value, caught.value.__traceback__)
 

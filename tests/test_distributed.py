@@ -130,9 +130,23 @@ def test_the_parameters_are_the_same(runs: Runs):
     start = commands.parameters(runs.one_dir.parent / "plain" / "checkpoint_last.pt")
     assert one.keys() == two.keys()
     for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, msg=name)
+        torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-6, msg=name)
     moved = max(float((one[name] - start[name]).abs().max()) for name in one)
     assert moved > 0.01
+
+
+def test_the_sums_behind_the_log_are_the_same(runs: Runs):
+    """To all their digits, over the part of the epoch that the checkpoint is in."""
+    one, two = (
+        {name: state for _, name, _, state in checkpoint["extra_state"]["metrics"]["train"]}
+        for folder in (runs.one_dir, runs.two_dir)
+        for checkpoint in [torch.load(folder / "checkpoint_last.pt", weights_only=True)]
+    )
+    for name in [name for name in COMPARED if name != "active_units"] + [
+        *("_latents", "_latent_mean_sum", "_latent_mean_square_sum")
+    ]:
+        sums = [torch.as_tensor(run[name]["sum"]).double() for run in (one, two)]
+        torch.testing.assert_close(*sums, rtol=1e-5, atol=0, msg=name)
 
 
 def test_two_processes_resume(runs: Runs):

@@ -75,7 +75,7 @@ def test_draws_depend_on_seed_and_number_and_temperature(built):
 
 @pytest.mark.parametrize("seed", [None, 5])
 def test_a_sentence_s_loss_and_latents_ignore_its_batch_and_padding(built, seed):
-    task, model, criterion = built
+    task, model, _ = built
     alone = [batch(task, [row]) for row in range(6)]
     losses, logits = [], {}
     for sample in alone:

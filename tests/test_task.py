@@ -89,7 +89,7 @@ def test_data_that_is_not_there_or_of_another_kind(data_dir, text_dir, tmp_path)
     with pytest.raises(VATError, match=r"has no dict.txt: it must be the --destdir"):
         build(empty)
     (empty / "dict.en.txt").write_text("w1 1\n")
-    with pytest.raises(VATError, match="preprocessed as a pair of languages .* --only-source"):
+    with pytest.raises(VATError, match=r"preprocessed as a pair of languages .* --only-source"):
         build(empty)
     shutil.copy(data_dir / "dict.txt", empty / "dict.txt")
     with pytest.raises(VATError, match="has no binarised text"):

@@ -190,7 +190,7 @@ class TokenKLCrossEntropy(FairseqCriterion):
         bits = math.log(2)
         metrics.log_scalar("loss", total("loss") / sample_size / bits, sample_size, round=3)
         metrics.log_scalar("nll_loss", total("nll_loss") / ntokens / bits, ntokens, round=3)
-        # float(): in single precision 2^x is infinite from 128 bits on, which an untrained KL passes
+        # float(): in single precision 2^x is infinite from 128 bits on, less than an untrained KL
         metrics.log_derived("ppl", lambda m: utils.get_perplexity(float(m["nll_loss"].avg)))
         metrics.log_scalar("kl_loss", total("kl") / ntokens / bits, ntokens, round=3)
         metrics.log_scalar("kl_nats", total("kl") / latents, latents, round=3)
@@ -209,9 +209,7 @@ class TokenKLCrossEntropy(FairseqCriterion):
         metrics.log_scalar_sum("_latent_mean_square_sum", total("latent_mean_square_sum"))
         metrics.log_derived("active_units", _active_units)
         if any("n_correct" in log for log in logging_outputs):
-            metrics.log_scalar(
-                "accuracy", 100.0 * total("n_correct") / ntokens, ntokens, round=3
-            )
+            metrics.log_scalar("accuracy", 100.0 * total("n_correct") / ntokens, ntokens, round=3)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
