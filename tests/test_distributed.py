@@ -28,6 +28,8 @@ ENV = {
     "OMP_NUM_THREADS": "1",
     "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
 }
+if sys.prefix != sys.base_prefix:
+    ENV["FAIRSEQ_VAT_VENV"] = sys.prefix  # as it is: the scripts install nothing into it
 
 
 def free_port() -> int:

@@ -203,11 +203,7 @@ class TokenKLCrossEntropy(FairseqCriterion):
         else:
             # decoding from the mean bounds nothing: say so, and give no ELBO
             metrics.log_scalar("from_mean", 1, priority=25)
-        # hidden from the log by their underscore; active_units is derived from them
-        metrics.log_scalar_sum("_latents", latents)
-        metrics.log_scalar_sum("_latent_mean_sum", total("latent_mean_sum"))
-        metrics.log_scalar_sum("_latent_mean_square_sum", total("latent_mean_square_sum"))
-        metrics.log_derived("active_units", _active_units)
+        _log_active_units(latents, total("latent_mean_sum"), total("latent_mean_square_sum"))
         if any("n_correct" in log for log in logging_outputs):
             metrics.log_scalar("accuracy", 100.0 * total("n_correct") / ntokens, ntokens, round=3)
 
@@ -228,14 +224,20 @@ def _latent_sums(posterior: DiagonalGaussian, keep_TB: Tensor) -> dict[str, Tens
     }
 
 
-def _active_units(meters: Any) -> float:
-    return float(
-        count_active_units(
-            meters["_latents"].sum,
-            torch.as_tensor(meters["_latent_mean_sum"].sum),
-            torch.as_tensor(meters["_latent_mean_square_sum"].sum),
-        )
-    )
+def _log_active_units(latents: Tensor, sums_L: Tensor, square_sums_L: Tensor) -> None:
+    """Log the sums, hidden from the log by their underscore, and what is derived from them.
+
+    The names hold the width: one of fairseq's aggregators lives as long as the process, and
+    would otherwise add up the sums of runs of different widths.
+    """
+    names = [f"_{name}_{len(sums_L)}" for name in ("latents", "mean_sum", "mean_square_sum")]
+    for name, value in zip(names, (latents, sums_L, square_sums_L), strict=True):
+        metrics.log_scalar_sum(name, value)
+
+    def active_units(meters: Any) -> float:
+        return float(count_active_units(*(torch.as_tensor(meters[name].sum) for name in names)))
+
+    metrics.log_derived("active_units", active_units)
 
 
 def _annealing(cfg: TokenKLCrossEntropyConfig) -> Annealing:
