@@ -178,3 +178,16 @@ def test_show(tmp_path, capsys):
     samples.write_text("T-0\tAnother one.\nD-0\t-0.1\tx\n", encoding="utf-8")
     assert cli.main(command) == 1
     assert "differ in sentence 0" in capsys.readouterr().err
+
+
+def test_show_every_nth(tmp_path, capsys):
+    lines = [
+        f"{kind}-{i}\t{score}s {i}" for i in range(7) for kind, score in (("T", ""), ("D", "-1\t"))
+    ]
+    path = tmp_path / "mean.txt"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert cli.main(["show", "--mean", str(path), "--every", "3", "-n", "2", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [sentence["id"] for sentence in shown["sentences"]] == [0, 3]
+    assert cli.main(["show", "--mean", str(path), "--every", "0"]) == 1
+    assert "--every 0: must be at least 1" in capsys.readouterr().err

@@ -27,6 +27,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "-n", type=int, default=10, help="sentences to print (default: %(default)s)"
     )
+    parser.add_argument(
+        "--every",
+        type=int,
+        default=1,
+        metavar="N",
+        help="print every N-th sentence: the first ones are often of one document",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
@@ -35,6 +42,8 @@ def run(args: argparse.Namespace) -> None:
     """Print the sentences and the figures."""
     from fairseq_vat.evaluation import generation_log
 
+    if args.every < 1:
+        raise VATError(f"--every {args.every}: must be at least 1")
     mean = generation_log.read_generation(args.mean)
     samples = generation_log.read_generation(args.samples) if args.samples else []
     samples_by_id = {sentence.id: sentence for sentence in samples}
@@ -55,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
             "mean": sentence.outputs[0],
             "samples": samples_by_id[sentence.id].outputs if sentence.id in samples_by_id else [],
         }
-        for sentence in mean[: max(args.n, 0)]
+        for sentence in mean[:: args.every][: max(args.n, 0)]
     ]
     if args.json:
         print(json.dumps({"sentences": sentences, "figures": figures}, ensure_ascii=False))

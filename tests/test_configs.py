@@ -1,0 +1,273 @@
+"""The Hydra configurations: they compose, they train, and they say what flags and paper say."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import commands
+import pytest
+import torch
+from fairseq import options, tasks
+from fairseq.dataclass.initialize import add_defaults, hydra_init
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.distributed import utils as distributed_utils
+from fairseq.models import ARCH_MODEL_REGISTRY
+from fairseq.optim import FairseqOptimizer
+from fairseq.optim.lr_scheduler.inverse_square_root_schedule import InverseSquareRootSchedule
+from fairseq_cli import train as fairseq_train
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "configs"
+MODELS = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+PRESETS = sorted(
+    name
+    for name, model in ARCH_MODEL_REGISTRY.items()
+    if model.__module__.startswith("fairseq_vat.")
+)
+
+
+@contextlib.contextmanager
+def no_hydra() -> Iterator[None]:
+    """fairseq composes too; each composition has to begin with none under way."""
+    GlobalHydra.instance().clear()
+    yield
+    GlobalHydra.instance().clear()
+
+
+def composed(name: str, *overrides: str) -> DictConfig:
+    """What `fairseq-hydra-train --config-dir configs --config-name NAME` trains with."""
+    with no_hydra():
+        hydra_init(name)
+        with initialize_config_dir(str(CONFIGS), version_base="1.1"):
+            cfg = compose(name, [f"common.user_dir={commands.PLUGIN}", *overrides])
+    add_defaults(cfg)
+    return OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
+
+
+def parsed(*flags: str) -> DictConfig:
+    """What `fairseq-train` trains with."""
+    parser = options.get_training_parser()
+    with no_hydra():
+        return convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, list(flags)))
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+
+
+def train(cfg: DictConfig) -> str:
+    OmegaConf.set_struct(cfg, True)
+    with commands._log() as log:
+        distributed_utils.call_main(cfg, fairseq_train.main)
+    return log.getvalue()
+
+
+def hydra_train(run_dir: Path, *overrides: str) -> subprocess.Popen[str]:
+    """`fairseq-hydra-train` on the demo's configuration."""
+    command = [sys.executable, "-m", "fairseq_cli.hydra_train", "--config-dir", str(CONFIGS)]
+    command += ["--config-name", "demo", f"common.user_dir={commands.PLUGIN}", "common.cpu=true"]
+    command += [f"hydra.run.dir={run_dir}", f"checkpoint.save_dir={run_dir}", *overrides]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiment_composes(name: str):
+    cfg = composed(name, "task.data=nowhere")
+    assert cfg.model._name in ARCH_MODEL_REGISTRY
+    assert cfg.task._name == "variational_lm"
+    assert cfg.criterion._name == "token_kl_cross_entropy"
+    # what the file leaves out is there
+    assert cfg.criterion.label_smoothing == 0.0
+    assert cfg.model.max_source_positions == cfg.task.max_source_positions
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_fits_every_experiment(model: str, experiment: str):
+    cfg = composed(experiment, "task.data=nowhere", f"model={model}")
+    written = OmegaConf.load(CONFIGS / "model" / f"{model}.yaml")
+    assert cfg.model.latent_dim == written.latent_dim
+    assert cfg.model.encoder_embed_dim == written.encoder_embed_dim
+
+
+def test_every_preset_has_its_file():
+    assert PRESETS == MODELS
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_and_file_are_the_same_model(name: str, data_dir: Path):
+    flags = [str(data_dir), "--user-dir", commands.PLUGIN, "--task", "variational_lm"]
+    flags += ["--max-source-positions", "256", "--max-target-positions", "256", "--seed", "1"]
+    flags += ["--criterion", "token_kl_cross_entropy", "--truncate"]
+    by_flag = parsed(*flags, "--arch", name)
+    by_file = composed("vat_wmt19", f"task.data={data_dir}", f"model={name}")
+    fields = [plain(cfg.model) for cfg in (by_flag, by_file)]
+    for one in fields:
+        one.pop("_name")  # the preset's own name in one, the model's in the other
+    assert fields[0] == fields[1]
+
+    task = tasks.setup_task(by_file.task)
+    with torch.device("meta"):  # shapes alone
+        models = [task.build_model(cfg.model) for cfg in (by_flag, by_file)]
+    shapes = [{key: value.shape for key, value in m.state_dict().items()} for m in models]
+    assert shapes[0] == shapes[1]
+
+
+def demo_command() -> list[str]:
+    """The arguments of scripts/demo.sh's `fairseq-train`."""
+    script = (ROOT / "scripts" / "demo.sh").read_text(encoding="utf-8")
+    max_update = re.search(r"^max_update=\$\{MAX_UPDATE:-(\d+)\}$", script, re.MULTILINE)[1]
+    command = re.search(r"^run fairseq-train ((?:.*\\\n)*.*)$", script, re.MULTILINE)[1]
+    for variable, value in {
+        '"${device[@]}"': "--cpu",
+        "$max_update": max_update,
+        "$plugin": commands.PLUGIN,
+        "$demo": "demo",
+    }.items():
+        command = command.replace(variable, value)
+    assert "$" not in command
+    return shlex.split(command.replace("\\\n", " "))
+
+
+def test_demo_trains_as_its_script_does():
+    script = plain(parsed(*demo_command()))
+    hydra = plain(
+        composed(
+            "demo",
+            "task.data=demo/data-bin",
+            "common.cpu=true",
+            "checkpoint.save_dir=demo/checkpoints",
+        )
+    )
+    script["common"]["log_file"] = None  # Hydra keeps a log of its own
+    script["model"]["_name"] = "vat_transformer"
+    for section, values in script.items():
+        if isinstance(values, dict) and section != "scoring":  # training scores nothing
+            found = hydra.get(section) or {}
+            differing = {
+                key: f"{value} in scripts/demo.sh, {found.get(key)} in configs/demo.yaml"
+                for key, value in values.items()
+                if found.get(key) != value
+            }
+            assert not differing, section
+
+
+@pytest.fixture(scope="module")
+def hydra_runs(
+    data_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, tuple[int, str, str], tuple[int, str, str]]:
+    """A short training and a mistake, each a process of its own, at once."""
+    folder = tmp_path_factory.mktemp("hydra")
+    right = hydra_train(
+        *(folder / "right", "model=vat_transformer_tiny", f"task.data={data_dir}"),
+        *("optimization.max_update=3", "common.log_interval=1"),
+    )
+    wrong = hydra_train(folder / "wrong", f"task.data={data_dir}", "criterion.prior_std=-1")
+    ends = []
+    for process in (right, wrong):
+        try:
+            output, errors = process.communicate(timeout=300)
+        finally:
+            process.kill()
+        ends.append((process.returncode, output, errors))
+    return folder, ends[0], ends[1]
+
+
+def test_hydra_trains(hydra_runs):
+    folder, (status, output, errors), _ = hydra_runs
+    assert status == 0, output + errors
+    assert list(commands.updates(output)) == [1, 2, 3]
+    shape = commands.parameters(folder / "right" / "checkpoint_last.pt")["encoder.head.mean.weight"]
+    assert shape.shape == (16, 32)
+    assert (folder / "right" / ".hydra" / "config.yaml").exists()
+
+
+def test_a_run_of_hydra_generates(hydra_runs, data_dir: Path):
+    checkpoint = hydra_runs[0] / "right" / "checkpoint_last.pt"
+    output = commands.generate(data_dir, checkpoint, "--latent-sampling")
+    assert len(commands.hypotheses(output)) == 20
+
+
+def test_a_mistake_under_hydra_is_one_line(hydra_runs):
+    _, _, (status, output, errors) = hydra_runs
+    assert status != 0
+    assert "Traceback" not in output + errors
+    lines = [line for line in (output + errors).splitlines() if "prior-std" in line]
+    assert lines == [lines[0]]
+    assert "must be a standard deviation above 0, not -1" in lines[0]
+
+
+def test_wmt19_is_the_papers():
+    cfg = composed("vat_wmt19", "task.data=nowhere")
+    model = cfg.model
+    assert (model.encoder_layers, model.decoder_layers, model.encoder_attention_heads) == (4, 4, 8)
+    assert model.decoder_attention_heads == 8
+    assert {model.encoder_embed_dim, model.decoder_embed_dim, model.latent_dim} == {128}
+    assert {model.encoder_ffn_embed_dim, model.decoder_ffn_embed_dim} == {512}
+    assert model.dropout == 0.1
+    assert cfg.task.start_token is True
+    assert cfg.dataset.batch_size == 128 and cfg.dataset.max_tokens is None
+    assert cfg.optimization.max_epoch == 3 and cfg.optimization.max_update == 0
+    criterion = cfg.criterion
+    assert (criterion.kl_annealing, criterion.kl_annealing_updates) == ("logistic", 50_000)
+    assert criterion.kl_annealing_init == 0.00025
+    assert criterion.prior_std == 0.4
+    assert cfg.optimizer._name == "adam"
+
+
+def test_wmt19_follows_noam():
+    cfg = composed("vat_wmt19", "task.data=nowhere")
+    width, warmup = cfg.model.encoder_embed_dim, 50_000
+    assert cfg.lr_scheduler.warmup_updates == warmup
+    assert cfg.optimization.lr == [pytest.approx((width * warmup) ** -0.5, rel=1e-4)]
+
+    class Optimizer(FairseqOptimizer):
+        """Keeps the rate it is given."""
+
+        def __init__(self) -> None:
+            self.lr = 0.0
+
+        def set_lr(self, lr: float) -> None:
+            self.lr = lr
+
+        def get_lr(self) -> float:
+            return self.lr
+
+    scheduler = OmegaConf.merge(cfg.lr_scheduler, {"lr": cfg.optimization.lr})
+    schedule = InverseSquareRootSchedule(scheduler, Optimizer())
+    for update in (1, 1_000, 49_999, 50_000, 50_001, 200_000):
+        noam = width**-0.5 * min(update**-0.5, update * warmup**-1.5)
+        assert schedule.step_update(update) == pytest.approx(noam, rel=1e-4)
+
+
+def test_wmt19_trains(data_dir: Path, tmp_path: Path):
+    cfg = composed(
+        *("vat_wmt19", f"task.data={data_dir}", f"checkpoint.save_dir={tmp_path}"),
+        *("common.cpu=true", "common.fp16=false", "common.log_interval=1"),
+        "optimization.max_update=2",
+    )
+    found = commands.updates(train(cfg))
+    assert list(found) == [1, 2]
+    # w(0), and the peak's share after one update of warm-up
+    assert float(found[1]["kl_weight"]) == pytest.approx(0.00025)
+    assert float(found[1]["lr"]) == pytest.approx((128 * 50_000) ** -0.5 / 50_000, rel=1e-3)
+    assert float(found[2]["loss"]) < 8
