@@ -31,8 +31,10 @@ kind=one count=1 nodes=1 node_rank=0 master=
 while [[ $# -gt 0 && $1 != -- ]]; do
     [[ $# -ge 2 ]] || die "$1 needs a value"
     case $1 in
-        --gpus) kind=gpu count=$2 ;;
-        --cpus) kind=cpu count=$2 ;;
+        --gpus | --cpus)
+            [[ $kind == one ]] || die "give --gpus or --cpus, not both"
+            kind=${1#--} count=$2
+            ;;
         --nodes) nodes=$2 ;;
         --node-rank) node_rank=$2 ;;
         --master) master=$2 ;;
@@ -46,12 +48,14 @@ for number in "$count" "$nodes"; do
 done
 [[ $nodes == 1 || ($kind != one && -n $master) ]] ||
     die "--nodes needs --gpus or --cpus, --node-rank and --master HOST:PORT"
+[[ $node_rank =~ ^[0-9]+$ && $node_rank -lt $nodes ]] ||
+    die "--node-rank must be from 0 to $((nodes - 1)), not '$node_rank'"
+[[ -z $master || $master =~ ^[^:]+:[0-9]+$ ]] || die "--master must be HOST:PORT, not '$master'"
 [[ -f $data/dict.txt || $data == *:* ]] ||
     die "$data has no dict.txt: make it with scripts/prepare_corpus.sh"
 
 plugin=$(cd "$(dirname "$0")/../fairseq_vat" && pwd)
 . "$(dirname "$0")/venv.sh" any
-mkdir -p "$save"
 command=(
     fairseq-train "$data" --user-dir "$plugin" --save-dir "$save"
     --task variational_lm --arch vat_transformer --criterion token_kl_cross_entropy
@@ -65,13 +69,14 @@ command=(
     --log-format simple --log-interval 50 --log-file "$save/train.log"
 )
 has_gpu=$(python -c 'import torch; print(int(torch.cuda.is_available()))')
-if [[ $kind == gpu ]]; then
+if [[ $kind == gpus ]]; then
     [[ $has_gpu == 1 ]] || die "--gpus: torch sees no GPU here; use --cpus"
     command+=(--fp16)
-elif [[ $kind == cpu || $has_gpu == 0 ]]; then
+elif [[ $kind == cpus || $has_gpu == 0 ]]; then
     command+=(--cpu)
 fi
 command+=("$@")
+mkdir -p "$save"
 
 if [[ $kind == one ]]; then
     printf '+ %q' "${command[0]}"; printf ' %q' "${command[@]:1}"; echo
@@ -80,7 +85,7 @@ fi
 
 # fairseq must be told its place in the world: left to itself it would start independent runs on
 # CPUs, and with an init method alone it would exit without training.
-[[ $kind == gpu ]] && device='$LOCAL_RANK' backend=nccl || { device=0 backend=gloo; }
+[[ $kind == gpus ]] && device='$LOCAL_RANK' backend=nccl || { device=0 backend=gloo; }
 place='exec "$@" --distributed-world-size "$WORLD_SIZE" --distributed-rank "$RANK"'
 place+=" --distributed-no-spawn --device-id \"$device\" --distributed-init-method env://"
 place+=" --distributed-backend $backend --ddp-backend legacy_ddp"
@@ -90,7 +95,7 @@ if [[ -n $master ]]; then
 else
     launcher+=(--standalone)
 fi
-[[ $kind == cpu ]] && export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+[[ $kind == cpus ]] && export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 launcher+=(--no-python bash -c "$place" train)
 printf '+ %q' "${launcher[0]}"; printf ' %q' "${launcher[@]:1}" "${command[@]}"; echo
 exec "${launcher[@]}" "${command[@]}"

@@ -184,7 +184,11 @@ class VATModel(TransformerModelBase):
         if latent_seed is not None:
             encoder_out = self.encoder.draw(encoder_out, latent_seed)
         x, decoder_extra = self.decoder(
-            prev_output_tokens, encoder_out=encoder_out, features_only=target is not None
+            prev_output_tokens,
+            encoder_out=encoder_out,
+            features_only=target is not None,
+            # nobody looks at attention weights beside a likelihood; -1 is no layer
+            alignment_layer=None if target is None else -1,
         )
         extra.update(decoder_extra)
         if target is None:

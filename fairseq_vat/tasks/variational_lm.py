@@ -75,6 +75,7 @@ class VariationalLMConfig(FairseqDataclass):
         metadata={"help": "generation: with the sentence and the draw's number it fixes a draw"},
     )
     seed: int = II("common.seed")
+    train_subset: str = II("dataset.train_subset")
 
 
 @register_task("variational_lm", dataclass=VariationalLMConfig)
@@ -126,7 +127,7 @@ class VariationalLMTask(FairseqTask):
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> Any:
         """Load a split; with several data directories, training goes through them by epoch."""
         paths = utils.split_paths(self.cfg.data)
-        is_train = split == getattr(self.cfg, "train_subset", "train")
+        is_train = split == self.cfg.train_subset
         path = paths[(epoch - 1) % len(paths)] if is_train else paths[0]
         sentences = data_utils.load_indexed_dataset(
             os.path.join(path, split), self.dictionary, combine=combine
@@ -178,7 +179,7 @@ class VariationalLMTask(FairseqTask):
         fairseq drops the last batch, which holds the longest sentences, where its size isn't a
         multiple of ``--required-batch-size-multiple`` (8 by default).
         """
-        if dataset is not self.datasets.get(getattr(self.cfg, "train_subset", "train")):
+        if dataset is not self.datasets.get(self.cfg.train_subset):
             kwargs["required_batch_size_multiple"] = 1
         return super().get_batch_iterator(dataset, *args, **kwargs)
 
