@@ -98,7 +98,7 @@ run "${generate[@]}" --results-path "$demo/samples" \
     --latent-sampling --latent-samples 4 --latent-seed 1
 
 step "7. Sentences, reconstructions and samples side by side"
-run fairseq-vat show --mean "$demo/mean" --samples "$demo/samples" -n 10
+run fairseq-vat show --mean "$demo/mean" --samples "$demo/samples" -n 10 --every 20
 
 step "8. Learning curves"
 run fairseq-vat plot "$demo/train.log" --out "$demo"
