@@ -61,7 +61,12 @@ def validate(data: Path | str, checkpoint: Path, *flags: str) -> str:
     """`fairseq-validate`. Returns its log."""
     every = [str(data), *PLUGIN_FLAGS, "--path", str(checkpoint), "--max-tokens", "400"]
     every += ["--log-format", "simple", "--log-interval", "1000", *map(str, flags)]
-    with _log() as log, mock.patch("sys.argv", ["fairseq-validate", *every]):
+    with (
+        _log() as log,
+        mock.patch("sys.argv", ["fairseq-validate", *every]),
+        # it would take the handlers of this process away, ours and pytest's
+        mock.patch("fairseq_cli.validate.reset_logging"),
+    ):
         fairseq_validate.cli_main()
     return log.getvalue()
 
