@@ -123,6 +123,16 @@ def step_memory(system: str, folder: Path, args: argparse.Namespace) -> float:
     return _resident("VmHWM") - before
 
 
+def profile(system: str, folder: Path, args: argparse.Namespace) -> str:
+    """torch's profile of one step, by operation."""
+    trainer = build_trainer(system, folder, args)
+    warm_up, batch = make_batches(trainer.task.source_dictionary, args.tokens, 2)
+    trainer.train_step([warm_up])
+    with torch.profiler.profile() as profiler:
+        trainer.train_step([batch])
+    return profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=25)
+
+
 def _resident(field: str) -> float:
     """A line of Linux's /proc/self/status in MiB: VmRSS is resident now, VmHWM at most so far.
 
@@ -142,6 +152,9 @@ def main() -> None:
     parser.add_argument("--fp16", action="store_true")
     parser.add_argument("--memory-of", choices=list(SYSTEMS), help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument(
+        "--profile", choices=list(SYSTEMS), help="print where a step of this system spends its time"
+    )
     args = parser.parse_args()
     if args.repeats < 5:
         parser.error("--repeats must be at least 5")
@@ -149,6 +162,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_dictionary(folder, args.vocabulary)
+        if args.profile:
+            print(profile(args.profile, folder, args))
+            return
         if args.memory_of:
             print(json.dumps(step_memory(args.memory_of, folder, args)))
             return
