@@ -1,7 +1,7 @@
 """KL weight schedules w(t): pure functions of the update number t = 0, 1, 2, ...
 
-Nothing here knows of fairseq.  To add a schedule: write the function, name it in `SCHEDULES`,
-and let `Annealing.weight` pass it what it needs.
+Nothing here knows of fairseq.  To add a schedule: write the function, name it in `Schedule`, and
+let `Annealing.weight` pass it what it needs.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from omegaconf.base import ContainerMetadata, Metadata
 from omegaconf.nodes import AnyNode
 
 from fairseq_vat.errors import explain
+from fairseq_vat.text import decode_line
 
 
 def install() -> None:
@@ -93,7 +94,7 @@ def _buffered_read(path: str, buffer_size: int) -> Iterator[list[str]]:
     buffer: list[str] = []
     with sys.stdin.buffer if path == "-" else open(path, "rb") as stream:
         for line in stream:
-            buffer.append(line.decode("utf-8", errors="replace").strip())
+            buffer.append(decode_line(line).strip())
             if len(buffer) >= buffer_size:
                 yield buffer
                 buffer = []

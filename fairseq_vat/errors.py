@@ -9,11 +9,13 @@ also one of its *compact* exceptions.
 from __future__ import annotations
 
 import pickle
+import re
 import traceback
 import zipfile
 from types import TracebackType
 
 from hydra.errors import CompactHydraException
+from omegaconf.errors import MissingMandatoryValue
 
 
 class VATError(CompactHydraException, ValueError):
@@ -23,9 +25,10 @@ class VATError(CompactHydraException, ValueError):
 def explain(error: BaseException, tb: TracebackType | None) -> str | None:
     """One line for an error that a user can mend, or None for one that is a defect.
 
-    Besides `VATError` it knows what fairseq raises for a missing checkpoint and what torch raises
-    for a checkpoint that is cut off, is no checkpoint, or holds a pickle that ``weights_only``
-    loading refuses.  torch's messages don't name the file, so it is taken from the frame of
+    Besides `VATError`, also one raised in a process that fairseq spawned, it knows what fairseq
+    raises for a missing checkpoint, sentencepiece model or batch size, and what torch raises for a
+    checkpoint that is cut off, is no checkpoint, or holds a pickle that ``weights_only`` loading
+    refuses.  torch's messages don't name the file, so it is taken from the frame of
     fairseq's loader.
 
     Args:
@@ -39,6 +42,16 @@ def explain(error: BaseException, tb: TracebackType | None) -> str | None:
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, OSError) and str(error).startswith("Model file not found"):
         return f"--path: {str(error)[0].lower()}{str(error)[1:]}; give the path of a .pt checkpoint"
+    if type(error).__name__ == "ProcessRaisedException":  # of a process that fairseq spawned
+        told = re.search(r"^fairseq_vat\.errors\.VATError: (.*)$", str(error), re.MULTILINE)
+        return told and told[1]
+    if isinstance(error, OSError) and str(error).endswith(".model not found"):
+        return f"--sentencepiece-model: {error}"
+    if isinstance(error, AssertionError) and str(error).startswith("Must specify batch size"):
+        return f"{error}"[0].lower() + f"{error}"[1:]
+    if isinstance(error, MissingMandatoryValue):
+        flag = str(getattr(error, "full_key", "")).split(".")[-1].replace("_", "-")
+        return f"--{flag} is needed and was not given"
     path = _checkpoint_being_loaded(tb)
     if path is None:
         return None

@@ -39,6 +39,8 @@ class DiagonalGaussian:
 
         The log-variance is cut to [`LOG_VARIANCE_MIN`, `LOG_VARIANCE_MAX`] here, before anything
         exponentiates it, so that neither the draw nor the KL overflows in half precision.
+        Beyond a bound the gradient is zero: nothing pushes such a dimension further out, and only
+        the layers below can bring it back. Training stays far inside.
         """
         mean, logvar = _at_least_single(mean), _at_least_single(logvar)
         return cls(mean, logvar.clamp(LOG_VARIANCE_MIN, LOG_VARIANCE_MAX))

@@ -77,18 +77,14 @@ run fairseq-train "$demo/data-bin" --user-dir "$plugin" --task variational_lm \
     --log-format simple --log-interval 50 --log-file "$demo/train.log" \
     --save-dir "$demo/checkpoints" --no-epoch-checkpoints
 
-# fairseq leaves out the last sentences of a data set, the longest, where their count is no multiple
-# of this number, which is 8 by default.
-all_sentences=(--required-batch-size-multiple 1)
-
 step "4. How many tokens of the test sentences come back from the mean of their latents"
 run fairseq-validate "$demo/data-bin" --user-dir "$plugin" --task variational_lm --path "$checkpoint" \
-    --valid-subset test --max-tokens 4000 "${all_sentences[@]}" "${device[@]}" \
+    --valid-subset test --max-tokens 4000 "${device[@]}" \
     --model-overrides "{'valid_latents': 'mean', 'report_accuracy': True}"
 
 step "5. Reconstructions: beam search from the mean"
 generate=(fairseq-generate "$demo/data-bin" --user-dir "$plugin" --task variational_lm
-    --path "$checkpoint" --gen-subset test "${all_sentences[@]}"
+    --path "$checkpoint" --gen-subset test
     --beam 5 --max-tokens 4000 --scoring sacrebleu
     --bpe sentencepiece --sentencepiece-model "$demo/sentencepiece.model" "${device[@]}")
 run "${generate[@]}" --results-path "$demo/mean"

@@ -9,7 +9,7 @@ usage: scripts/sample.sh CHECKPOINT DATA_BIN SENTENCEPIECE_MODEL [K] [-- FLAGS] 
 Prints, for each line of standard input, the line, its reconstruction from the latents' mean and
 K (4) variants from drawn latents.  FLAGS are fairseq-interactive's, for example
   echo "We will introduce several concepts." | scripts/sample.sh \
-      runs/mono/vat/checkpoint_best.pt runs/mono/data-bin runs/mono/sentencepiece.model 8 \
+      runs/mono/vat/checkpoint_last.pt runs/mono/data-bin runs/mono/sentencepiece.model 8 \
       -- --latent-seed 7 --latent-temperature 1.3
 TEXT
 }
@@ -20,6 +20,10 @@ checkpoint=$1 data=$2 model=$3 draws=4
 shift 3
 if [[ $# -gt 0 && $1 != -- ]]; then draws=$1; shift; fi
 [[ ${1:-} == -- ]] && shift
+[[ $draws =~ ^[1-9][0-9]*$ ]] || {
+    echo "scripts/sample.sh: error: K must be a number from 1, not '$draws' (flags go after --)" >&2
+    exit 1
+}
 for file in "$checkpoint" "$data/dict.txt" "$model"; do
     [[ -f $file ]] || { echo "scripts/sample.sh: error: there is no file $file" >&2; exit 1; }
 done
@@ -34,9 +38,17 @@ interactive() {
         --bpe sentencepiece --sentencepiece-model "$model" --beam 5 \
         --buffer-size 64 --batch-size 64 --input "$work/sentences" "$@"
 }
+# the mean is decoded with the same flags, but for those that speak of draws
+mean_flags=()
+for ((i = 1; i <= $#; i++)); do
+    case ${!i} in
+        --latent-*) ((i++)) || true ;;
+        *) mean_flags+=("${!i}") ;;
+    esac
+done
 # its log goes to standard error, hypotheses to standard output; show the log only of a failure
 for kind in mean samples; do
-    flags=()
+    flags=("${mean_flags[@]}")
     [[ $kind == samples ]] && flags=(--latent-sampling --latent-samples "$draws" "$@")
     if ! interactive "${flags[@]}" > "$work/$kind" 2> "$work/log"; then
         tail -n 3 "$work/log" >&2

@@ -48,7 +48,7 @@ for number in "$count" "$nodes"; do
 done
 [[ $nodes == 1 || ($kind != one && -n $master) ]] ||
     die "--nodes needs --gpus or --cpus, --node-rank and --master HOST:PORT"
-[[ $node_rank =~ ^[0-9]+$ && $node_rank -lt $nodes ]] ||
+[[ $node_rank =~ ^[0-9]+$ && $((10#$node_rank)) -lt $nodes ]] ||
     die "--node-rank must be from 0 to $((nodes - 1)), not '$node_rank'"
 [[ -z $master || $master =~ ^[^:]+:[0-9]+$ ]] || die "--master must be HOST:PORT, not '$master'"
 [[ -f $data/dict.txt || $data == *:* ]] ||

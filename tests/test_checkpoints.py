@@ -82,6 +82,22 @@ def test_a_file_of_another_kind_is_refused(data_dir, tmp_path):
         assert f"checkpoint {path} " in told(commands.generate, data_dir, path)
 
 
+def test_other_mistakes_that_fairseq_does_not_explain(data_dir, checkpoint, tmp_path):
+    bpe = ("--bpe", "sentencepiece")
+    line = told(commands.generate, data_dir, checkpoint, *bpe)
+    assert line == "--sentencepiece-model is needed and was not given"
+    missing = ("--sentencepiece-model", "none.model")
+    line = told(commands.generate, data_dir, checkpoint, *bpe, *missing)
+    assert line == "--sentencepiece-model: file none.model not found"
+
+
+def test_a_mistake_told_by_a_spawned_process():
+    text = "-- Process 1 terminated\nTraceback ...\nfairseq_vat.errors.VATError: --prior-std is 0\n"
+    assert (
+        explain(type("ProcessRaisedException", (Exception,), {})(text), None) == "--prior-std is 0"
+    )
+
+
 def test_commands_print_one_line_and_exit_with_1(data_dir, checkpoint, tmp_path):
     """The real command, for the exception hook."""
     flags = [*commands.PLUGIN_FLAGS, "--path", str(checkpoint), "--latent-samples", "2"]

@@ -54,6 +54,22 @@ def test_without_truncate_long_sentences_are_skipped_as_in_fairseq(data_dir, tmp
     assert "samples have invalid sizes and will be skipped" in log
 
 
+def test_sentences_too_long_for_the_model_are_cut_or_refused(data_dir, tmp_path):
+    short = ("--max-source-positions", "7", "--max-target-positions", "6", "--truncate")
+    commands.train(data_dir, tmp_path, *short, "--max-update", "2")
+    model = tmp_path / "checkpoint_last.pt"
+    with pytest.raises(VATError, match=r"of 20 sentences are longer .* give --truncate to cut"):
+        commands.generate(data_dir, model)
+    assert len(commands.hypotheses(commands.generate(data_dir, model, "--truncate"))) == 20
+    skip = commands.generate(data_dir, model, "--skip-invalid-size-inputs-valid-test")
+    assert 0 < len(commands.hypotheses(skip)) < 20
+
+
+def test_generating_from_the_training_split_leaves_none_out(data_dir, checkpoint):
+    output = commands.generate(data_dir, checkpoint, "--gen-subset", "train", "--max-tokens", 3000)
+    assert len(commands.hypotheses(output)) == 400
+
+
 def test_sharded_directories_are_gone_through_by_epoch(data_dir, text_dir, tmp_path):
     second = tmp_path / "second"
     shutil.copytree(data_dir, second)

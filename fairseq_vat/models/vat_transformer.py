@@ -220,14 +220,18 @@ class VATModel(TransformerModelBase):
         return super().load_state_dict(state_dict, *args, **kwargs)
 
 
+_COUNTS = ("embed_dim", "ffn_embed_dim", "layers", "attention_heads")
+
+
 def _check_widths(cfg: VATTransformerConfig) -> None:
-    for flag in ("latent_dim", "encoder_embed_dim", "decoder_embed_dim"):
+    sides = [f"{side}_{what}" for side in ("encoder", "decoder") for what in _COUNTS]
+    for flag in ("latent_dim", *sides):
         if getattr(cfg, flag) < 1:
             name = flag.replace("_", "-")
             raise VATError(f"--{name} must be at least 1, not {getattr(cfg, flag)}")
     for side in ("encoder", "decoder"):
         width, heads = getattr(cfg, f"{side}_embed_dim"), getattr(cfg, f"{side}_attention_heads")
-        if heads < 1 or width % heads:
+        if width % heads:
             raise VATError(
                 f"--{side}-embed-dim {width} can't be divided by --{side}-attention-heads {heads}"
             )

@@ -53,7 +53,10 @@ class VariationalLMConfig(FairseqDataclass):
     )
     truncate: bool = field(
         default=False,
-        metadata={"help": "cut sentences that are too long (default: skip them, as fairseq does)"},
+        metadata={
+            "help": "cut sentences that are too long (default: training skips them; validation and "
+            "generation refuse them, or skip them with --skip-invalid-size-inputs-valid-test)"
+        },
     )
     start_token: bool = field(
         default=True, metadata={"help": "head every source sentence with a start token"}
@@ -101,8 +104,9 @@ class VariationalLMTask(FairseqTask):
                 raise VATError(f"--{name} must be at least 3, not {getattr(cfg, flag)}")
         self.dictionary = dictionary
         self.start_token = cfg.start_token
-        self._from_checkpoint = False
-        self._max_source_positions = cfg.max_source_positions
+        self._evaluating = False  # true once a model was built from a checkpoint
+        self._max_positions = (cfg.max_source_positions, cfg.max_target_positions)
+        self._nbest: int | None = None
         self._lines_read = 0
 
     @classmethod
@@ -138,10 +142,11 @@ class VariationalLMTask(FairseqTask):
             raise VATError(f"{os.path.join(path, split)}.bin holds no sentence")
         source, target = sentences, sentences
         if self.cfg.truncate:
-            room = self._max_source_positions - int(self.start_token)
+            longest_source, longest_target = self._max_positions
+            room = longest_source - int(self.start_token)
             source = self._cut(source, room, f"{split}: sources", "--max-source-positions")
             target = self._cut(
-                target, self.cfg.max_target_positions, f"{split}: targets", "--max-target-positions"
+                target, longest_target, f"{split}: targets", "--max-target-positions"
             )
         if self.start_token:
             source = PrependTokenDataset(source, self.dictionary.bos())
@@ -179,9 +184,26 @@ class VariationalLMTask(FairseqTask):
         fairseq drops the last batch, which holds the longest sentences, where its size isn't a
         multiple of ``--required-batch-size-multiple`` (8 by default).
         """
-        if dataset is not self.datasets.get(self.cfg.train_subset):
+        if self._evaluating or dataset is not self.datasets.get(self.cfg.train_subset):
             kwargs["required_batch_size_multiple"] = 1
         return super().get_batch_iterator(dataset, *args, **kwargs)
+
+    def filter_indices_by_size(
+        self,
+        indices: Any,
+        dataset: Any,
+        max_positions: Any = None,
+        ignore_invalid_inputs: bool = False,
+    ) -> Any:
+        """fairseq's filter; where it would stop at the first sentence, say what to do."""
+        _, too_long = dataset.filter_indices_by_size(indices, max_positions)
+        if len(too_long) > 0 and not ignore_invalid_inputs:
+            raise VATError(
+                f"{len(too_long):,} of {len(indices):,} sentences are longer than the model's "
+                f"{max_positions} source and target positions: give --truncate to cut them, or "
+                "--skip-invalid-size-inputs-valid-test to leave them out"
+            )
+        return super().filter_indices_by_size(indices, dataset, max_positions, True)
 
     def build_dataset_for_inference(
         self, src_tokens: list[Tensor], src_lengths: list[int], constraints: Any = None
@@ -191,7 +213,7 @@ class VariationalLMTask(FairseqTask):
         A sentence longer than the model's positions is cut, whatever ``--truncate`` says, so that
         one long line doesn't end the process.
         """
-        room = self._max_source_positions - int(self.start_token)
+        room = self._max_positions[0] - int(self.start_token)
         start = [self.dictionary.bos()] if self.start_token else []
         sources = []
         for number, tokens in enumerate(src_tokens, self._lines_read - len(src_tokens) + 1):
@@ -225,19 +247,23 @@ class VariationalLMTask(FairseqTask):
         return tokens, lengths
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
-        """Build a model; one from a checkpoint tells whether sources start with a token.
+        """Build a model; one from a checkpoint says how its sentences are to be read.
 
         In generation fairseq gives the task the command line's configuration, not the
-        checkpoint's, so the model's own record is what counts.
+        checkpoint's, so the model's own record of start token and positions is what counts.
         """
-        start_token = getattr(cfg, "start_token", None)
-        if from_checkpoint and isinstance(start_token, bool):
-            if self._from_checkpoint and start_token != self.start_token:
+        model = super().build_model(cfg, from_checkpoint)
+        if from_checkpoint:
+            start_token = getattr(cfg, "start_token", self.start_token)
+            if self._evaluating and start_token != self.start_token:
                 raise VATError(
                     "--path: an ensemble can't mix models trained with and without a start token"
                 )
-            self.start_token, self._from_checkpoint = start_token, True
-        return super().build_model(cfg, from_checkpoint)
+            self.start_token, self._evaluating = start_token, True
+            if isinstance(model.max_positions(), tuple):
+                pairs = zip(self._max_positions, model.max_positions(), strict=True)
+                self._max_positions = tuple(min(pair) for pair in pairs)
+        return model
 
     def build_generator(
         self,
@@ -248,8 +274,6 @@ class VariationalLMTask(FairseqTask):
         prefix_allowed_tokens_fn: Any = None,
     ) -> Any:
         """fairseq's generator, or with ``--latent-sampling`` one that draws latents first."""
-        positions = [m.max_positions()[0] for m in models if isinstance(m.max_positions(), tuple)]
-        self._max_source_positions = min([self.cfg.max_source_positions, *positions])
         kwargs = dict(extra_gen_cls_kwargs or {})
         if self.latent_sampling is not None:
             if getattr(args, "print_alignment", None):
@@ -257,7 +281,9 @@ class VariationalLMTask(FairseqTask):
             if getattr(args, "score_reference", False):
                 raise VATError("--score-reference can't be combined with --latent-sampling")
             seq_gen_cls = VariationalSequenceGenerator
-            nbest = min(args.nbest, args.beam)
+            # remembered, since it is changed below and a generator can be built twice
+            self._nbest = self._nbest or min(args.nbest, args.beam)
+            nbest = self._nbest
             kwargs.update(latent_sampling=self.latent_sampling, nbest=nbest)
             # generate and interactive print the first nbest hypotheses: all of every draw
             args.nbest = nbest * self.latent_sampling.samples
@@ -302,7 +328,7 @@ class VariationalLMTask(FairseqTask):
 
     def max_positions(self) -> tuple[int, int]:
         """Longest source and target."""
-        return self._max_source_positions, self.cfg.max_target_positions
+        return self._max_positions
 
     @property
     def source_dictionary(self) -> Dictionary:
