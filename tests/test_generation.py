@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 
 import commands
 import pytest
-import torch
 from test_model import batch
 
 from fairseq_vat.errors import VATError
@@ -121,23 +119,6 @@ def test_the_checkpoint_says_whether_there_is_a_start_token(data_dir, checkpoint
     assert commands.hypotheses(commands.generate(data_dir, without)) == commands.hypotheses(told)
     with pytest.raises(VATError, match="ensemble can't mix models"):
         commands.generate(data_dir, f"{checkpoint}:{without}")
-
-
-def test_averaged_checkpoints_generate(data_dir, checkpoint, tmp_path, monkeypatch):
-    from runpy import run_module
-
-    averaged = tmp_path / "average.pt"
-    flags = ["--inputs", str(checkpoint), str(checkpoint), "--output", str(averaged)]
-    script = pytest.importorskip("fairseq").__path__[0] + "/../scripts/average_checkpoints.py"
-    if not shutil.os.path.exists(script):
-        state = torch.load(checkpoint, weights_only=True)
-        torch.save(state, averaged)  # what averaging a checkpoint with itself gives
-    else:
-        monkeypatch.setattr("sys.argv", ["average_checkpoints", *flags])
-        run_module("scripts.average_checkpoints", run_name="__main__")
-    assert commands.hypotheses(commands.generate(data_dir, averaged)) == commands.hypotheses(
-        commands.generate(data_dir, checkpoint)
-    )
 
 
 @pytest.mark.parametrize(
