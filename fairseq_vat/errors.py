@@ -60,10 +60,11 @@ def explain(error: BaseException, tb: TracebackType | None) -> str | None:
             f"checkpoint {path} is refused: it is not a torch checkpoint, or holds objects other "
             "than tensors and plain data, which could run code when unpickled"
         )
-    if isinstance(error, (EOFError, OSError, RuntimeError, zipfile.BadZipFile, KeyError)):
+    unreadable = (EOFError, OSError, RuntimeError, zipfile.BadZipFile, LookupError, ValueError)
+    if isinstance(error, unreadable):
         return (
-            f"checkpoint {path} can't be read: it is cut off or damaged; restore it from a copy, "
-            "or use another checkpoint of the run"
+            f"checkpoint {path} can't be read: it is no checkpoint of fairseq's, or is cut off or "
+            "damaged; restore it from a copy, or use another checkpoint of the run"
         )
     return None
 

@@ -1,0 +1,115 @@
+"""One Python interface over a checkpoint; tools and scripts go through it."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from fairseq import checkpoint_utils, models, tasks
+from omegaconf import DictConfig, open_dict
+
+from fairseq_vat.errors import VATError, explain
+from fairseq_vat.models.vat_transformer import VATModel
+from fairseq_vat.tasks.variational_lm import VariationalLMConfig, VariationalLMTask
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A checkpoint, ready to use.
+
+    Attributes:
+        model: in evaluation mode, on its device.
+        task: set up as in the training, with the data directory that was asked for.
+        cfg: the checkpoint's whole configuration (`cfg.criterion.prior_std` and so on).
+    """
+
+    model: VATModel
+    task: VariationalLMTask
+    cfg: DictConfig
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+
+def load_model(
+    path: str | os.PathLike,
+    data: str | os.PathLike,
+    device: str | torch.device | None = None,
+    **task_overrides: Any,
+) -> LoadedModel:
+    """Load a checkpoint of this plugin through fairseq's own loader.
+
+    Args:
+        path: the checkpoint.
+        data: a data directory with the dictionary of the training (several, separated by colons,
+            as for fairseq-train).
+        device: where the model goes; None takes a CUDA device if there is one, else the CPU.
+        **task_overrides: settings of the task that are to differ from the training's, such as
+            ``truncate=True``. The model's are left alone.
+
+    Raises:
+        VATError: if the checkpoint is missing, cut off, no checkpoint or not one of this plugin,
+            or if the data directory isn't one or has another dictionary.
+    """
+    device = pick_device(device)
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        what = "is a folder" if os.path.isdir(path) else "doesn't exist"
+        raise VATError(f"checkpoint {path} {what}; give the path of a .pt checkpoint")
+    try:
+        state = checkpoint_utils.load_checkpoint_to_cpu(path)
+        cfg = _check_kind(path, state)
+        with open_dict(cfg):
+            for name, value in {"data": os.fspath(data), **task_overrides}.items():
+                if name not in {field.name for field in fields(VariationalLMConfig)}:
+                    raise TypeError(f"variational_lm has no setting {name!r}")
+                cfg.task[name] = value
+        task = tasks.setup_task(cfg.task, from_checkpoint=True)
+        (model,), cfg, task = checkpoint_utils.load_model_ensemble_and_task(
+            [path], task=task, state=state
+        )
+    except Exception as error:
+        line = explain(error, error.__traceback__)
+        if line is None or isinstance(error, VATError):
+            raise
+        raise VATError(line) from error
+    return LoadedModel(model.to(device).eval(), task, cfg)
+
+
+def pick_device(device: str | torch.device | None = None) -> torch.device:
+    """The device asked for; for None a CUDA device if there is one, else the CPU."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(device)
+    except RuntimeError as error:
+        raise VATError(f"device {device!r}: give cpu, cuda, or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise VATError(f"device {device}: torch sees no CUDA device here; give cpu")
+    return device
+
+
+def _check_kind(path: str, state: Any) -> DictConfig:
+    """The configuration in a checkpoint of this plugin; another one's is named."""
+    cfg = state.get("cfg") if isinstance(state, dict) else None
+    if cfg is None or "model" not in state:
+        raise VATError(f"checkpoint {path} holds no model and configuration of fairseq's")
+    task, model = _name(cfg.task, "task"), _name(cfg.model, "arch")
+    kind = models.ARCH_MODEL_REGISTRY.get(model) or models.MODEL_REGISTRY.get(model)
+    if task != "variational_lm" or kind is None or not issubclass(kind, VATModel):
+        raise VATError(
+            f"checkpoint {path} is of architecture {model!r} and task {task!r}; one of this "
+            "plugin's architectures is needed, such as vat_transformer, trained with "
+            "--task variational_lm"
+        )
+    return cfg
+
+
+def _name(part: DictConfig | Namespace | None, legacy: str) -> str | None:
+    """What a part of a configuration is called; architectures without a dataclass say it so."""
+    return getattr(part, "_name", None) or getattr(part, legacy, None)
