@@ -2,7 +2,8 @@
 
 Importing the package registers
 
-- the architectures ``vat_transformer``, ``vat_transformer_tiny`` and ``vat_transformer_base``,
+- the architectures ``vat_transformer``, ``vae_transformer``, their variants and the baselines
+  (`fairseq_vat.models.presets`),
 - the task ``variational_lm``,
 - the criterion ``token_kl_cross_entropy``,
 
@@ -11,8 +12,8 @@ and makes fairseq's commands robust where they are not (`fairseq_vat.compat`).
 
 from fairseq_vat import compat
 from fairseq_vat.criterions import token_kl_cross_entropy
-from fairseq_vat.models import vat_transformer
+from fairseq_vat.models import presets, vat_transformer
 from fairseq_vat.tasks import variational_lm
 
 __version__ = "0.1.0"
-__all__ = ["compat", "token_kl_cross_entropy", "variational_lm", "vat_transformer"]
+__all__ = ["compat", "presets", "token_kl_cross_entropy", "variational_lm", "vat_transformer"]

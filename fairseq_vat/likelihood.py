@@ -9,6 +9,7 @@ Shape legend: N tokens, C width, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -100,13 +101,33 @@ def _chunked_without_gradient(
 ) -> tuple[Tensor, Tensor | None]:
     nll = features_NC.new_zeros((), dtype=torch.float64)
     n_correct = target_N.new_zeros(())
-    for features_nC, target_n in zip(features_NC.split(CHUNK), target_N.split(CHUNK), strict=True):
-        logits_nV = F.linear(features_nC, weight_VC).float()
+    for logits_nV, target_n in _logits_in_chunks(features_NC, weight_VC, target_N):
         nll += F.cross_entropy(logits_nV, target_n, ignore_index=padding_idx, reduction="sum")
         if count_correct:
             hit_n = logits_nV.argmax(dim=-1).eq(target_n) & target_n.ne(padding_idx)
             n_correct += hit_n.sum()
     return nll.to(torch.float32), n_correct if count_correct else None
+
+
+def token_nll(features_NC: Tensor, weight_VC: Tensor, target_N: Tensor, padding_idx: int) -> Tensor:
+    """-log p of every target under softmax(features weight^T), (N,), 0 at padding.
+
+    For evaluation: the rows are gone through in chunks, without gradients.
+    """
+    with torch.no_grad():
+        return torch.cat(
+            [
+                F.cross_entropy(logits_nV, target_n, ignore_index=padding_idx, reduction="none")
+                for logits_nV, target_n in _logits_in_chunks(features_NC, weight_VC, target_N)
+            ]
+        )
+
+
+def _logits_in_chunks(
+    features_NC: Tensor, weight_VC: Tensor, target_N: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for features_nC, target_n in zip(features_NC.split(CHUNK), target_N.split(CHUNK), strict=True):
+        yield F.linear(features_nC, weight_VC).float(), target_n
 
 
 def _smoothed(

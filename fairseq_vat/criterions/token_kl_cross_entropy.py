@@ -1,6 +1,6 @@
 """Reconstruction plus weighted KL: the loss of every variational architecture.
 
-Shape legend: T source positions, B sentences, L latent width.
+Shape legend: P latents of a sentence, B sentences, L latent width.
 """
 
 import math
@@ -140,25 +140,28 @@ class TokenKLCrossEntropy(FairseqCriterion):
             count_correct=self.cfg.report_accuracy and not training,
         )
         likelihood = extra["likelihood"]
-        keep_TB = ~extra["latent_padding_mask"].t()
-        posterior = extra["posterior"]
-        kl_TBL = posterior.kl(self.cfg.prior_std) * keep_TB.unsqueeze(-1)
-        kl_weight = self.cfg.kl_weight * self.annealing.weight(update)
-        loss = likelihood.loss + kl_weight * self._bounded(kl_TBL, keep_TB)
-
+        loss = likelihood.loss
         sample_size = sample["target"].size(0) if self.cfg.sentence_avg else sample["ntokens"]
         logging_output = {
             "loss": loss.detach(),
             "nll_loss": likelihood.nll,
-            "kl": kl_TBL.detach().sum(),
             "ntokens": sample["ntokens"],
             "nsentences": sample["target"].size(0),
             "sample_size": sample_size,
-            # fairseq sums logging outputs over workers and batches, hence weight x tokens
-            "kl_weight": kl_weight * sample["ntokens"],
-            "from_mean": int(from_mean) * sample["ntokens"],
-            **_latent_sums(posterior, keep_TB),
         }
+        if extra["posterior"] is not None:  # else a language model: the likelihood is all there is
+            kl_weight = self.cfg.kl_weight * self.annealing.weight(update)
+            keep_PB = ~extra["latent_padding_mask"].t()
+            kl_PBL = extra["posterior"].kl(self.cfg.prior_std) * keep_PB.unsqueeze(-1)
+            loss = loss + kl_weight * self._bounded(kl_PBL, keep_PB)
+            logging_output.update(
+                loss=loss.detach(),
+                kl=kl_PBL.detach().sum(),
+                # fairseq sums logging outputs over workers and batches, hence weight x tokens
+                kl_weight=kl_weight * sample["ntokens"],
+                from_mean=int(from_mean) * sample["ntokens"],
+                **_latent_sums(extra["posterior"], keep_PB),
+            )
         if likelihood.n_correct is not None:
             logging_output["n_correct"] = likelihood.n_correct
         return loss, sample_size, logging_output
@@ -167,16 +170,16 @@ class TokenKLCrossEntropy(FairseqCriterion):
         # every update draws anew; a resumed run draws what the stopped one would have drawn
         return (self.seed << 40) + update + 1 if training else VALIDATION_SEED
 
-    def _bounded(self, kl_TBL: Tensor, keep_TB: Tensor) -> Tensor:
+    def _bounded(self, kl_PBL: Tensor, keep_PB: Tensor) -> Tensor:
         """The loss's KL term, with free bits and reduction applied; a scalar."""
-        width = kl_TBL.size(-1)
+        width = kl_PBL.size(-1)
         if self.cfg.free_bits > 0:
             if self.cfg.free_bits_per == FreeBitsPer.dimension:
-                kl_TBL = kl_TBL.clamp(min=self.cfg.free_bits) * keep_TB.unsqueeze(-1)
+                kl_PBL = kl_PBL.clamp(min=self.cfg.free_bits) * keep_PB.unsqueeze(-1)
             else:
-                kl_TB = kl_TBL.sum(dim=-1).clamp(min=self.cfg.free_bits)
-                kl_TBL = (kl_TB * keep_TB).unsqueeze(-1)
-        kl = kl_TBL.sum()
+                kl_PB = kl_PBL.sum(dim=-1).clamp(min=self.cfg.free_bits)
+                kl_PBL = (kl_PB * keep_PB).unsqueeze(-1)
+        kl = kl_PBL.sum()
         return kl / width if self.cfg.kl_reduction == KLReduction.mean else kl
 
     @classmethod
@@ -186,12 +189,17 @@ class TokenKLCrossEntropy(FairseqCriterion):
         def total(key: str) -> Any:
             return sum(log.get(key, 0) for log in logging_outputs)
 
-        sample_size, ntokens, latents = total("sample_size"), total("ntokens"), total("latents")
+        sample_size, ntokens = total("sample_size"), total("ntokens")
         bits = math.log(2)
         metrics.log_scalar("loss", total("loss") / sample_size / bits, sample_size, round=3)
         metrics.log_scalar("nll_loss", total("nll_loss") / ntokens / bits, ntokens, round=3)
         # float(): in single precision 2^x is infinite from 128 bits on, less than an untrained KL
         metrics.log_derived("ppl", lambda m: utils.get_perplexity(float(m["nll_loss"].avg)))
+        if any("n_correct" in log for log in logging_outputs):
+            metrics.log_scalar("accuracy", 100.0 * total("n_correct") / ntokens, ntokens, round=3)
+        if not any("kl" in log for log in logging_outputs):  # a language model
+            return
+        latents = total("latents")
         metrics.log_scalar("kl_loss", total("kl") / ntokens / bits, ntokens, round=3)
         metrics.log_scalar("kl_nats", total("kl") / latents, latents, round=3)
         metrics.log_scalar("kl_weight", total("kl_weight") / ntokens, ntokens, round=6)
@@ -204,8 +212,6 @@ class TokenKLCrossEntropy(FairseqCriterion):
             # decoding from the mean bounds nothing: say so, and give no ELBO
             metrics.log_scalar("from_mean", 1, priority=25)
         _log_active_units(latents, total("latent_mean_sum"), total("latent_mean_square_sum"))
-        if any("n_correct" in log for log in logging_outputs):
-            metrics.log_scalar("accuracy", 100.0 * total("n_correct") / ntokens, ntokens, round=3)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
@@ -213,14 +219,14 @@ class TokenKLCrossEntropy(FairseqCriterion):
         return True
 
 
-def _latent_sums(posterior: DiagonalGaussian, keep_TB: Tensor) -> dict[str, Tensor]:
+def _latent_sums(posterior: DiagonalGaussian, keep_PB: Tensor) -> dict[str, Tensor]:
     """Sums over latents from which their variance follows, in double: they grow over an epoch."""
-    mean_TBL = posterior.mean.detach() * keep_TB.unsqueeze(-1)
-    mean_TBL = mean_TBL.double()
+    mean_PBL = posterior.mean.detach() * keep_PB.unsqueeze(-1)
+    mean_PBL = mean_PBL.double()
     return {
-        "latents": keep_TB.sum(),
-        "latent_mean_sum": mean_TBL.sum(dim=(0, 1)),
-        "latent_mean_square_sum": (mean_TBL * mean_TBL).sum(dim=(0, 1)),
+        "latents": keep_PB.sum(),
+        "latent_mean_sum": mean_PBL.sum(dim=(0, 1)),
+        "latent_mean_square_sum": (mean_PBL * mean_PBL).sum(dim=(0, 1)),
     }
 
 

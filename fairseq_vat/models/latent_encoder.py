@@ -1,6 +1,7 @@
 """From an encoder's output to latents: the part that every variational architecture shares.
 
-Shape legend: T source positions, B sentences, C model width, L latent width, K draws.
+Shape legend: T source positions, P latents of a sentence (T at token level, 1 at sentence level),
+B sentences, C model width, L latent width, K draws.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from fairseq_vat import noise
 from fairseq_vat.latent import DiagonalGaussian
 
 EncoderOut = dict[str, list[Tensor]]
+
+# where a model has its latents: one for every source token, or one for the sentence
+LATENT_LEVELS = ("token", "sentence")
 
 
 class GaussianHead(nn.Module):
@@ -35,38 +39,49 @@ class LatentEncoder(FairseqEncoder):
     """A fairseq encoder followed by a `GaussianHead`; its output is the decoder's memory.
 
     `forward` leaves the latents at their mean; `draw` is the one place where they are drawn.
+    At token level every source position has a latent (VAT paper, figure 1). At sentence level
+    there is one: of the start token's output (VAE-Transformer paper, figure 6), or of the
+    ``sentence_out`` that a recurrent body gives.
 
     Args:
         body: any encoder that returns fairseq's dictionary with ``encoder_out`` (T x B x C) and
-            ``encoder_padding_mask`` (B x T).
+            ``encoder_padding_mask`` (B x T), and perhaps ``sentence_out`` (B x C).
         input_dim: C.
         latent_dim: L.
+        latent_level: ``token`` or ``sentence``.
     """
 
-    def __init__(self, body: FairseqEncoder, input_dim: int, latent_dim: int):
+    def __init__(
+        self,
+        body: FairseqEncoder,
+        input_dim: int,
+        latent_dim: int,
+        latent_level: str = "token",
+    ):
         super().__init__(body.dictionary)
+        assert latent_level in LATENT_LEVELS
         self.body = body
         self.head = GaussianHead(input_dim, latent_dim)
         self.latent_dim = latent_dim
+        self.latent_level = latent_level
 
     def forward(self, src_tokens: Tensor, src_lengths: Tensor | None = None) -> EncoderOut:
         """Encode and keep every latent at its mean.
 
         Args:
             src_tokens: (B, T), padded on the right.
-            src_lengths: unused; fairseq passes it.
+            src_lengths: (B,); not needed by a Transformer.
 
         Returns:
-            lists of one tensor each, as fairseq's encoders do: ``encoder_out`` (T, B, L), the
-            decoder's memory; ``encoder_padding_mask`` (B, T), true at padding; ``latent_mean``
-            and ``latent_logvar`` (T, B, L); ``latent_key`` (B,), the sentences' noise keys.
+            lists of one tensor each, as fairseq's encoders do: ``encoder_out`` (P, B, L), the
+            decoder's memory; ``encoder_padding_mask`` (B, P), true at padding; ``latent_mean``
+            and ``latent_logvar`` (P, B, L); ``latent_key`` (B,), the sentences' noise keys.
         """
-        out = self.body(src_tokens, src_lengths=src_lengths)
-        x_TBC = out["encoder_out"][0]
-        posterior = self.head(x_TBC)
+        x_PBC, mask_BP = self._latent_inputs(self.body(src_tokens, src_lengths=src_lengths))
+        posterior = self.head(x_PBC)
         return {
-            "encoder_out": [posterior.mean.to(x_TBC.dtype)],
-            "encoder_padding_mask": out["encoder_padding_mask"],
+            "encoder_out": [posterior.mean.to(x_PBC.dtype)],
+            "encoder_padding_mask": [mask_BP],
             "latent_mean": [posterior.mean],
             "latent_logvar": [posterior.logvar],
             "latent_key": [noise.sentence_keys(src_tokens, self.dictionary.pad())],
@@ -76,9 +91,17 @@ class LatentEncoder(FairseqEncoder):
             "src_lengths": [],
         }
 
+    def _latent_inputs(self, out: EncoderOut) -> tuple[Tensor, Tensor]:
+        """What the latents are made of, (P, B, C), and which of it is padding, (B, P)."""
+        x_TBC, mask_BT = out["encoder_out"][0], out["encoder_padding_mask"][0]
+        if self.latent_level == "token":
+            return x_TBC, mask_BT
+        x_1BC = out["sentence_out"][0].unsqueeze(0) if "sentence_out" in out else x_TBC[:1]
+        return x_1BC, torch.zeros_like(mask_BT[:, :1])
+
     @staticmethod
     def posterior(encoder_out: EncoderOut) -> DiagonalGaussian:
-        """q(z | x), (T, B, L)."""
+        """q(z | x), (P, B, L)."""
         return DiagonalGaussian(encoder_out["latent_mean"][0], encoder_out["latent_logvar"][0])
 
     def draw(
@@ -94,13 +117,13 @@ class LatentEncoder(FairseqEncoder):
         """
         posterior = self.posterior(encoder_out)
         length, _, width = posterior.mean.shape
-        noise_TBL = noise.normal(encoder_out["latent_key"][0], length, width, seed, number)
-        z_TBL = posterior.sample(noise_TBL.to(posterior.mean.dtype), temperature)
-        return {**encoder_out, "encoder_out": [z_TBL.to(encoder_out["encoder_out"][0].dtype)]}
+        noise_PBL = noise.normal(encoder_out["latent_key"][0], length, width, seed, number)
+        z_PBL = posterior.sample(noise_PBL.to(posterior.mean.dtype), temperature)
+        return {**encoder_out, "encoder_out": [z_PBL.to(encoder_out["encoder_out"][0].dtype)]}
 
     def reorder_encoder_out(self, encoder_out: EncoderOut, new_order: Tensor) -> EncoderOut:
         """Select and repeat sentences (fairseq's beam search calls this)."""
-        # sentences are the second dimension of what is T x B x L and the first of the rest
+        # sentences are the second dimension of what is P x B x L and the first of the rest
         second = {"encoder_out", "latent_mean", "latent_logvar"}
         return {
             name: [x.index_select(1 if name in second else 0, new_order) for x in tensors]
@@ -117,11 +140,11 @@ def join_draws(draws: list[EncoderOut]) -> EncoderOut:
 
     Statistics of the posterior are left behind: decoding needs the memory and its mask alone.
     """
-    memory_TBKL = torch.stack([out["encoder_out"][0] for out in draws], dim=2)
-    mask_BT = draws[0]["encoder_padding_mask"][0]
+    memory_PBKL = torch.stack([out["encoder_out"][0] for out in draws], dim=2)
+    mask_BP = draws[0]["encoder_padding_mask"][0]
     return {
-        "encoder_out": [memory_TBKL.flatten(1, 2)],
-        "encoder_padding_mask": [mask_BT.repeat_interleave(len(draws), dim=0)],
+        "encoder_out": [memory_PBKL.flatten(1, 2)],
+        "encoder_padding_mask": [mask_BP.repeat_interleave(len(draws), dim=0)],
         "encoder_embedding": [],
         "encoder_states": [],
         "src_tokens": [],

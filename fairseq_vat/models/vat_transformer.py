@@ -1,116 +1,60 @@
-"""The Variational Auto-Transformer: fairseq's Transformer with a latent for every source token.
+"""Every architecture of the plugin: an encoder, latents of one level, a decoder.
 
-Shape legend: T source positions, S target positions, B sentences, C model width, L latent width,
-V vocabulary.
+The Variational Auto-Transformer has a latent for every source token and Transformers on both sides;
+the VAE-Transformer has one latent for the sentence; other encoders and decoders make the baselines,
+and no encoder makes a language model.
+
+Shape legend: T source positions, S target positions, P latents of a sentence, B sentences,
+C model width, L latent width, V vocabulary, N tokens.
 """
 
 import argparse
 import copy
 from argparse import Namespace
-from dataclasses import dataclass, field, fields
-from typing import Any, Optional
+from dataclasses import fields
+from typing import Any
 
-from fairseq import utils
-from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+import torch
 from fairseq.dataclass.utils import gen_parser_from_dataclass
-from fairseq.models import register_model, register_model_architecture
+from fairseq.models import BaseFairseqModel, register_model
 from fairseq.models.transformer import (
     TransformerConfig,
     TransformerDecoderBase,
     TransformerEncoderBase,
     TransformerModelBase,
 )
-from omegaconf import II
 from torch import Tensor
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.likelihood import token_likelihood
-from fairseq_vat.models.latent_encoder import LatentEncoder
+from fairseq_vat.likelihood import token_likelihood, token_nll
+from fairseq_vat.models.config import RECURRENT, VATTransformerConfig, check_config
+from fairseq_vat.models.latent_encoder import EncoderOut, LatentEncoder
+from fairseq_vat.models.recurrent import RecurrentDecoder, RecurrentEncoder
+
+NAME = "vat_transformer"
 
 
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+@register_model(NAME, dataclass=VATTransformerConfig)
+class VATModel(BaseFairseqModel):
+    """Encoder, Gaussian latents, and a decoder that sees the sentence through them alone.
 
+    The latents z (P x B x L) are the memory of the decoder's cross-attention, in place of the
+    encoder's output (VAT paper, figure 1; VAE-Transformer paper, figure 6), or enter a recurrent
+    decoder's initial state and every step (Bowman et al. 2016).
 
-@dataclass
-class VATTransformerConfig(FairseqDataclass):
-    """Flat, with fairseq's flag names: nested Transformer configs can't be set from flags.
-
-    Defaults are the VAT paper's (section 4 and appendix A).
+    Args:
+        cfg: fairseq's nested configuration, with the plugin's own fields beside.
+        encoder: None makes a language model, which has no attribute ``encoder`` then: this is how
+            fairseq's generator tells.
+        decoder: a fairseq decoder.
     """
 
-    activation_fn: ChoiceEnum(utils.get_available_activation_fns()) = _option(
-        "relu", "activation function to use"
-    )
-    dropout: float = _option(0.1, "dropout probability")
-    attention_dropout: float = _option(0.0, "dropout probability for attention weights")
-    activation_dropout: float = _option(0.0, "dropout probability after activation in FFN")
-    latent_dim: int = _option(128, "width of a token's latent, apart from the model's width")
-    encoder_embed_path: Optional[str] = _option(None, "path to pre-trained encoder embedding")
-    encoder_embed_dim: int = _option(128, "encoder embedding dimension")
-    encoder_ffn_embed_dim: int = _option(512, "encoder embedding dimension for FFN")
-    encoder_layers: int = _option(4, "number of encoder layers")
-    encoder_attention_heads: int = _option(8, "number of encoder attention heads")
-    encoder_normalize_before: bool = _option(False, "layernorm before each encoder block")
-    encoder_learned_pos: bool = _option(False, "learned positional embeddings in the encoder")
-    encoder_layerdrop: float = _option(0.0, "LayerDrop probability for the encoder")
-    encoder_layers_to_keep: Optional[str] = _option(
-        None, "which encoder layers to keep when pruning, as a comma-separated list"
-    )
-    decoder_embed_path: Optional[str] = _option(None, "path to pre-trained decoder embedding")
-    decoder_embed_dim: int = _option(128, "decoder embedding dimension")
-    decoder_ffn_embed_dim: int = _option(512, "decoder embedding dimension for FFN")
-    decoder_layers: int = _option(4, "number of decoder layers")
-    decoder_attention_heads: int = _option(8, "number of decoder attention heads")
-    decoder_normalize_before: bool = _option(False, "layernorm before each decoder block")
-    decoder_learned_pos: bool = _option(False, "learned positional embeddings in the decoder")
-    decoder_layerdrop: float = _option(0.0, "LayerDrop probability for the decoder")
-    decoder_layers_to_keep: Optional[str] = _option(
-        None, "which decoder layers to keep when pruning, as a comma-separated list"
-    )
-    no_decoder_final_norm: bool = _option(
-        False, "no layernorm after the last decoder block (with --decoder-normalize-before)"
-    )
-    share_all_embeddings: bool = _option(
-        True, "share encoder, decoder and output embeddings (--no-share-all-embeddings: don't)"
-    )
-    share_decoder_input_output_embed: bool = _option(
-        False, "share decoder input and output embeddings (with --no-share-all-embeddings)"
-    )
-    no_token_positional_embeddings: bool = _option(False, "no positional embeddings")
-    layernorm_embedding: bool = _option(False, "add layernorm to embedding")
-    no_scale_embedding: bool = _option(False, "don't scale embeddings")
-    cross_self_attention: bool = _option(
-        False, "decoder attends to itself and to the latents at once; needs equal widths"
-    )
-    checkpoint_activations: bool = _option(
-        False, "recompute activations in the backward pass to save memory"
-    )
-    offload_activations: bool = _option(
-        False, "checkpoint activations and keep them on the CPU; sets --checkpoint-activations"
-    )
-    quant_noise_pq: float = _option(0.0, "iterative PQ quantization noise at training time")
-    quant_noise_pq_block_size: int = _option(8, "block size of quantization noise")
-    quant_noise_scalar: float = _option(0.0, "scalar quantization noise at training time")
-    min_params_to_wrap: int = _option(
-        int(1e8), "minimum parameters of a layer to be wrapped by --ddp-backend=fully_sharded"
-    )
-    max_source_positions: int = II("task.max_source_positions")
-    max_target_positions: int = II("task.max_target_positions")
-    # kept with the model, so that generation reads sentences as training did
-    start_token: bool = II("task.start_token")
-
-
-@register_model("vat_transformer", dataclass=VATTransformerConfig)
-class VATModel(TransformerModelBase):
-    """Transformer encoder, a Gaussian latent for every source position, Transformer decoder.
-
-    The latents z (T x B x L) are the memory of the decoder's cross-attention, in place of the
-    encoder's output (VAT paper, figure 1).
-    """
-
-    def __init__(self, cfg: TransformerConfig, encoder: LatentEncoder, decoder: Any):
-        super().__init__(cfg, encoder, decoder)
+    def __init__(self, cfg: TransformerConfig, encoder: LatentEncoder | None, decoder: Any):
+        super().__init__()
+        self.cfg = cfg
+        if encoder is not None:
+            self.encoder = encoder
+        self.decoder = decoder
         self.num_updates = 0
 
     @classmethod
@@ -127,26 +71,16 @@ class VATModel(TransformerModelBase):
 
     @classmethod
     def build_model(cls, cfg: VATTransformerConfig, task: Any) -> "VATModel":
-        """A new model; raises `VATError` where widths don't fit each other."""
-        _check_widths(cfg)
-        names = [f.name for f in fields(VATTransformerConfig) if not f.name.startswith("_")]
-        flat = Namespace(**{name: getattr(cfg, name) for name in names})
-        # else TransformerConfig's own 512 leaks into the decoder's input and output
-        flat.decoder_input_dim = flat.decoder_output_dim = flat.decoder_embed_dim
-        return super().build_model(TransformerConfig.from_namespace(flat), task)
-
-    @classmethod
-    def build_encoder(cls, cfg: TransformerConfig, src_dict: Any, embed_tokens: Any) -> Any:
-        body = TransformerEncoderBase(cfg, src_dict, embed_tokens)
-        return LatentEncoder(body, cfg.encoder.embed_dim, cfg.latent_dim)
-
-    @classmethod
-    def build_decoder(cls, cfg: TransformerConfig, tgt_dict: Any, embed_tokens: Any) -> Any:
-        # cross-attention takes the width of its keys and values from the encoder's: here the
-        # latents', so no layer is needed between latent and decoder
-        cfg = copy.deepcopy(cfg)
-        cfg.encoder.embed_dim = cfg.latent_dim
-        return TransformerDecoderBase(cfg, tgt_dict, embed_tokens)
+        """A new model; raises `VATError` where parts or widths don't fit each other."""
+        check_config(cfg)
+        nested = _nested(cfg)
+        dictionary = task.source_dictionary
+        encoder_embed, decoder_embed = _embeddings(nested, dictionary)
+        encoder = None
+        if nested.encoder_type != "none":
+            body, width = _encoder(nested, dictionary, encoder_embed)
+            encoder = LatentEncoder(body, width, nested.latent_dim, nested.latent_level)
+        return cls(nested, encoder, _decoder(nested, dictionary, decoder_embed))
 
     def forward(
         self,
@@ -173,18 +107,19 @@ class VATModel(TransformerModelBase):
 
         Returns:
             logits (B, S, V), or None with `target`; and a dictionary with ``posterior``
-            (a `DiagonalGaussian`, T x B x L), ``latent_padding_mask`` (B, T) and, with `target`,
-            ``likelihood`` (a `TokenLikelihood`).
+            (a `DiagonalGaussian`, P x B x L), ``latent_padding_mask`` (B, P), both None for a
+            language model, and, with `target`, ``likelihood`` (a `TokenLikelihood`).
         """
-        encoder_out = self.encoder(src_tokens, src_lengths=src_lengths)
-        extra = {
-            "posterior": self.encoder.posterior(encoder_out),
-            "latent_padding_mask": encoder_out["encoder_padding_mask"][0],
-        }
-        if latent_seed is not None:
-            encoder_out = self.encoder.draw(encoder_out, latent_seed)
+        encoder_out = None
+        extra: dict[str, Any] = {"posterior": None, "latent_padding_mask": None}
+        if self.has_latents:
+            encoder_out = self.encoder(src_tokens, src_lengths=src_lengths)
+            extra["posterior"] = self.encoder.posterior(encoder_out)
+            extra["latent_padding_mask"] = encoder_out["encoder_padding_mask"][0]
+            if latent_seed is not None:
+                encoder_out = self.encoder.draw(encoder_out, latent_seed)
         x, decoder_extra = self.decoder(
-            prev_output_tokens,
+            self._with_dropped_words(prev_output_tokens),
             encoder_out=encoder_out,
             features_only=target is not None,
             # nobody looks at attention weights beside a likelihood; -1 is no layer
@@ -193,15 +128,59 @@ class VATModel(TransformerModelBase):
         extra.update(decoder_extra)
         if target is None:
             return x, extra
+        scoring = self._scoring(target)
         extra["likelihood"] = token_likelihood(
-            x.flatten(0, 1),
-            self.decoder.output_projection.weight,
-            target.flatten(),
-            self.decoder.padding_idx,
-            label_smoothing,
-            count_correct,
+            x.flatten(0, 1), *scoring, label_smoothing, count_correct
         )
         return None, extra
+
+    @torch.no_grad()
+    def sentence_nll(
+        self, encoder_out: EncoderOut | None, prev_output_tokens: Tensor, target: Tensor
+    ) -> Tensor:
+        """-log p(x | z) of each sentence in nats, (B,) in double precision.
+
+        Args:
+            encoder_out: from `LatentEncoder`, at the mean or drawn; None for a language model.
+            prev_output_tokens: (B, S).
+            target: (B, S); padding counts nothing.
+        """
+        x_BSC, _ = self.decoder(
+            prev_output_tokens, encoder_out=encoder_out, features_only=True, alignment_layer=-1
+        )
+        nll_N = token_nll(x_BSC.flatten(0, 1), *self._scoring(target))
+        return nll_N.view(target.shape).double().sum(dim=1)
+
+    @property
+    def has_latents(self) -> bool:
+        """False for a language model."""
+        return hasattr(self, "encoder")
+
+    def _scoring(self, target: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Output weight (V, C), targets (N,) as its rows, and the row number of padding."""
+        if hasattr(self.decoder, "scoring"):
+            return self.decoder.scoring(target.flatten())
+        weight_VC = self.decoder.output_projection.weight
+        return weight_VC, target.flatten(), self.decoder.dictionary.pad()
+
+    def _with_dropped_words(self, tokens_BS: Tensor) -> Tensor:
+        """Word dropout (Bowman et al. 2016, section 3): <unk> for some, never for the first."""
+        if not (self.training and self.cfg.word_dropout > 0):
+            return tokens_BS
+        dictionary = self.decoder.dictionary
+        dropped_BS = torch.rand(tokens_BS.shape, device=tokens_BS.device) < self.cfg.word_dropout
+        dropped_BS &= tokens_BS.ne(dictionary.pad())
+        dropped_BS[:, 0] = False
+        return tokens_BS.masked_fill(dropped_BS, dictionary.unk())
+
+    def max_positions(self) -> tuple[int, int]:
+        """Longest source and target."""
+        source = self.encoder.max_positions() if self.has_latents else self.cfg.max_source_positions
+        return source, self.decoder.max_positions()
+
+    def max_decoder_positions(self) -> int:
+        """Longest target."""
+        return self.decoder.max_positions()
 
     def set_num_updates(self, num_updates: int) -> None:
         """Called by the trainer at every update, and when a checkpoint is loaded."""
@@ -209,79 +188,89 @@ class VATModel(TransformerModelBase):
         self.num_updates = num_updates
 
     def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
-        """As fairseq's, with a clear line where the dictionary isn't the checkpoint's."""
-        key = "encoder.body.embed_tokens.weight"
-        if key in state_dict and len(state_dict[key]) != len(self.encoder.dictionary):
+        """As fairseq's, with a clear line where the checkpoint is of another model."""
+        entries = len(self.decoder.dictionary)
+        for side in ("encoder.body", "decoder"):
+            table = state_dict.get(f"{side}.embed_tokens.weight")
+            if table is not None and len(table) != entries:
+                raise VATError(
+                    f"the checkpoint was trained with a dictionary of {len(table)} entries but "
+                    f"the data directory's dict.txt has {entries}: give the data directory that "
+                    "the model was trained on, or one with its dict.txt"
+                )
+        try:
+            return super().load_state_dict(state_dict, *args, **kwargs)
+        except RuntimeError as error:
+            differences = " ".join(str(error).split()).partition(": ")[2]
             raise VATError(
-                f"the checkpoint was trained with a dictionary of {len(state_dict[key])} entries "
-                f"but the data directory's dict.txt has {len(self.encoder.dictionary)}: give the "
-                "data directory that the model was trained on, or one with its dict.txt"
-            )
-        return super().load_state_dict(state_dict, *args, **kwargs)
+                "the checkpoint holds another architecture than the one asked for, give the "
+                f"--arch and the model flags it was trained with ({differences[:150]} ...)"
+            ) from None
 
 
-_COUNTS = ("embed_dim", "ffn_embed_dim", "layers", "attention_heads")
+def _nested(cfg: Any) -> TransformerConfig:
+    """fairseq's nested configuration with all of our flat one's fields beside."""
+    names = [f.name for f in fields(VATTransformerConfig) if not f.name.startswith("_")]
+    flat = Namespace(**{name: getattr(cfg, name) for name in names})
+    # else TransformerConfig's own 512 leaks into the decoder's input and output
+    flat.decoder_input_dim = flat.decoder_output_dim = flat.decoder_embed_dim
+    # what fairseq's build_model would do
+    flat.share_decoder_input_output_embed |= flat.share_all_embeddings
+    flat.checkpoint_activations |= flat.offload_activations
+    nested = TransformerConfig.from_namespace(flat)
+    for side in (nested.encoder, nested.decoder):
+        if side.layers_to_keep:
+            side.layers = len(side.layers_to_keep.split(","))
+    return nested
 
 
-def _check_widths(cfg: VATTransformerConfig) -> None:
-    sides = [f"{side}_{what}" for side in ("encoder", "decoder") for what in _COUNTS]
-    for flag in ("latent_dim", *sides):
-        if getattr(cfg, flag) < 1:
-            name = flag.replace("_", "-")
-            raise VATError(f"--{name} must be at least 1, not {getattr(cfg, flag)}")
-    for side in ("encoder", "decoder"):
-        width, heads = getattr(cfg, f"{side}_embed_dim"), getattr(cfg, f"{side}_attention_heads")
-        if width % heads:
-            raise VATError(
-                f"--{side}-embed-dim {width} can't be divided by --{side}-attention-heads {heads}"
-            )
-    if cfg.cross_self_attention and cfg.latent_dim != cfg.decoder_embed_dim:
-        raise VATError(
-            f"--latent-dim {cfg.latent_dim} doesn't fit: --cross-self-attention needs latents as "
-            f"wide as --decoder-embed-dim {cfg.decoder_embed_dim}"
-        )
-    if cfg.share_all_embeddings and cfg.encoder_embed_dim != cfg.decoder_embed_dim:
-        raise VATError(
-            f"--encoder-embed-dim {cfg.encoder_embed_dim} and --decoder-embed-dim "
-            f"{cfg.decoder_embed_dim} differ, so they can't share embeddings: make them equal, or "
-            "give --no-share-all-embeddings"
+def _embeddings(cfg: Any, dictionary: Any) -> tuple[Any, Any]:
+    def table(side: Any) -> Any:
+        return TransformerModelBase.build_embedding(
+            cfg, dictionary, side.embed_dim, side.embed_path
         )
 
-
-# Presets: what differs from the configuration's defaults, which are `vat_transformer` itself.
-# configs/model/*.yaml holds the same for fairseq-hydra-train, which knows no architectures; a
-# test keeps the two equal.
-PRESETS: dict[str, dict[str, Any]] = {
-    "vat_transformer_tiny": {
-        "latent_dim": 16,
-        "encoder_embed_dim": 32,
-        "encoder_ffn_embed_dim": 64,
-        "encoder_layers": 2,
-        "encoder_attention_heads": 2,
-        "decoder_embed_dim": 32,
-        "decoder_ffn_embed_dim": 64,
-        "decoder_layers": 2,
-        "decoder_attention_heads": 2,
-    },
-    "vat_transformer_base": {
-        "latent_dim": 512,
-        "encoder_embed_dim": 512,
-        "encoder_ffn_embed_dim": 2048,
-        "encoder_layers": 6,
-        "decoder_embed_dim": 512,
-        "decoder_ffn_embed_dim": 2048,
-        "decoder_layers": 6,
-    },
-}
+    has_encoder, has_decoder = cfg.encoder_type != "none", cfg.decoder_type != "gpt2"
+    encoder = table(cfg.encoder) if has_encoder else None
+    if has_encoder and has_decoder and cfg.share_all_embeddings:
+        if cfg.decoder.embed_path not in (None, cfg.encoder.embed_path):
+            raise VATError("--decoder-embed-path: shared embeddings come from one file")
+        return encoder, encoder
+    return encoder, table(cfg.decoder) if has_decoder else None
 
 
-def _register_preset(name: str, values: dict[str, Any]) -> None:
-    @register_model_architecture("vat_transformer", name)
-    def architecture(args: Namespace) -> None:
-        for key, value in values.items():
-            if not hasattr(args, key):
-                setattr(args, key, value)
+def _encoder(cfg: Any, dictionary: Any, embed_tokens: Any) -> tuple[Any, int]:
+    """The encoder and the width of its output."""
+    if cfg.encoder_type == "transformer":
+        return TransformerEncoderBase(cfg, dictionary, embed_tokens), cfg.encoder.embed_dim
+    body = RecurrentEncoder(
+        cfg.encoder_type,
+        dictionary,
+        embed_tokens,
+        cfg.encoder_hidden_size,
+        cfg.encoder.layers,
+        cfg.dropout,
+        cfg.max_source_positions,
+    )
+    return body, body.output_dim
 
 
-for _name, _values in PRESETS.items():
-    _register_preset(_name, _values)
+def _decoder(cfg: Any, dictionary: Any, embed_tokens: Any) -> Any:
+    has_latents = cfg.encoder_type != "none"
+    if cfg.decoder_type in RECURRENT:
+        return RecurrentDecoder(
+            cfg.decoder_type,
+            dictionary,
+            embed_tokens,
+            cfg.decoder_hidden_size,
+            cfg.decoder.layers,
+            cfg.dropout,
+            cfg.max_target_positions,
+            latent_dim=cfg.latent_dim if has_latents else 0,
+            share_embed=cfg.share_decoder_input_output_embed,
+        )
+    # cross-attention takes the width of its keys and values from the encoder's: here the
+    # latents', so no layer is needed between latent and decoder
+    cfg = copy.deepcopy(cfg)
+    cfg.encoder.embed_dim = cfg.latent_dim
+    return TransformerDecoderBase(cfg, dictionary, embed_tokens, no_encoder_attn=not has_latents)

@@ -1,0 +1,178 @@
+"""The configuration of every architecture: which encoder, which decoder, which latent level."""
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from fairseq import utils
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from omegaconf import II
+
+from fairseq_vat.errors import VATError
+from fairseq_vat.models.latent_encoder import LATENT_LEVELS
+
+ENCODER_TYPES = ("transformer", "lstm", "gru", "none")
+DECODER_TYPES = ("transformer", "lstm", "gru", "gpt2")
+# they have no attention, so they can't look at one latent a token
+RECURRENT = ("lstm", "gru")
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class VATTransformerConfig(FairseqDataclass):
+    """Flat, with fairseq's flag names: nested Transformer configs can't be set from flags.
+
+    Defaults are the VAT paper's (section 4 and appendix A).  What belongs to another kind of
+    encoder or decoder than the one chosen is ignored.
+    """
+
+    encoder_type: ChoiceEnum(ENCODER_TYPES) = _option(
+        "transformer", "what reads; none makes a language model"
+    )
+    decoder_type: ChoiceEnum(DECODER_TYPES) = _option("transformer", "what writes")
+    latent_level: ChoiceEnum(LATENT_LEVELS) = _option(
+        "token",
+        "a latent for every source token, or one for the sentence (of the start token's output, "
+        "or of a recurrent encoder's final states)",
+    )
+    word_dropout: float = _option(
+        0.0, "probability of replacing a token of the decoder's input by <unk> in training"
+    )
+    encoder_hidden_size: int = _option(
+        128, "width of each direction of a recurrent encoder's states"
+    )
+    decoder_hidden_size: int = _option(128, "width of a recurrent decoder's states")
+    gpt2_dir: Optional[str] = _option(
+        None, "directory of the pre-trained GPT-2, for --decoder-type gpt2"
+    )
+    gpt2_config: Optional[str] = _option(
+        None, "GPT-2's configuration as JSON; taken from --gpt2-dir and kept in the checkpoint"
+    )
+    activation_fn: ChoiceEnum(utils.get_available_activation_fns()) = _option(
+        "relu", "activation function to use"
+    )
+    dropout: float = _option(0.1, "dropout probability")
+    attention_dropout: float = _option(0.0, "dropout probability for attention weights")
+    activation_dropout: float = _option(0.0, "dropout probability after activation in FFN")
+    latent_dim: int = _option(128, "width of a latent, apart from the model's width")
+    encoder_embed_path: Optional[str] = _option(None, "path to pre-trained encoder embedding")
+    encoder_embed_dim: int = _option(128, "encoder embedding dimension")
+    encoder_ffn_embed_dim: int = _option(512, "encoder embedding dimension for FFN")
+    encoder_layers: int = _option(4, "number of encoder layers")
+    encoder_attention_heads: int = _option(8, "number of encoder attention heads")
+    encoder_normalize_before: bool = _option(False, "layernorm before each encoder block")
+    encoder_learned_pos: bool = _option(False, "learned positional embeddings in the encoder")
+    encoder_layerdrop: float = _option(0.0, "LayerDrop probability for the encoder")
+    encoder_layers_to_keep: Optional[str] = _option(
+        None, "which encoder layers to keep when pruning, as a comma-separated list"
+    )
+    decoder_embed_path: Optional[str] = _option(None, "path to pre-trained decoder embedding")
+    decoder_embed_dim: int = _option(128, "decoder embedding dimension")
+    decoder_ffn_embed_dim: int = _option(512, "decoder embedding dimension for FFN")
+    decoder_layers: int = _option(4, "number of decoder layers")
+    decoder_attention_heads: int = _option(8, "number of decoder attention heads")
+    decoder_normalize_before: bool = _option(False, "layernorm before each decoder block")
+    decoder_learned_pos: bool = _option(False, "learned positional embeddings in the decoder")
+    decoder_layerdrop: float = _option(0.0, "LayerDrop probability for the decoder")
+    decoder_layers_to_keep: Optional[str] = _option(
+        None, "which decoder layers to keep when pruning, as a comma-separated list"
+    )
+    no_decoder_final_norm: bool = _option(
+        False, "no layernorm after the last decoder block (with --decoder-normalize-before)"
+    )
+    share_all_embeddings: bool = _option(
+        True, "share encoder, decoder and output embeddings (--no-share-all-embeddings: don't)"
+    )
+    share_decoder_input_output_embed: bool = _option(
+        False, "share decoder input and output embeddings (with --no-share-all-embeddings)"
+    )
+    no_token_positional_embeddings: bool = _option(False, "no positional embeddings")
+    layernorm_embedding: bool = _option(False, "add layernorm to embedding")
+    no_scale_embedding: bool = _option(False, "don't scale embeddings")
+    cross_self_attention: bool = _option(
+        False, "decoder attends to itself and to the latents at once; needs equal widths"
+    )
+    checkpoint_activations: bool = _option(
+        False, "recompute activations in the backward pass to save memory"
+    )
+    offload_activations: bool = _option(
+        False, "checkpoint activations and keep them on the CPU; sets --checkpoint-activations"
+    )
+    quant_noise_pq: float = _option(0.0, "iterative PQ quantization noise at training time")
+    quant_noise_pq_block_size: int = _option(8, "block size of quantization noise")
+    quant_noise_scalar: float = _option(0.0, "scalar quantization noise at training time")
+    min_params_to_wrap: int = _option(
+        int(1e8), "minimum parameters of a layer to be wrapped by --ddp-backend=fully_sharded"
+    )
+    max_source_positions: int = II("task.max_source_positions")
+    max_target_positions: int = II("task.max_target_positions")
+    # kept with the model, so that generation reads sentences as training did
+    start_token: bool = II("task.start_token")
+
+
+_COUNTS = ("embed_dim", "ffn_embed_dim", "layers", "attention_heads")
+
+
+def check_config(cfg: Any) -> None:
+    """Raise `VATError` for parts that don't fit each other, naming the flags."""
+    _check_parts(cfg)
+    _check_widths(cfg)
+
+
+def _check_parts(cfg: Any) -> None:
+    if not 0 <= cfg.word_dropout < 1:
+        raise VATError(f"--word-dropout must be from 0 to below 1, not {cfg.word_dropout}")
+    if cfg.encoder_type == "none":
+        if cfg.decoder_type == "gpt2":
+            raise VATError("--encoder-type none: a language model can't have --decoder-type gpt2")
+        return
+    if cfg.latent_level == "token" and cfg.decoder_type in RECURRENT:
+        raise VATError(
+            f"--latent-level token: --decoder-type {cfg.decoder_type} has no attention to look at "
+            "a latent for every token; give --latent-level sentence, or another decoder"
+        )
+    if cfg.latent_level == "sentence" and cfg.encoder_type == "transformer" and not cfg.start_token:
+        raise VATError(
+            "--no-start-token: at --latent-level sentence a Transformer encoder's latent is made "
+            "of the start token's output; leave the start token in"
+        )
+    if cfg.decoder_type == "gpt2" and not (cfg.gpt2_dir or cfg.gpt2_config):
+        raise VATError("--decoder-type gpt2 needs --gpt2-dir, the directory of a GPT-2 model")
+
+
+def _check_widths(cfg: Any) -> None:
+    types = {"encoder": cfg.encoder_type, "decoder": cfg.decoder_type}
+    counts = [f"{side}_{what}" for side in types for what in _COUNTS]
+    for flag in ("latent_dim", "encoder_hidden_size", "decoder_hidden_size", *counts):
+        if getattr(cfg, flag) < 1:
+            name = flag.replace("_", "-")
+            raise VATError(f"--{name} must be at least 1, not {getattr(cfg, flag)}")
+    for side in (side for side, kind in types.items() if kind == "transformer"):
+        width, heads = getattr(cfg, f"{side}_embed_dim"), getattr(cfg, f"{side}_attention_heads")
+        if width % heads:
+            raise VATError(
+                f"--{side}-embed-dim {width} can't be divided by --{side}-attention-heads {heads}"
+            )
+    if cfg.cross_self_attention and cfg.latent_dim != cfg.decoder_embed_dim:
+        raise VATError(
+            f"--latent-dim {cfg.latent_dim} doesn't fit: --cross-self-attention needs latents as "
+            f"wide as --decoder-embed-dim {cfg.decoder_embed_dim}"
+        )
+    two_tables = cfg.encoder_type != "none" and cfg.decoder_type != "gpt2"
+    widths_differ = cfg.encoder_embed_dim != cfg.decoder_embed_dim
+    if cfg.share_all_embeddings and two_tables and widths_differ:
+        raise VATError(
+            f"--encoder-embed-dim {cfg.encoder_embed_dim} and --decoder-embed-dim "
+            f"{cfg.decoder_embed_dim} differ, so they can't share embeddings: make them equal, or "
+            "give --no-share-all-embeddings"
+        )
+    shared_output = cfg.share_all_embeddings or cfg.share_decoder_input_output_embed
+    widths_differ = cfg.decoder_embed_dim != cfg.decoder_hidden_size
+    if cfg.decoder_type in RECURRENT and shared_output and widths_differ:
+        raise VATError(
+            f"--decoder-embed-dim {cfg.decoder_embed_dim} and --decoder-hidden-size "
+            f"{cfg.decoder_hidden_size} differ, so input and output can't share an embedding: "
+            "make them equal, or give --no-share-all-embeddings"
+        )

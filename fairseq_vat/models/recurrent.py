@@ -1,0 +1,197 @@
+"""LSTM and GRU encoders and decoders (Bowman et al. 2016) on torch's own recurrences.
+
+fairseq's LSTM steps through cells in Python, which no fused kernel can take over, and it has no
+GRU; here a whole sequence is one call of ``torch.nn.LSTM`` or ``torch.nn.GRU`` (cuDNN on a GPU).
+
+Shape legend: T source positions, S target positions, B sentences, N layers, E embedding width,
+H hidden width (of one direction), L latent width, V vocabulary, X states of a layer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from fairseq.models import FairseqEncoder, FairseqIncrementalDecoder
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+CELLS: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU}
+
+
+class RecurrentEncoder(FairseqEncoder):
+    """A bidirectional LSTM or GRU.
+
+    Args:
+        cell: ``lstm`` or ``gru``.
+        embed_tokens: E wide.
+        hidden_size: H, of each direction.
+        layers: N.
+        dropout: on embeddings, between layers and on the output.
+        max_positions: longest source.
+    """
+
+    def __init__(
+        self,
+        cell: str,
+        dictionary: Any,
+        embed_tokens: nn.Embedding,
+        hidden_size: int,
+        layers: int,
+        dropout: float,
+        max_positions: int,
+    ):
+        super().__init__(dictionary)
+        self.embed_tokens = embed_tokens
+        self.dropout = nn.Dropout(dropout)
+        self.rnn = CELLS[cell](
+            embed_tokens.embedding_dim,
+            hidden_size,
+            layers,
+            dropout=dropout if layers > 1 else 0.0,
+            bidirectional=True,
+        )
+        self.output_dim = 2 * hidden_size
+        self._max_positions = max_positions
+
+    def forward(self, src_tokens: Tensor, src_lengths: Tensor | None = None) -> dict[str, Any]:
+        """Read sentences (B, T), padded on the right.
+
+        Returns:
+            ``encoder_out`` (T, B, 2H); ``encoder_padding_mask`` (B, T); and ``sentence_out``
+            (B, 2H), the last layer's final state of either direction: after the last token
+            forwards, after the first backwards.
+        """
+        mask_BT = src_tokens.eq(self.dictionary.pad())
+        # packing wants the lengths on the CPU; they come from the tokens, so that a caller
+        # without lengths gets the same
+        lengths_B = (~mask_BT).sum(dim=1).cpu()
+        x_TBE = self.dropout(self.embed_tokens(src_tokens)).transpose(0, 1)
+        packed, state = self.rnn(pack_padded_sequence(x_TBE, lengths_B, enforce_sorted=False))
+        x_TBH, _ = pad_packed_sequence(packed, total_length=src_tokens.size(1))
+        last_NBH = state[0] if isinstance(state, tuple) else state
+        return {
+            "encoder_out": [self.dropout(x_TBH)],
+            "encoder_padding_mask": [mask_BT],
+            "sentence_out": [self.dropout(torch.cat((last_NBH[-2], last_NBH[-1]), dim=-1))],
+        }
+
+    def max_positions(self) -> int:
+        """Longest source."""
+        return self._max_positions
+
+
+class RecurrentDecoder(FairseqIncrementalDecoder):
+    """A unidirectional LSTM or GRU; a latent enters its initial state and every step's input.
+
+    Args:
+        cell: ``lstm`` or ``gru``.
+        embed_tokens: E wide.
+        hidden_size: H.
+        layers: N.
+        dropout: on embeddings, between layers and on the output.
+        max_positions: longest target.
+        latent_dim: L; 0 makes a language model.
+        share_embed: use the embedding as the output layer too; needs E = H.
+    """
+
+    def __init__(
+        self,
+        cell: str,
+        dictionary: Any,
+        embed_tokens: nn.Embedding,
+        hidden_size: int,
+        layers: int,
+        dropout: float,
+        max_positions: int,
+        latent_dim: int = 0,
+        share_embed: bool = False,
+    ):
+        super().__init__(dictionary)
+        self.embed_tokens = embed_tokens
+        self.padding_idx = dictionary.pad()
+        self.dropout = nn.Dropout(dropout)
+        self.latent_dim = latent_dim
+        self.layers, self.hidden_size = layers, hidden_size
+        # the LSTM has two states a layer, the GRU one
+        self.states = 2 if cell == "lstm" else 1
+        self.rnn = CELLS[cell](
+            embed_tokens.embedding_dim + latent_dim,
+            hidden_size,
+            layers,
+            dropout=dropout if layers > 1 else 0.0,
+        )
+        if latent_dim:
+            self.initial = nn.Linear(latent_dim, self.states * layers * hidden_size)
+        self.output_projection = nn.Linear(hidden_size, len(dictionary), bias=False)
+        if share_embed:
+            self.output_projection.weight = embed_tokens.weight
+        else:
+            nn.init.normal_(self.output_projection.weight, mean=0, std=hidden_size**-0.5)
+        self._max_positions = max_positions
+
+    def forward(
+        self,
+        prev_output_tokens: Tensor,
+        encoder_out: dict[str, list[Tensor]] | None = None,
+        incremental_state: dict[str, dict[str, Tensor | None]] | None = None,
+        features_only: bool = False,
+        **unused: Any,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Logits (B, S, V), or features (B, S, H) with `features_only`.
+
+        With `incremental_state` only the last token is read: S = 1 comes back.
+        """
+        x_BSH = self._features(prev_output_tokens, encoder_out, incremental_state)
+        extra = {"attn": [None], "inner_states": []}
+        return (x_BSH if features_only else self.output_layer(x_BSH)), extra
+
+    def _features(self, tokens_BS: Tensor, encoder_out: Any, incremental_state: Any) -> Tensor:
+        state = None
+        if incremental_state is not None:
+            tokens_BS = tokens_BS[:, -1:]
+            state = self._load(incremental_state)
+        x_SBE = self.dropout(self.embed_tokens(tokens_BS)).transpose(0, 1)
+        if self.latent_dim:
+            z_1BL = encoder_out["encoder_out"][0]
+            if state is None:
+                state = self._initial_state(z_1BL)
+            x_SBE = torch.cat((x_SBE, z_1BL.expand(x_SBE.size(0), -1, -1)), dim=-1)
+        x_SBH, state = self.rnn(x_SBE, state)
+        if incremental_state is not None:
+            self._save(incremental_state, state)
+        return self.dropout(x_SBH).transpose(0, 1)
+
+    def _initial_state(self, z_1BL: Tensor) -> Any:
+        state_BX = self.initial(z_1BL.squeeze(0))
+        split_BXNH = state_BX.view(-1, self.states, self.layers, self.hidden_size)
+        states = [x_NBH.contiguous() for x_NBH in split_BXNH.permute(1, 2, 0, 3)]
+        return tuple(states) if self.states == 2 else states[0]
+
+    def _load(self, incremental_state: Any) -> Any:
+        saved = self.get_incremental_state(incremental_state, "state")
+        if saved is None:
+            return None
+        return (saved["hidden"], saved["cell"]) if self.states == 2 else saved["hidden"]
+
+    def _save(self, incremental_state: Any, state: Any) -> None:
+        hidden, cell = state if self.states == 2 else (state, None)
+        self.set_incremental_state(incremental_state, "state", {"hidden": hidden, "cell": cell})
+
+    def reorder_incremental_state(self, incremental_state: Any, new_order: Tensor) -> None:
+        """Select and repeat sentences (fairseq's beam search calls this)."""
+        saved = self.get_incremental_state(incremental_state, "state")
+        if saved is not None:
+            reordered = {
+                name: None if x is None else x.index_select(1, new_order)
+                for name, x in saved.items()
+            }
+            self.set_incremental_state(incremental_state, "state", reordered)
+
+    def output_layer(self, features: Tensor) -> Tensor:
+        """(..., H) to logits (..., V)."""
+        return self.output_projection(features)
+
+    def max_positions(self) -> int:
+        """Longest target."""
+        return self._max_positions
