@@ -1,115 +1,233 @@
-"""One Python interface over a checkpoint; tools and scripts go through it."""
+"""One Python interface over a checkpoint; tools and scripts go through it.
+
+    vat = VATModel.from_pretrained("checkpoints", data_name_or_path="data-bin",
+                                   bpe="sentencepiece", sentencepiece_model="sentencepiece.model")
+    vectors = vat.embed(["A sentence.", "Another one."])
+
+Shape legend: N sentences asked for, B of a batch, T source positions, P latents of a sentence (its
+source positions at token level, 1 at sentence level), L latent width.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
-from argparse import Namespace
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from fairseq import checkpoint_utils, models, tasks
-from omegaconf import DictConfig, open_dict
+from fairseq import utils
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
 
-from fairseq_vat.errors import VATError, explain
+from fairseq_vat.errors import VATError
+from fairseq_vat.evaluation.pooling import POOLINGS, pool
+from fairseq_vat.latent import DiagonalGaussian
+from fairseq_vat.loading import TASK_SETTINGS, LoadedModel, build_bpe, load_model, pick_device
+from fairseq_vat.models.latent_encoder import EncoderOut
 from fairseq_vat.models.vat_transformer import VATModel
-from fairseq_vat.tasks.variational_lm import VariationalLMConfig, VariationalLMTask
+from fairseq_vat.tasks.variational_lm import VariationalLMTask
+from fairseq_vat.text import clean_line
+
+__all__ = [
+    "Latents",
+    "LoadedModel",
+    "VATHubInterface",
+    "build_bpe",
+    "from_pretrained",
+    "load_model",
+    "pick_device",
+]
+
+logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """A checkpoint, ready to use.
+class Latents(NamedTuple):
+    """The posteriors of N sentences, on the CPU.
 
     Attributes:
-        model: in evaluation mode, on its device.
-        task: set up as in the training, with the data directory that was asked for.
-        cfg: the checkpoint's whole configuration (`cfg.criterion.prior_std` and so on).
+        mean: (N, P, L); 0 where there is no latent.
+        logvar: (N, P, L), natural logarithm of the variance; 0 where there is no latent.
+        mask: (N, P), true where there is a latent, false where a shorter sentence is padded. The
+            start token and the end of sentence have latents as the words between them have.
     """
 
-    model: VATModel
-    task: VariationalLMTask
-    cfg: DictConfig
+    mean: Tensor
+    logvar: Tensor
+    mask: Tensor
+
+
+class VATHubInterface(nn.Module):
+    """What can be done with a model that has latents, in the style of fairseq's hub interfaces.
+
+    Sentences are read as `fairseq-interactive` reads them: cleaned, put into subwords, headed with
+    the start token, and cut (with a warning) where they are longer than the model's positions.
+    They are batched inside, by length; a sentence's result doesn't depend on the others, but for
+    the rounding of sums. A batch is worked on where the model is: ``vat.cuda()`` moves it.
+
+    Args:
+        cfg: the checkpoint's configuration.
+        task: that goes with the model.
+        model: with latents.
+        bpe: fairseq's encoder of subwords; None takes words apart at white space.
+        max_tokens: source tokens in a batch, padding included.
+
+    Raises:
+        VATError: for a language model, which has no latents.
+    """
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        task: VariationalLMTask,
+        model: VATModel,
+        bpe: Any = None,
+        max_tokens: int = 8192,
+    ):
+        super().__init__()
+        if not hasattr(model, "encoder"):
+            raise VATError(
+                "the checkpoint is a language model's, which has no latents: give one of a "
+                "variational architecture, such as vae_transformer"
+            )
+        self.cfg, self.task, self.model, self.bpe = cfg, task, model, bpe
+        self.max_tokens = max_tokens
+        self.eval()
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device
 
+    def apply_bpe(self, sentence: str) -> str:
+        """A sentence as subwords with single spaces between them."""
+        sentence = clean_line(sentence)
+        return self.bpe.encode(sentence) if self.bpe is not None else sentence
 
-def load_model(
-    path: str | os.PathLike,
-    data: str | os.PathLike,
+    def remove_bpe(self, sentence: str) -> str:
+        """A sentence from its subwords."""
+        return self.bpe.decode(sentence) if self.bpe is not None else sentence
+
+    def binarize(self, sentence: str) -> Tensor:
+        """Token indices, (T,), of a sentence that is subwords already; the last is its end."""
+        return self.task.source_dictionary.encode_line(sentence, add_if_not_exist=False).long()
+
+    def encode(self, sentences: Sequence[str]) -> Latents:
+        """Mean, log-variance and mask of the sentences' latents, in their order."""
+        means: dict[int, Tensor] = {}
+        logvars: dict[int, Tensor] = {}
+        for numbers, out in self._encoded(sentences):
+            posterior = self.model.encoder.posterior(out)
+            mean_PBL, logvar_PBL = posterior.mean.cpu(), posterior.logvar.cpu()
+            lengths_B = (~_padding(out)).sum(dim=1).tolist()
+            for row, (number, length) in enumerate(zip(numbers, lengths_B, strict=True)):
+                means[number] = mean_PBL[:length, row]
+                logvars[number] = logvar_PBL[:length, row]
+        if not means:
+            nothing = torch.zeros(0, 0, self.model.encoder.latent_dim)
+            return Latents(nothing, nothing, torch.zeros(0, 0, dtype=torch.bool))
+        order = range(len(means))
+        return Latents(
+            pad_sequence([means[number] for number in order], batch_first=True),
+            pad_sequence([logvars[number] for number in order], batch_first=True),
+            pad_sequence([torch.ones(len(means[n]), dtype=torch.bool) for n in order], True),
+        )
+
+    def embed(self, sentences: Sequence[str], pooling: str = "mean") -> np.ndarray:
+        """One vector a sentence, (N, L): the mean of `embed_posterior`, in single precision."""
+        return self.embed_posterior(sentences, pooling).mean.float().numpy()
+
+    def embed_posterior(self, sentences: Sequence[str], pooling: str = "mean") -> DiagonalGaussian:
+        """The distribution of one vector a sentence, (N, L), on the CPU.
+
+        Args:
+            sentences: any number of them.
+            pooling: ``mean`` or ``sum`` of a sentence's latents, start token and end of sentence
+                included, or ``start``: the start token's. A model with one latent a sentence
+                gives that latent, whichever is asked for.
+        """
+        if pooling not in POOLINGS:
+            raise VATError(f"pooling {pooling!r}: must be one of {', '.join(POOLINGS)}")
+        encoder = self.model.encoder
+        if pooling == "start" and encoder.latent_level == "token" and not self.task.start_token:
+            raise VATError("pooling 'start': the model was trained with --no-start-token")
+        mean_NL = torch.zeros(len(sentences), encoder.latent_dim)
+        logvar_NL = torch.zeros_like(mean_NL)
+        for numbers, out in self._encoded(sentences):
+            pooled = pool(encoder.posterior(out), _padding(out), pooling)
+            mean_NL[numbers], logvar_NL[numbers] = pooled.mean.cpu(), pooled.logvar.cpu()
+        return DiagonalGaussian(mean_NL, logvar_NL)
+
+    def _read(self, sentences: Sequence[str]) -> list[Tensor]:
+        """The sentences' tokens, the start token apart, cut to the model's positions."""
+        if isinstance(sentences, str):
+            raise TypeError("a list of sentences is needed, not one string")
+        tokens = [self.binarize(self.apply_bpe(sentence)) for sentence in sentences]
+        room = self.task.max_positions()[0] - int(self.task.start_token)
+        too_long = [number for number, sentence in enumerate(tokens) if len(sentence) > room]
+        for number in too_long:
+            tokens[number] = torch.cat((tokens[number][: room - 1], tokens[number][-1:]))
+        if too_long:
+            logger.warning(
+                f"{len(too_long):,} of {len(tokens):,} sentences cut to their first {room - 1:,} "
+                "subwords, the model's positions"
+            )
+        return tokens
+
+    def _encoded(self, sentences: Sequence[str]) -> Iterator[tuple[list[int], EncoderOut]]:
+        """The encoder's output, batch by batch, with the numbers of the batch's sentences."""
+        tokens = self._read(sentences)
+        if not tokens:
+            return
+        dataset = self.task.build_dataset_for_inference(tokens, [len(t) for t in tokens])
+        order = np.argsort(dataset.src_sizes, kind="stable")
+        max_tokens = max(self.max_tokens, int(dataset.src_sizes.max()))
+        batches = dataset.batch_by_size(order, max_tokens=max_tokens)
+        with tqdm(total=len(tokens), unit=" sentences", delay=1, leave=False, disable=None) as bar:
+            for batch in batches:
+                sample = dataset.collater([dataset[number] for number in batch])
+                sample = utils.apply_to_sample(lambda x: x.to(self.device), sample)
+                net_input = sample["net_input"]
+                with torch.no_grad():
+                    out = self.model.encoder(net_input["src_tokens"], net_input["src_lengths"])
+                yield sample["id"].tolist(), out
+                bar.update(len(batch))
+
+
+def from_pretrained(
+    model_name_or_path: str | os.PathLike,
+    checkpoint_file: str = "checkpoint_last.pt",
+    data_name_or_path: str | os.PathLike = ".",
+    bpe: str | None = None,
     device: str | torch.device | None = None,
-    **task_overrides: Any,
-) -> LoadedModel:
-    """Load a checkpoint of this plugin through fairseq's own loader.
+    **kwargs: Any,
+) -> VATHubInterface:
+    """A checkpoint as a `VATHubInterface`; `VATModel.from_pretrained` is the same.
 
     Args:
-        path: the checkpoint.
-        data: a data directory with the dictionary of the training (several, separated by colons,
-            as for fairseq-train).
-        device: where the model goes; None takes a CUDA device if there is one, else the CPU.
-        **task_overrides: settings of the task that are to differ from the training's, such as
-            ``truncate=True``. The model's are left alone.
+        model_name_or_path: the folder of the checkpoint; nothing is downloaded.
+        checkpoint_file: the checkpoint's name in it.
+        data_name_or_path: the data directory, for its dict.txt; one that starts with a dot is
+            looked for in `model_name_or_path`, as everywhere in fairseq's hub.
+        bpe: fairseq's name of the subwords, such as ``sentencepiece``; its settings are keywords
+            (``sentencepiece_model=...``, ``bpe_vocab=...``).
+        device: as for `load_model`.
+        **kwargs: settings of the subwords, and of the task as for `load_model`.
 
     Raises:
-        VATError: if the checkpoint is missing, cut off, no checkpoint or not one of this plugin,
-            or if the data directory isn't one or has another dictionary.
+        VATError: for everything `load_model` and `build_bpe` refuse.
     """
-    device = pick_device(device)
-    path = os.fspath(path)
-    if not os.path.isfile(path):
-        what = "is a folder" if os.path.isdir(path) else "doesn't exist"
-        raise VATError(f"checkpoint {path} {what}; give the path of a .pt checkpoint")
-    try:
-        state = checkpoint_utils.load_checkpoint_to_cpu(path)
-        cfg = _check_kind(path, state)
-        with open_dict(cfg):
-            for name, value in {"data": os.fspath(data), **task_overrides}.items():
-                if name not in {field.name for field in fields(VariationalLMConfig)}:
-                    raise TypeError(f"variational_lm has no setting {name!r}")
-                cfg.task[name] = value
-        task = tasks.setup_task(cfg.task, from_checkpoint=True)
-        (model,), cfg, task = checkpoint_utils.load_model_ensemble_and_task(
-            [path], task=task, state=state
-        )
-    except Exception as error:
-        line = explain(error, error.__traceback__)
-        if line is None or isinstance(error, VATError):
-            raise
-        raise VATError(line) from error
-    return LoadedModel(model.to(device).eval(), task, cfg)
+    folder, data = os.fspath(model_name_or_path), os.fspath(data_name_or_path)
+    if data.startswith("."):
+        data = os.path.abspath(os.path.join(folder, data))
+    settings = {name: kwargs.pop(name) for name in list(kwargs) if name not in TASK_SETTINGS}
+    encoder = build_bpe(bpe, **settings)
+    loaded = load_model(os.path.join(folder, checkpoint_file), data, device, **kwargs)
+    return VATHubInterface(loaded.cfg, loaded.task, loaded.model, encoder)
 
 
-def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """The device asked for; for None a CUDA device if there is one, else the CPU."""
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(device)
-    except RuntimeError as error:
-        raise VATError(f"device {device!r}: give cpu, cuda, or cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise VATError(f"device {device}: torch sees no CUDA device here; give cpu")
-    return device
-
-
-def _check_kind(path: str, state: Any) -> DictConfig:
-    """The configuration in a checkpoint of this plugin; another one's is named."""
-    cfg = state.get("cfg") if isinstance(state, dict) else None
-    if cfg is None or "model" not in state:
-        raise VATError(f"checkpoint {path} holds no model and configuration of fairseq's")
-    task, model = _name(cfg.task, "task"), _name(cfg.model, "arch")
-    kind = models.ARCH_MODEL_REGISTRY.get(model) or models.MODEL_REGISTRY.get(model)
-    if task != "variational_lm" or kind is None or not issubclass(kind, VATModel):
-        raise VATError(
-            f"checkpoint {path} is of architecture {model!r} and task {task!r}; one of this "
-            "plugin's architectures is needed, such as vat_transformer, trained with "
-            "--task variational_lm"
-        )
-    return cfg
-
-
-def _name(part: DictConfig | Namespace | None, legacy: str) -> str | None:
-    """What a part of a configuration is called; architectures without a dataclass say it so."""
-    return getattr(part, "_name", None) or getattr(part, legacy, None)
+def _padding(out: EncoderOut) -> Tensor:
+    return out["encoder_padding_mask"][0]

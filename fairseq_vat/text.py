@@ -75,14 +75,23 @@ def read_lines(path: str | os.PathLike, report: CleaningReport | None = None) ->
         report: where to count what was met.
     """
     report = CleaningReport() if report is None else report
+    for raw in read_raw_lines(path):
+        line = _clean_and_count(raw, report)
+        if line:
+            yield line
+
+
+def read_raw_lines(path: str | os.PathLike) -> Iterator[bytes]:
+    r"""Yield a file's lines as they are, without their ends and a byte-order mark.
+
+    Files and line ends are as in `read_lines`.
+    """
     with _open_bytes(path) as file:
         try:
             for number, raw in enumerate(file):
                 if number == 0:
                     raw = _without_byte_order_mark(raw, path)
-                line = _clean_and_count(raw, report)
-                if line:
-                    yield line
+                yield raw.removesuffix(b"\n").removesuffix(b"\r")
         except (lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError) as error:
             raise VATError(
                 f"{path} can't be decompressed ({error}); give the whole file, or plain text"
@@ -109,7 +118,6 @@ def _without_byte_order_mark(raw: bytes, path: str | os.PathLike) -> bytes:
 
 def _clean_and_count(raw: bytes, report: CleaningReport) -> str:
     report.lines += 1
-    raw = raw.removesuffix(b"\n").removesuffix(b"\r")
     try:
         line = raw.decode("utf-8")
     except UnicodeDecodeError:

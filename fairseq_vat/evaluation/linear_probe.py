@@ -1,0 +1,217 @@
+"""What a linear classifier can read out of latents that don't change.
+
+The VAE-Transformer paper's extrinsic evaluation (section 4.1.2, tables 3 and 6): the encoder is
+frozen, one linear layer is trained on z.
+
+Shape legend: N examples, L latent width, K labels.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
+
+from fairseq_vat.latent import DiagonalGaussian
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled latents.
+
+    Attributes:
+        posterior: (N, L).
+        labels: (N,) int64, numbers from 0.
+    """
+
+    posterior: DiagonalGaussian
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """How the classifier is trained; the defaults are the paper's (sections 4.1.1 and 4.1.2).
+
+    Attributes:
+        epochs: through the training examples.
+        batch_size: the last batch of an epoch may be smaller.
+        lr: AdamW's learning rate at the start and after every restart.
+        min_lr: what it falls to.
+        restart_epochs: length of one cosine.
+        betas: AdamW's.
+        weight_decay: AdamW's.
+        drawn: train on latents drawn anew in every epoch, and measure on one draw, instead of on
+            the posterior's mean.
+    """
+
+    epochs: int = 20
+    batch_size: int = 32
+    lr: float = 1e-4
+    min_lr: float = 1e-7
+    restart_epochs: int = 10
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.1
+    drawn: bool = False
+
+
+@dataclass(frozen=True)
+class Score:
+    """A classifier on one set of examples.
+
+    Attributes:
+        loss: cross-entropy, nats an example; with two labels the binary one (BCE).
+        accuracy: in percent.
+    """
+
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """One trained classifier.
+
+    Attributes:
+        epoch: after which it was kept, from 1.
+        scores: of every set of examples.
+    """
+
+    epoch: int
+    scores: dict[str, Score]
+
+
+def train_probe(
+    splits: dict[str, Examples],
+    labels: int,
+    settings: ProbeSettings = ProbeSettings(),
+    seed: int = 1,
+    on_epoch: Callable[[], None] = lambda: None,
+) -> ProbeResult:
+    """Train a linear classifier and keep it as it was after the epoch of least validation loss.
+
+    Two labels have one output and the binary cross-entropy, more have an output each and the
+    cross-entropy. Everything random (first weights, order of the examples, draws) comes from
+    `seed`, nothing from torch's global generator.
+
+    Args:
+        splits: ``train`` and ``valid``, and others that are only measured.
+        labels: K, at least 2.
+        settings: how.
+        seed: any integer.
+        on_epoch: called after every epoch.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    train = splits["train"]
+    classifier = _new_classifier(train.posterior.mean.size(1), labels, generator)
+    optimizer = torch.optim.AdamW(
+        classifier.parameters(),
+        lr=settings.lr,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+    )
+    count = len(train.labels)
+    schedule = cosine_schedule(
+        optimizer, settings, updates_an_epoch=-(-count // settings.batch_size)
+    )
+    # one draw for all epochs, so that they are compared on the same latents
+    measured = {name: _features(split, settings.drawn, generator) for name, split in splits.items()}
+    best, best_loss, best_epoch = copy.deepcopy(classifier), float("inf"), 0
+    for epoch in range(1, settings.epochs + 1):
+        features_NL = _features(train, settings.drawn, generator)
+        for batch in torch.randperm(count, generator=generator).split(settings.batch_size):
+            optimizer.zero_grad()
+            _loss(classifier(features_NL[batch]), train.labels[batch]).backward()
+            optimizer.step()
+            schedule.step()
+        loss = score(classifier, measured["valid"], splits["valid"].labels).loss
+        if loss < best_loss:
+            best, best_loss, best_epoch = copy.deepcopy(classifier), loss, epoch
+        on_epoch()
+    scores = {name: score(best, measured[name], split.labels) for name, split in splits.items()}
+    return ProbeResult(best_epoch, scores)
+
+
+def cosine_schedule(
+    optimizer: torch.optim.Optimizer, settings: ProbeSettings, updates_an_epoch: int
+) -> CosineAnnealingWarmRestarts:
+    """The learning rate of every update, as fairseq's ``cosine`` scheduler has it.
+
+    At update t of a cosine of T = ``restart_epochs`` x `updates_an_epoch` updates it is
+    min_lr + (lr - min_lr) (1 + cos(pi t / T)) / 2; at t = T the next begins (Loshchilov and Hutter
+    2017, "SGDR", equation 5).
+    """
+    length = settings.restart_epochs * updates_an_epoch
+    return CosineAnnealingWarmRestarts(optimizer, T_0=length, eta_min=settings.min_lr)
+
+
+@torch.no_grad()
+def score(classifier: nn.Module, features_NL: Tensor, labels_N: Tensor) -> Score:
+    """Loss and accuracy of a classifier."""
+    logits = classifier(features_NL).double()
+    found_N = (logits.squeeze(-1) > 0) if logits.size(-1) == 1 else logits.argmax(dim=-1)
+    accuracy = 100 * (found_N.long() == labels_N).double().mean()
+    return Score(_loss(logits, labels_N).item(), accuracy.item())
+
+
+def without_features(splits: dict[str, Examples], labels: int) -> dict[str, Score]:
+    """What is reached without looking at the latents.
+
+    The loss is that of the training set's label frequencies as prediction, the accuracy that of
+    its most frequent label: a classifier that learned nothing comes to these.
+    """
+    counts_K = torch.bincount(splits["train"].labels, minlength=labels).double()
+    log_frequencies_K, majority = (counts_K / counts_K.sum()).log(), int(counts_K.argmax())
+    return {
+        name: Score(
+            -log_frequencies_K[split.labels].mean().item(),
+            100 * (split.labels == majority).double().mean().item(),
+        )
+        for name, split in splits.items()
+    }
+
+
+def standardized(splits: dict[str, Examples]) -> dict[str, Examples]:
+    """Every dimension with mean 0 and variance 1 over the training set's means.
+
+    A dimension that is the same for all of them is only shifted.
+    """
+    mean_NL = splits["train"].posterior.mean
+    shift_L, scale_L = mean_NL.mean(dim=0), mean_NL.std(dim=0, unbiased=False)
+    scale_L = scale_L.where(scale_L > 0, torch.ones_like(scale_L))
+    return {
+        name: Examples(
+            DiagonalGaussian(
+                (split.posterior.mean - shift_L) / scale_L,
+                split.posterior.logvar - 2 * scale_L.log(),
+            ),
+            split.labels,
+        )
+        for name, split in splits.items()
+    }
+
+
+def _new_classifier(width: int, labels: int, generator: torch.Generator) -> nn.Linear:
+    """A linear layer with torch's usual first weights, from a generator of its own."""
+    classifier = nn.utils.skip_init(nn.Linear, width, 1 if labels == 2 else labels)
+    with torch.no_grad():
+        for parameter in classifier.parameters():
+            parameter.uniform_(-(width**-0.5), width**-0.5, generator=generator)
+    return classifier
+
+
+def _features(examples: Examples, drawn: bool, generator: torch.Generator) -> Tensor:
+    posterior = examples.posterior
+    if not drawn:
+        return posterior.mean
+    return posterior.sample(torch.randn(posterior.mean.shape, generator=generator))
+
+
+def _loss(logits: Tensor, labels_N: Tensor) -> Tensor:
+    if logits.size(-1) == 1:
+        return F.binary_cross_entropy_with_logits(logits.squeeze(-1), labels_N.to(logits.dtype))
+    return F.cross_entropy(logits, labels_N)

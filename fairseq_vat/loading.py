@@ -1,0 +1,165 @@
+"""Checkpoints and subword models, read through fairseq's own loaders, with mistakes named."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from fairseq import checkpoint_utils, models, tasks
+from fairseq.data import encoders
+from fairseq.registry import REGISTRIES
+from omegaconf import MISSING, DictConfig, open_dict
+
+from fairseq_vat import subwords
+from fairseq_vat.errors import VATError, explain
+from fairseq_vat.models.vat_transformer import VATModel
+from fairseq_vat.tasks.variational_lm import VariationalLMConfig, VariationalLMTask
+
+TASK_SETTINGS = frozenset(field.name for field in fields(VariationalLMConfig))
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A checkpoint, ready to use.
+
+    Attributes:
+        model: in evaluation mode, on its device.
+        task: set up as in the training, with the data directory that was asked for.
+        cfg: the checkpoint's whole configuration (`cfg.criterion.prior_std` and so on).
+    """
+
+    model: VATModel
+    task: VariationalLMTask
+    cfg: DictConfig
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+
+def load_model(
+    path: str | os.PathLike,
+    data: str | os.PathLike,
+    device: str | torch.device | None = None,
+    **task_overrides: Any,
+) -> LoadedModel:
+    """Load a checkpoint of this plugin through fairseq's own loader.
+
+    Args:
+        path: the checkpoint.
+        data: a data directory with the dictionary of the training (several, separated by colons,
+            as for fairseq-train).
+        device: where the model goes; None takes a CUDA device if there is one, else the CPU.
+        **task_overrides: settings of the task that are to differ from the training's, such as
+            ``truncate=True``. The model's are left alone.
+
+    Raises:
+        VATError: if the checkpoint is missing, cut off, no checkpoint or not one of this plugin,
+            or if the data directory isn't one or has another dictionary.
+    """
+    device = pick_device(device)
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        what = "is a folder" if os.path.isdir(path) else "doesn't exist"
+        raise VATError(f"checkpoint {path} {what}; give the path of a .pt checkpoint")
+    try:
+        state = checkpoint_utils.load_checkpoint_to_cpu(path)
+        cfg = _check_kind(path, state)
+        with open_dict(cfg):
+            for name, value in {"data": os.fspath(data), **task_overrides}.items():
+                if name not in TASK_SETTINGS:
+                    raise TypeError(f"variational_lm has no setting {name!r}")
+                cfg.task[name] = value
+        task = tasks.setup_task(cfg.task, from_checkpoint=True)
+        (model,), cfg, task = checkpoint_utils.load_model_ensemble_and_task(
+            [path], task=task, state=state
+        )
+    except Exception as error:
+        line = explain(error, error.__traceback__)
+        if line is None or isinstance(error, VATError):
+            raise
+        raise VATError(line) from error
+    return LoadedModel(model.to(device).eval(), task, cfg)
+
+
+def pick_device(device: str | torch.device | None = None) -> torch.device:
+    """The device asked for; for None a CUDA device if there is one, else the CPU."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(device)
+    except RuntimeError as error:
+        raise VATError(f"device {device!r}: give cpu, cuda, or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise VATError(f"device {device}: torch sees no CUDA device here; give cpu")
+    return device
+
+
+def build_bpe(name: str | None, **settings: Any) -> Any:
+    """fairseq's encoder of subwords by its name, or None for None.
+
+    Args:
+        name: such as ``sentencepiece`` or ``hf_byte_bpe``.
+        **settings: its flags with underscores; those that are None count as not given.
+
+    Raises:
+        VATError: for an unknown name, a setting that is missing, and a file that isn't what it
+            should be.
+    """
+    settings = {key: value for key, value in settings.items() if value is not None}
+    known = REGISTRIES["bpe"]["registry"]
+    choices = ", ".join(sorted(known))
+    if name is None and not settings:
+        return None
+    if name is None:
+        raise TypeError(f"{', '.join(settings)}: unknown, or a setting of subwords without bpe=NAME")
+    if name not in known:
+        raise VATError(f"--bpe {name}: must be one of {choices}")
+    dataclass_of = REGISTRIES["bpe"]["dataclass_registry"]
+    defaults = (
+        {f.name: f.default for f in fields(dataclass_of[name])} if name in dataclass_of else {}
+    )
+    if unknown := set(settings) - set(defaults):
+        raise TypeError(f"bpe={name!r} has no setting {', '.join(sorted(unknown))}")
+    for key in (key for key, default in defaults.items() if default == MISSING):
+        if key not in settings:
+            raise VATError(f"--{key.replace('_', '-')} is needed and was not given")
+    settings = {
+        key: os.fspath(value) if isinstance(value, os.PathLike) else value
+        for key, value in settings.items()
+    }
+    if name == "sentencepiece":  # fairseq's own errors don't name the file
+        model = settings["sentencepiece_model"]
+        if not os.path.isfile(model):
+            raise VATError(f"--sentencepiece-model: file {model} not found")
+        subwords.load_model(model)
+    try:
+        return encoders.build_bpe(Namespace(bpe=name, **settings))
+    except Exception as error:
+        line = explain(error, error.__traceback__)
+        raise VATError(line or f"--bpe {name}: {error}") from error
+
+
+def _check_kind(path: str, state: Any) -> DictConfig:
+    """The configuration in a checkpoint of this plugin; another one's is named."""
+    cfg = state.get("cfg") if isinstance(state, dict) else None
+    if cfg is None or "model" not in state:
+        raise VATError(f"checkpoint {path} holds no model and configuration of fairseq's")
+    task, model = _name(cfg.task, "task"), _name(cfg.model, "arch")
+    kind = models.ARCH_MODEL_REGISTRY.get(model) or models.MODEL_REGISTRY.get(model)
+    if task != "variational_lm" or kind is None or not issubclass(kind, VATModel):
+        raise VATError(
+            f"checkpoint {path} is of architecture {model!r} and task {task!r}; one of this "
+            "plugin's architectures is needed, such as vat_transformer, trained with "
+            "--task variational_lm"
+        )
+    return cfg
+
+
+def _name(part: DictConfig | Namespace | None, legacy: str) -> str | None:
+    """What a part of a configuration is called; architectures without a dataclass say it so."""
+    return getattr(part, "_name", None) or getattr(part, legacy, None)
