@@ -1,6 +1,6 @@
 """The importance-weighted bound on log p(x) (Burda et al. 2016), and how far to trust it.
 
-Shape legend: T latent positions, B sentences, L latent width, K draws.
+Shape legend: P latents of a sentence, B sentences, L latent width, K draws.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from fairseq_vat.latent import DiagonalGaussian
 def log_weights(
     nll_B: Tensor,
     posterior: DiagonalGaussian,
-    z_TBL: Tensor,
-    keep_TB: Tensor,
+    z_PBL: Tensor,
+    keep_PB: Tensor,
     prior_std: float,
 ) -> Tensor:
     """log w = log p(x | z) + log p(z) - log q(z | x) of one draw a sentence, (B,), in nats.
@@ -27,18 +27,18 @@ def log_weights(
 
     Args:
         nll_B: -log p(x | z), summed over a sentence's tokens.
-        posterior: q, (T, B, L).
-        z_TBL: the draws, from q.
-        keep_TB: false at padding.
+        posterior: q, (P, B, L).
+        z_PBL: the draws, from q.
+        keep_PB: false at padding.
         prior_std: s of the prior N(0, s^2 I).
     """
-    z_TBL = z_TBL.double()
-    zeros_L = z_TBL.new_zeros(z_TBL.size(-1))
+    z_PBL = z_PBL.double()
+    zeros_L = z_PBL.new_zeros(z_PBL.size(-1))
     prior = DiagonalGaussian(zeros_L, zeros_L + 2 * math.log(prior_std))
     # sums over a sentence's positions grow to thousands of nats, of which the weight is the rest
     posterior = DiagonalGaussian(posterior.mean.double(), posterior.logvar.double())
-    log_ratio_TB = (prior.log_prob(z_TBL) - posterior.log_prob(z_TBL)).sum(dim=-1)
-    return log_ratio_TB.masked_fill(~keep_TB, 0).sum(dim=0) - nll_B.double()
+    log_ratio_PB = (prior.log_prob(z_PBL) - posterior.log_prob(z_PBL)).sum(dim=-1)
+    return log_ratio_PB.masked_fill(~keep_PB, 0).sum(dim=0) - nll_B.double()
 
 
 def importance_weighted_nll(log_weights_KB: Tensor) -> Tensor:

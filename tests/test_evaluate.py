@@ -1,0 +1,227 @@
+"""``fairseq-vat evaluate`` on checkpoints of each kind."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import commands
+import pytest
+import sacrebleu
+import torch
+
+from fairseq_vat.cli import main as cli
+
+SMALL = (
+    *("--encoder-embed-dim", "32", "--encoder-ffn-embed-dim", "64", "--latent-dim", "8"),
+    *("--decoder-embed-dim", "32", "--decoder-ffn-embed-dim", "64", "--dropout", "0"),
+)
+QUICK = ("--iw-samples", "4", "--beam", "2", "--cpu")
+
+
+@pytest.fixture
+def evaluate(capsys):
+    def run(data, checkpoint, *flags):
+        capsys.readouterr()
+        status = cli.main(["evaluate", str(data), "--path", str(checkpoint), *QUICK, *flags])
+        captured = capsys.readouterr()
+        if status:
+            assert not captured.out
+            assert captured.err.count("\n") == 1
+            return captured.err
+        return json.loads(captured.out) if "--json" in flags else captured.out
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def sentence_level(data_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vae")
+    flags = ("--arch", "vae_transformer", "--kl-weight", "0.01", "--max-update", "60")
+    commands.train(data_dir, folder, *flags, *SMALL)
+    return folder / "checkpoint_last.pt"
+
+
+@pytest.fixture(scope="module")
+def language_model(data_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lm")
+    commands.train(
+        *(data_dir, folder, "--arch", "transformer_decoder_lm", "--max-update", "30", *SMALL)
+    )
+    return folder / "checkpoint_last.pt"
+
+
+def _assert_same(one, other, where=""):
+    """Equal up to the last digits of single precision."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            _assert_same(one[key], other[key], f"{where}.{key}")
+    else:
+        expected = pytest.approx(other, rel=1e-4, abs=1e-5) if isinstance(one, float) else other
+        assert one == expected, where
+
+
+def test_token_level_agrees_with_validation(data_dir, checkpoint, evaluate):
+    found = evaluate(data_dir, checkpoint, "--json", "--seed", "0")
+    log = commands.validate(data_dir, checkpoint, "--valid-subset", "test")
+    logged = {name: float(x) for name, x in commands.stats(log, "test")[-1].items()}
+    close = {"rel": 1e-3, "abs": 6e-4}  # it logs three digits
+    assert found["nll_samples"]["bits_per_token"] == pytest.approx(logged["nll_loss"], **close)
+    assert found["kl"]["bits_per_token"] == pytest.approx(logged["kl_loss"], **close)
+    assert found["neg_elbo"]["ppl_per_token"] == pytest.approx(logged["elbo_ppl"], rel=2e-3)
+    assert found["kl_nats"] == pytest.approx(logged["kl_nats"], **close)
+    assert found["active_units"]["count"] == logged["active_units"]
+    assert (found["latent_level"], found["updates"], found["prior_std"]) == ("token", 150, 0.4)
+    assert found["latents"] == found["tokens"] + found["sentences"]  # a start token each
+    assert found["words"] == found["tokens"] - found["sentences"]
+    assert found["nll_mean"]["bits_per_token"] < found["nll_samples"]["bits_per_token"]
+    assert (
+        found["mi"]["paired"] <= found["mi"]["ceiling"] == pytest.approx(math.log(found["latents"]))
+    )
+    assert found["marginal_kl"] == pytest.approx(found["kl_nats"] - found["mi"]["nats"])
+    assert found["warning"] is None and found["nll"] is None and found["cut"] == 0
+
+
+@pytest.mark.parametrize("model", ["checkpoint", "sentence_level", "language_model"])
+def test_no_figure_depends_on_batching(data_dir, model, evaluate, request):
+    path = request.getfixturevalue(model)
+    whole, alone, some = (
+        evaluate(data_dir, path, "--json", "--samples", "2", "--bleu-sentences", "6", *flags)
+        for flags in ((), ("--batch-size", "1"), ("--max-tokens", "25"))
+    )
+    _assert_same(alone, whole)
+    _assert_same(some, whole)
+
+
+def test_bleu_is_that_of_fairseq_generate(data_dir, text_dir, checkpoint, evaluate):
+    found = evaluate(data_dir, checkpoint, "--json")["reconstruction"]
+    # ten more than the longest sentence, its end counted
+    sentences = (text_dir / "test").read_text(encoding="utf-8").splitlines()
+    longest = str(max(len(line.split()) for line in sentences) + 11)
+    generated = commands.hypotheses(commands.generate(data_dir, checkpoint, "--max-len-b", longest))
+    outputs = [generated[number][0] for number in range(20)]
+    bleu = sacrebleu.corpus_bleu(outputs, [sentences], tokenize="none", force=True).score
+    assert found["bleu"] == pytest.approx(bleu) and bleu > 0
+    equal = sum(output == line for output, line in zip(outputs, sentences, strict=True))
+    assert found["exact_match"] == equal / 20
+    assert "tok:none" in found["signature"]
+
+
+def test_sentence_level(data_dir, sentence_level, evaluate):
+    found = evaluate(data_dir, sentence_level, "--json", "--iw-samples", "30")
+    assert found["latent_level"] == "sentence"
+    assert found["latents"] == found["sentences"] == 20
+    assert found["kl_nats"] == pytest.approx(found["kl"]["per_sentence"])
+    assert found["mi"]["ceiling"] == pytest.approx(math.log(20))
+    assert found["mi_batches"]["nats"] == pytest.approx(found["mi"]["nats"])  # one batch, of 20
+    assert 1 <= found["ess"]["min"] <= found["ess"]["mean"] <= 30
+    assert found["iw_nll"]["per_sentence"] < found["neg_elbo"]["per_sentence"]
+    table = evaluate(data_dir, sentence_level, "--no-bleu")
+    assert "a latent of width 8 for each sentence" in table
+    assert "ceiling 2.996" in table
+    assert "nll, exact (a language model's)          -" in table
+
+
+def test_a_language_model_has_the_columns_that_apply(data_dir, language_model, evaluate):
+    found = evaluate(data_dir, language_model, "--json")
+    log = commands.validate(data_dir, language_model, "--valid-subset", "test")
+    logged = float(commands.stats(log, "test")[-1]["nll_loss"])
+    assert found["nll"]["bits_per_token"] == pytest.approx(logged, abs=6e-4)
+    assert found["nll"]["ppl_per_word"] == pytest.approx(math.exp(found["nll"]["per_word"]))
+    for name in ("nll_mean", "nll_samples", "kl", "neg_elbo", "iw_nll", "ess", "mi", "latents"):
+        assert found[name] is None
+    assert found["reconstruction"] is found["warning"] is found["latent_level"] is None
+    table = evaluate(data_dir, language_model)
+    assert "a language model, no latents" in table
+    assert "active units            -" in table
+
+
+def test_a_collapsed_model_is_told(data_dir, tmp_path, evaluate):
+    flags = ("--arch", "vae_transformer", "--kl-weight", "20", "--max-update", "40", *SMALL)
+    commands.train(data_dir, tmp_path, *flags)
+    table = evaluate(data_dir, tmp_path / "checkpoint_last.pt", "--no-bleu")
+    (line,) = (line for line in table.splitlines() if line.startswith("warning: "))
+    assert "collapsed" in line and "--kl-annealing" in line
+
+
+def test_draws_and_sentences_are_what_was_asked_for(data_dir, checkpoint, evaluate):
+    found = evaluate(data_dir, checkpoint, "--json", "--first", "7", "--bleu-sentences", "3")
+    assert found["sentences"] == 7 and found["reconstruction"]["sentences"] == 3
+    rest = ("--json", "--first", "7", "--no-bleu", "--iw-samples", "0")
+    same, other = (evaluate(data_dir, checkpoint, *rest, "--seed", seed) for seed in ("1", "2"))
+    assert same["nll_samples"] == found["nll_samples"] != other["nll_samples"]
+    assert same["nll_mean"] == other["nll_mean"]
+    assert same["iw_nll"] is same["ess"] is same["reconstruction"] is None
+    wider = evaluate(data_dir, checkpoint, *rest, "--prior-std", "0.8")
+    assert wider["prior_std"] == 0.8 and wider["kl_nats"] != same["kl_nats"]
+
+
+def test_cut_sentences_are_counted(data_dir, tmp_path, evaluate):
+    flags = ("--max-update", "1", "--max-source-positions", "8", "--max-target-positions", "8")
+    commands.train(data_dir, tmp_path, *flags, "--truncate")
+    path = tmp_path / "checkpoint_last.pt"
+    found = evaluate(data_dir, path, "--json", "--no-bleu")
+    assert 0 < found["cut"] < 20
+    table = evaluate(data_dir, path, "--no-bleu")
+    assert f"{found['cut']} sentences cut to the model's positions" in table
+
+
+def test_sentences_too_long_are_refused(data_dir, tmp_path, evaluate):
+    flags = ("--max-update", "1", "--max-source-positions", "8", "--max-target-positions", "8")
+    commands.train(
+        *(
+            data_dir,
+            tmp_path,
+            *flags,
+            "--skip-invalid-size-inputs-valid-test",
+            "--disable-validation",
+        )
+    )
+    path = tmp_path / "checkpoint_last.pt"
+    assert "give --truncate" in evaluate(data_dir, path)
+    assert "sentences cut" in evaluate(data_dir, path, "--truncate", "--no-bleu")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--iw-samples", "-1"), "--iw-samples -1: must be at least 0"),
+        (("--samples", "0"), "--samples 0: must be at least 1"),
+        (("--mi-batch", "0"), "--mi-batch 0: must be at least 1"),
+        (("--beam", "0"), "--beam 0: must be at least 1"),
+        (("--first", "0"), "--first 0: must be at least 1"),
+        (("--prior-std", "0"), "--prior-std 0.0: must be a standard deviation above 0"),
+        (("--prior-std", "nan"), "--prior-std nan: must be a standard deviation above 0"),
+        (("--max-tokens", "3"), "--max-tokens 3: the longest sentence has"),
+        (("--gen-subset", "dev"), "has test, train, valid"),
+    ],
+)
+def test_mistakes_in_flags_are_one_line(data_dir, checkpoint, evaluate, flags, message):
+    assert message in evaluate(data_dir, checkpoint, *flags)
+
+
+def test_mistakes_in_files_are_one_line(data_dir, checkpoint, tmp_path, evaluate):
+    assert "doesn't exist" in evaluate(data_dir, tmp_path / "missing.pt")
+    no_checkpoint = tmp_path / "text.pt"
+    no_checkpoint.write_text("nothing of the kind")
+    assert "is refused" in evaluate(data_dir, no_checkpoint)
+    other = tmp_path / "other.pt"
+    torch.save({"weights": torch.ones(3)}, other)
+    assert str(other) in evaluate(data_dir, other)
+    (tmp_path / "a").write_text("other words than those\n")
+    elsewhere = commands.preprocess(tmp_path / "bin", train=tmp_path / "a", test=tmp_path / "a")
+    assert "dictionary" in evaluate(elsewhere, checkpoint)
+    assert "doesn't exist" in evaluate(tmp_path / "nowhere", checkpoint)
+
+
+def test_an_interrupt_leaves_no_half_of_a_table(data_dir, checkpoint, monkeypatch, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fairseq_vat.evaluation.measures.figures", interrupted)
+    capsys.readouterr()
+    command = ["evaluate", str(data_dir), "--path", str(checkpoint), *QUICK]
+    assert cli.main(command) == 130
+    captured = capsys.readouterr()
+    assert captured.out == "" and "interrupted" in captured.err

@@ -1,0 +1,168 @@
+"""All measures on a model known in closed form, through the code that measures real ones.
+
+Sentence i is a number x_i: z ~ N(0, s^2) in one dimension, x = z + noise, and the posterior is
+exact.  Such a model has known KL, MI and log p(x), and draws of equal weight.
+"""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.distributions import Normal
+
+from fairseq_vat.evaluation import measures
+from fairseq_vat.latent import DiagonalGaussian
+
+PRIOR_STD, NOISE, COUNT = 0.7, 0.5, 2000
+TOTAL = PRIOR_STD**2 + NOISE**2  # variance of x
+VARIANCE = 1 / (1 / PRIOR_STD**2 + 1 / NOISE**2)
+SLOPE = VARIANCE / NOISE**2
+
+
+class LinearGaussian:
+    """Looks like a `VATModel`; a second latent position is padding."""
+
+    has_latents = True
+
+    def __init__(self):
+        self.encoder = self
+        torch.manual_seed(0)
+        self.x = torch.randn(COUNT) * math.sqrt(TOTAL)
+
+    def __call__(self, src_tokens, src_lengths):
+        mean = SLOPE * self.x[src_tokens[:, 0]].view(1, -1, 1)
+        mean = torch.cat((mean, torch.full_like(mean, 100.0)))
+        mask = torch.tensor([[False, True]]).expand(len(src_tokens), 2)
+        return {"mean": mean, "encoder_padding_mask": [mask], "numbers": src_tokens[:, 0]}
+
+    def posterior(self, out):
+        return DiagonalGaussian(out["mean"], torch.full_like(out["mean"], math.log(VARIANCE)))
+
+    def draw(self, out, seed, number):
+        noise = [
+            torch.randn(
+                2, 1, generator=torch.Generator().manual_seed(seed * 10**6 + n * 97 + number)
+            )
+            for n in out["numbers"].tolist()
+        ]
+        z = self.posterior(out).sample(torch.stack(noise, dim=1))
+        return {**out, "encoder_out": [z]}
+
+    def sentence_nll(self, out, prev_output_tokens, target):
+        z = out.get("encoder_out", [out["mean"]])[0][0, :, 0]
+        return -Normal(z.double(), NOISE).log_prob(self.x[out["numbers"]].double())
+
+
+def _batches(size):
+    numbers = torch.arange(COUNT).flip(0)
+    for rows in numbers.split(size):
+        net_input = {"src_tokens": rows[:, None], "src_lengths": None, "prev_output_tokens": None}
+        yield {"id": rows, "net_input": net_input, "target": None}
+
+
+SETTINGS = measures.Settings(prior_std=PRIOR_STD, samples=2, iw_samples=7)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return LinearGaussian()
+
+
+@pytest.fixture(scope="module")
+def found(model):
+    measured = measures.measure(model, _batches(64), SETTINGS)
+    return measures.figures(measured, tokens=4 * COUNT, words=3 * COUNT, settings=SETTINGS)
+
+
+def test_the_importance_weighted_nll_is_the_likelihood(model, found):
+    log_p = Normal(0.0, math.sqrt(TOTAL)).log_prob(model.x).double().mean()
+    assert found["iw_nll"]["per_sentence"] == pytest.approx(-float(log_p), abs=1e-5)
+    assert found["iw_nll"]["per_word"] == pytest.approx(-float(log_p) / 3, abs=1e-5)
+    assert found["iw_nll"]["per_token"] == pytest.approx(-float(log_p) / 4, abs=1e-5)
+    assert found["ess"]["min"] == pytest.approx(7, abs=1e-3)
+
+
+def test_kl_elbo_and_perplexities(model, found):
+    kl = DiagonalGaussian(SLOPE * model.x, torch.tensor(math.log(VARIANCE))).kl(PRIOR_STD).mean()
+    assert found["kl_nats"] == found["kl"]["per_sentence"] == pytest.approx(float(kl), rel=1e-5)
+    elbo = found["nll_samples"]["per_sentence"] + float(kl)
+    assert found["neg_elbo"]["per_sentence"] == pytest.approx(elbo)
+    # the posterior is exact: the expectation of the ELBO is the likelihood
+    assert elbo == pytest.approx(found["iw_nll"]["per_sentence"], abs=0.05)
+    assert found["neg_elbo"]["ppl_per_token"] == pytest.approx(
+        2 ** found["neg_elbo"]["bits_per_token"]
+    )
+    assert found["neg_elbo"]["ppl_per_word"] == pytest.approx(
+        math.exp(found["neg_elbo"]["per_word"])
+    )
+    # decoding from the mean drops the draws' variance, 1/2 VARIANCE / NOISE^2
+    gap = found["nll_samples"]["per_sentence"] - found["nll_mean"]["per_sentence"]
+    assert gap == pytest.approx(VARIANCE / NOISE**2 / 2, abs=0.05)
+
+
+def test_mutual_information_and_active_units(found):
+    exact = 0.5 * math.log(TOTAL / NOISE**2)  # 0.54 nats
+    assert found["mi"]["nats"] == pytest.approx(exact, abs=0.1)
+    assert found["mi"]["paired"] == pytest.approx(exact, abs=0.1)
+    # the aggregated posterior is the prior
+    assert found["marginal_kl"] == pytest.approx(0, abs=0.1)
+    assert found["mi"]["ceiling"] == pytest.approx(math.log(COUNT))
+    assert found["mi_batches"]["ceiling"] == pytest.approx(math.log(32))
+    assert found["mi_batches"]["batches"] == COUNT // 32
+    assert 0.3 < found["mi_batches"]["paired"] < exact
+    assert found["active_units"]["count"] == found["active_units_scaled"]["count"] == 1
+    assert found["active_units_scaled"]["threshold"] == pytest.approx(0.01 * PRIOR_STD**2)
+    assert found["latents"] == COUNT  # padding is none
+
+
+def test_no_figure_depends_on_batching(model, found):
+    measured = measures.measure(model, _batches(13), SETTINGS)
+    again = measures.figures(measured, tokens=4 * COUNT, words=3 * COUNT, settings=SETTINGS)
+    for name in ("nll_mean", "nll_samples", "kl", "iw_nll", "ess", "mi", "mi_batches"):
+        assert again[name] == pytest.approx(found[name], rel=1e-6), name
+
+
+def test_more_latents_than_asked_for_are_chosen_by_chance(model):
+    few = measures.Settings(prior_std=PRIOR_STD, iw_samples=0, mi_latents=500)
+    measured = measures.measure(model, _batches(100), few)
+    found, again = (measures.figures(measured, COUNT, COUNT, few) for _ in range(2))
+    assert found["mi"]["latents"] == 500 and found["mi"] == again["mi"]
+    assert found["mi"]["ceiling"] == pytest.approx(math.log(500))
+    assert found["iw_nll"] is found["ess"] is None  # K = 0
+    other = measures.Settings(prior_std=PRIOR_STD, iw_samples=0, mi_latents=500, seed=2)
+    assert measures.figures(measured, COUNT, COUNT, other)["mi"]["nats"] != found["mi"]["nats"]
+
+
+def test_a_perplexity_too_large_for_a_number_is_none():
+    model = SimpleNamespace(has_latents=False, sentence_nll=lambda *_: torch.tensor([5000.0]))
+    batch = {"id": torch.tensor([0]), "target": None, "net_input": {"prev_output_tokens": None}}
+    found = measures.figures(measures.measure(model, [batch], SETTINGS), 5, 1, SETTINGS)
+    assert found["nll"]["ppl_per_word"] is None and found["nll"]["ppl_per_token"] is None
+    assert found["nll"]["per_token"] == 1000
+
+
+def _collapse(kl, mi, active=3, scaled=3, latents=100):
+    return measures.collapse_warning(
+        {
+            "latents": latents,
+            "kl_nats": kl,
+            "mi": {"paired": mi},
+            "active_units": {"count": active},
+            "active_units_scaled": {"count": scaled},
+        }
+    )
+
+
+def test_collapse_is_named_with_what_to_try():
+    told = _collapse(0.004, 0.001)
+    for word in ("0.004 nats of KL", "annealing", "--free-bits", "--kl-weight", "--word-dropout"):
+        assert word in told
+    assert "\n" not in told
+    assert "no active unit" in _collapse(3.0, 0.5, active=0, scaled=0)
+    assert _collapse(3.0, 0.5, active=0, scaled=2) is None  # a narrow prior
+    assert _collapse(0.05, 0.5) is None
+    assert _collapse(0.0, 0.0, 0, 0, latents=1) is None
+    assert _collapse(0.0, 0.0, latents=None) is None  # a language model
