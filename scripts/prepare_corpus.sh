@@ -4,13 +4,16 @@
 # Usage: scripts/prepare_corpus.sh OUT_DIR VOCAB_SIZE TRAIN VALID TEST
 #
 #   OUT_DIR              is made; the data for fairseq-train will be OUT_DIR/data-bin
-#   VOCAB_SIZE           length of fairseq's dictionary, e.g. 32768
+#   VOCAB_SIZE           length of fairseq's dictionary, e.g. 32768; - with GPT2_DIR or
+#                        SENTENCEPIECE_MODEL, which have their own
 #   TRAIN VALID TEST     text, a sentence a line; plain, .gz or .xz
 #
 #   MAX_PIECES=N         (environment) drop sentences of more than N pieces
 #   CHARACTER_COVERAGE=S share of the characters that get a piece (0.9995; 0.9999 keeps rarer
 #                        accented letters)
 #   SENTENCEPIECE_MODEL=M    use this model (VOCAB_SIZE must be that of its dictionary)
+#   GPT2_DIR=DIR         use the vocabulary of this GPT-2 directory; OUT_DIR/vocab.json and merges.txt
+#                        are for fairseq's --bpe gpt2 --gpt2-encoder-json ... --gpt2-vocab-bpe ...
 #   WORKERS=N            processes of fairseq-preprocess; all cores by default
 #
 # What is done already, from the same text, is not done again: run it once more after an
@@ -45,11 +48,13 @@ run() {
     "$@"
 }
 
-tokenize=(fairseq-vat tokenize --train "$train" --valid "$valid" --test "$test"
-    --vocab-size "$vocab_size" --out "$out")
+tokenize=(fairseq-vat tokenize --train "$train" --valid "$valid" --test "$test" --out "$out")
+[ "$vocab_size" = - ] || tokenize+=(--vocab-size "$vocab_size")
 [ -z "${MAX_PIECES:-}" ] || tokenize+=(--max-pieces "$MAX_PIECES")
 [ -z "${CHARACTER_COVERAGE:-}" ] || tokenize+=(--character-coverage "$CHARACTER_COVERAGE")
-[ -z "${SENTENCEPIECE_MODEL:-}" ] || tokenize+=(--sentencepiece-model "$SENTENCEPIECE_MODEL")
+[ -z "${SENTENCEPIECE_MODEL:-}" ] ||
+    tokenize+=(--sentencepiece-model "$(absolute "$SENTENCEPIECE_MODEL")")
+[ -z "${GPT2_DIR:-}" ] || tokenize+=(--gpt2 "$(absolute "$GPT2_DIR")")
 run "${tokenize[@]}"
 
 # tokenize.json is written last and only when something changed.

@@ -1,11 +1,15 @@
-"""``fairseq-vat tokenize``: text to sentencepiece pieces and fairseq's dictionary."""
+"""``fairseq-vat tokenize``: text to pieces of a vocabulary and fairseq's dictionary."""
 
 from __future__ import annotations
 
 import argparse
 import os
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fairseq_vat.errors import VATError
 
@@ -19,6 +23,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="train sentencepiece and write pieces and dict.txt for fairseq-preprocess",
         description="Cleans the text, trains a sentencepiece unigram model on the training text "
         "and writes DIR/sentencepiece.model, DIR/{train,valid,test}.pieces and DIR/dict.txt.  "
+        "With --gpt2 the vocabulary is GPT-2's, and DIR/vocab.json and DIR/merges.txt are written "
+        "for fairseq's --bpe gpt2.  "
         "What is there already, from the same text and options, is not made again.",
     )
     for name in _SPLITS:
@@ -33,17 +39,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="length of fairseq's dictionary, its four special symbols included; a multiple of 8 "
         "is best on GPUs (default: 32768)",
     )
-    parser.add_argument(
+    given = parser.add_mutually_exclusive_group()
+    given.add_argument(
         "--sentencepiece-model", metavar="MODEL", help="use this model and don't train one"
+    )
+    given.add_argument(
+        "--gpt2", metavar="DIR", help="use the byte-level vocabulary of this GPT-2 directory"
     )
     parser.add_argument(
         "--character-coverage",
         type=float,
-        default=0.9995,
         metavar="SHARE",
         help="share of the training text's characters that get a piece, the others being unknown; "
         "ASCII characters always get one.  More than the default is worth its place where "
-        "accented letters or curly quotes matter (default: %(default)s)",
+        "accented letters or curly quotes matter (default: 0.9995)",
     )
     parser.add_argument(
         "--max-pieces", type=int, metavar="N", help="drop sentences of more than N pieces"
@@ -51,34 +60,49 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run)
 
 
+@dataclass
+class _Vocabulary:
+    """What text is encoded with.
+
+    Attributes:
+        size: length of fairseq's dictionary.
+        origin: the file or directory that was given, or None where it was made here.
+        made_from: digest under its name in tokenize.json.
+        encode_file: text file, destination and ``max_pieces`` to an `EncodingReport`.
+        write_dictionary: counts and path.
+        write_files: writes further files into the folder; and their names.
+    """
+
+    size: int
+    origin: str | None
+    made_from: dict[str, str]
+    encode_file: Callable[..., Any]
+    write_dictionary: Callable[[Counter[str], Path], None]
+    write_files: Callable[[], None] = lambda: None
+    files: tuple[str, ...] = ()
+
+
 def run(args: argparse.Namespace) -> None:
     """Make what is missing or out of date in the folder."""
-    from fairseq_vat import files, subwords
+    from fairseq_vat import files
 
-    if not 0 < args.character_coverage <= 1:
-        raise VATError(f"--character-coverage {args.character_coverage}: must be in (0, 1]")
     if args.max_pieces is not None and args.max_pieces < 1:
         raise VATError(f"--max-pieces {args.max_pieces}: must be at least 1")
     out = Path(args.out)
     sources = {name: getattr(args, name) for name in _SPLITS}
     digests = {name: files.sha256(path) for name, path in sources.items()}
-    model_path = _model(args, out, digests["train"])
-    model = subwords.load_model(model_path)
-    size = len(subwords.dictionary_pieces(model)) + len(subwords.SPECIALS)
+    vocabulary = _gpt2(args, out) if args.gpt2 else _sentencepiece(args, out, digests["train"])
+    size = vocabulary.size
     if args.vocab_size not in (None, size):
         raise VATError(
-            f"--vocab-size {args.vocab_size}: {args.sentencepiece_model} makes a dictionary of "
-            f"{size}; leave --vocab-size out or give {size}"
+            f"--vocab-size {args.vocab_size}: {vocabulary.origin} makes a dictionary of {size}; "
+            f"leave --vocab-size out or give {size}"
         )
 
     # Written last: a folder that has it is whole.
     note = out / "tokenize.json"
-    made_from = {
-        "sha256": digests,
-        "model_sha256": files.sha256(model_path),
-        "max_pieces": args.max_pieces,
-    }
-    if _is_done(out, files.read_json(note), made_from):
+    made_from = {"sha256": digests, **vocabulary.made_from, "max_pieces": args.max_pieces}
+    if _is_done(out, files.read_json(note), made_from, vocabulary.files):
         print(f"{out}: up to date, nothing to do")
         return
     note.unlink(missing_ok=True)
@@ -86,9 +110,7 @@ def run(args: argparse.Namespace) -> None:
     counts: Counter[str] = Counter()
     splits = {}
     for name, source in sources.items():
-        report = subwords.encode_file(
-            model, source, out / f"{name}.pieces", max_pieces=args.max_pieces
-        )
+        report = vocabulary.encode_file(source, out / f"{name}.pieces", max_pieces=args.max_pieces)
         _print_report(name, source, report, args.max_pieces)
         if not report.sentences:
             raise VATError(
@@ -104,9 +126,47 @@ def run(args: argparse.Namespace) -> None:
             "vanished": report.vanished,
             "unknown": report.unknown,
         }
-    subwords.write_dictionary(model, counts, out / "dict.txt")
+    vocabulary.write_dictionary(counts, out / "dict.txt")
+    vocabulary.write_files()
     files.write_json(note, {"made_from": made_from, "dictionary": size, "splits": splits})
     print(f"{out / 'dict.txt'}: {size:,} symbols for fairseq, its 4 special ones included")
+
+
+def _sentencepiece(args: argparse.Namespace, out: Path, train_sha256: str) -> _Vocabulary:
+    from fairseq_vat import files, subwords
+
+    if args.character_coverage is None:
+        args.character_coverage = 0.9995
+    if not 0 < args.character_coverage <= 1:
+        raise VATError(f"--character-coverage {args.character_coverage}: must be in (0, 1]")
+    model_path = _model(args, out, train_sha256)
+    model = subwords.load_model(model_path)
+    return _Vocabulary(
+        len(subwords.dictionary_pieces(model)) + len(subwords.SPECIALS),
+        args.sentencepiece_model,
+        {"model_sha256": files.sha256(model_path)},
+        partial(subwords.encode_file, model),
+        partial(subwords.write_dictionary, model),
+    )
+
+
+def _gpt2(args: argparse.Namespace, out: Path) -> _Vocabulary:
+    from fairseq_vat import subwords
+    from fairseq_vat.gpt2_vocabulary import GPT2Vocabulary
+
+    if args.character_coverage is not None:
+        raise VATError("--character-coverage: --gpt2 has a piece for every byte; leave it out")
+    vocabulary = GPT2Vocabulary(args.gpt2)
+    files = ("vocab.json", "merges.txt")
+    return _Vocabulary(
+        len(vocabulary.symbols) + len(subwords.SPECIALS),
+        args.gpt2,
+        {"gpt2_sha256": vocabulary.digest()},
+        partial(subwords.write_pieces, vocabulary.encode),
+        vocabulary.write_dictionary,
+        partial(vocabulary.write, *(out / name for name in files)),
+        files,
+    )
 
 
 def _model(args: argparse.Namespace, out: Path, train_sha256: str) -> Path:
@@ -145,8 +205,8 @@ def _model(args: argparse.Namespace, out: Path, train_sha256: str) -> Path:
     return path
 
 
-def _is_done(out: Path, note: object, made_from: dict) -> bool:
-    names = ["dict.txt", *(f"{name}.pieces" for name in _SPLITS)]
+def _is_done(out: Path, note: object, made_from: dict, further: tuple[str, ...]) -> bool:
+    names = ["dict.txt", *further, *(f"{name}.pieces" for name in _SPLITS)]
     return (
         isinstance(note, dict)
         and note.get("made_from") == made_from
