@@ -138,7 +138,7 @@ def test_a_language_model_has_the_columns_that_apply(data_dir, language_model, e
 
 
 def test_a_collapsed_model_is_told(data_dir, tmp_path, evaluate):
-    flags = ("--arch", "vae_transformer", "--kl-weight", "20", "--max-update", "40", *SMALL)
+    flags = ("--arch", "vae_transformer", "--kl-weight", "20", "--max-update", "80", *SMALL)
     commands.train(data_dir, tmp_path, *flags)
     table = evaluate(data_dir, tmp_path / "checkpoint_last.pt", "--no-bleu")
     (line,) = (line for line in table.splitlines() if line.startswith("warning: "))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from fairseq.data import Dictionary
 
+from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.reconstruction import (
+    KINDS,
+    Pieces,
     Reconstructions,
     bleu_figures,
-    kind_of_pieces,
     to_text,
 )
 
@@ -20,37 +24,59 @@ def _dictionary(*symbols):
     return dictionary
 
 
+@pytest.fixture
+def vocabulary(tmp_path):
+    """In GPT-2's symbols for bytes, \u0120 is a space and \u00c3\u00af an i with dots."""
+    path = tmp_path / "vocab.json"
+    path.write_text(json.dumps({"the": 0, "\u0120c": 1, "at": 2, "\u0120na\u00c3": 3, "\u00af": 4}))
+    return path
+
+
 @pytest.mark.parametrize(
-    ("line", "pieces", "text"),
+    ("line", "kind", "text"),
     [
         ("the cat sat", "none", "the cat sat"),
         ("\u2581the \u2581c at \u2581sat", "sentencepiece", "the cat sat"),
         ("the c@@ at sat", "subword_nmt", "the cat sat"),
-        ("the \u0120c at \u0120na\u00c3\u00af ve", "bytes", "the cat na\u00efve"),
+        ("0 1 2 3 4", "gpt2", "the cat na\u00ef"),
     ],
 )
-def test_pieces_are_recognised_and_joined(line, pieces, text):
-    dictionary = _dictionary(*line.split())
+def test_pieces_are_recognised_and_joined(line, kind, text, vocabulary):
+    dictionary = _dictionary(*line.split(), "madeupword0000")
     tokens = dictionary.encode_line(line, add_if_not_exist=False).long()
-    assert kind_of_pieces(dictionary) == pieces
+    pieces = Pieces.of(dictionary, vocabulary)
+    assert pieces.kind == kind
     padded = tokens.new_tensor([dictionary.bos(), *tokens.tolist(), dictionary.pad()])
     assert to_text(padded, dictionary, pieces) == text
 
 
-@pytest.mark.parametrize("pieces", ["none", "bytes", "sentencepiece"])
-def test_an_unknown_never_equals_an_unknown(pieces):
-    dictionary = _dictionary("\u2581a", "\u0120b")
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_unknown_never_equals_an_unknown(kind, vocabulary):
+    dictionary = _dictionary("0")
     tokens = dictionary.encode_line("x", add_if_not_exist=False).long()
+    pieces = Pieces(kind, vocabulary)
     assert to_text(tokens, dictionary, pieces) == "<unk>"
     assert to_text(tokens, dictionary, pieces, escape_unk=True) == "<<unk>>"
 
 
+def test_gpt2_s_numbers_need_their_vocabulary(vocabulary):
+    assert Pieces.of(_dictionary("0", "1")).kind == "none"
+    with pytest.raises(VATError, match="needs --gpt2-encoder-json"):
+        Pieces("gpt2")
+    for wrong in ("no json", "[1, 2]"):
+        vocabulary.write_text(wrong)
+        with pytest.raises(VATError, match="is not GPT-2's vocab"):
+            Pieces("gpt2", vocabulary)
+
+
 def test_bleu_says_how_it_was_measured():
     same = {0: "a small cat sat on the mat .", 3: "the dog barked at the small cat ."}
-    whole = bleu_figures(Reconstructions(same, dict(same)), "none")
+    whole = bleu_figures(Reconstructions(same, dict(same)), Pieces("none"))
     assert whole["bleu"] == pytest.approx(100)
     assert (whole["exact_match"], whole["sentences"]) == (1, 2)
     assert "tok:none" in whole["signature"]
-    half = bleu_figures(Reconstructions(same, {**same, 3: "the dog slept ."}), "sentencepiece")
+    half = bleu_figures(
+        Reconstructions(same, {**same, 3: "the dog slept ."}), Pieces("sentencepiece")
+    )
     assert 0 < half["bleu"] < 100 and half["exact_match"] == 0.5
     assert "tok:13a" in half["signature"]

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from fairseq_vat.cli.quiet import quiet
@@ -73,10 +74,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     _add_int(parser, "--bleu-sentences", "BLEU of the first N sentences only", least=1)
     parser.add_argument(
         "--remove-bpe",
-        choices=("auto", "none", "sentencepiece", "subword_nmt", "bytes"),
+        choices=("auto", "none", "sentencepiece", "subword_nmt", "gpt2"),
         default="auto",
-        help="how pieces are joined into words; auto takes it from the dictionary's markers "
-        "(default: %(default)s)",
+        help="how pieces are joined into words; auto goes by what the dictionary's entries "
+        "look like (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--gpt2-encoder-json",
+        metavar="FILE",
+        help="vocab.json, where the entries are GPT-2's numbers (default: the one in DATA or the "
+        "folder around it)",
     )
     parser.set_defaults(run=run)
 
@@ -128,9 +135,11 @@ def _evaluate(loaded: Any, args: argparse.Namespace) -> dict[str, Any]:
 
     model, task, device = loaded.model, loaded.task, loaded.device
     subset = Subset(task, args.gen_subset, args.first)
-    pieces = args.remove_bpe
-    if pieces == "auto":
-        pieces = reconstruction.kind_of_pieces(task.target_dictionary)
+    vocabulary = _gpt2_vocabulary(args)
+    if args.remove_bpe == "auto":
+        pieces = reconstruction.Pieces.of(task.target_dictionary, vocabulary)
+    else:
+        pieces = reconstruction.Pieces(args.remove_bpe, vocabulary)
     prior_std = args.prior_std
     if prior_std is None:
         prior_std = getattr(loaded.cfg.criterion, "prior_std", None)
@@ -157,7 +166,7 @@ def _evaluate(loaded: Any, args: argparse.Namespace) -> dict[str, Any]:
         "words": words,
         "tokens": tokens,
         "cut": subset.cut,
-        "pieces": pieces,
+        "pieces": pieces.kind,
         "latent_level": str(model.encoder.latent_level) if model.has_latents else None,
         "prior_std": prior_std if model.has_latents else None,
         "seed": args.seed,
@@ -184,6 +193,15 @@ def _evaluate(loaded: Any, args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def _gpt2_vocabulary(args: argparse.Namespace) -> Path | None:
+    """Where `fairseq-vat tokenize --gpt2` leaves it, unless a flag says otherwise."""
+    if args.gpt2_encoder_json is not None:
+        return Path(args.gpt2_encoder_json)
+    folder = Path(args.data)
+    paths = (place / "vocab.json" for place in (folder, folder.parent))
+    return next((path for path in paths if path.is_file()), None)
+
+
 @contextmanager
 def _progress(name: str, sentences: int) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal; on anything else nothing."""
@@ -204,7 +222,7 @@ def _progress(name: str, sentences: int) -> Iterator[Callable[[int], None]]:
 _PIECES = {
     "none": "the dictionary's entries",
     "sentencepiece": "white space between joined sentencepiece pieces",
-    "bytes": "white space between joined byte-level pieces",
+    "gpt2": "white space between joined byte-level pieces",
     "subword_nmt": "white space between joined subword-nmt pieces",
 }
 

@@ -11,7 +11,7 @@ from fairseq import utils
 from fairseq.data import data_utils
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation.reconstruction import to_text
+from fairseq_vat.evaluation.reconstruction import Pieces, to_text
 
 
 class Subset:
@@ -64,7 +64,7 @@ class Subset:
         """Tokens of the longest sentence, its end counted, its start not."""
         return int(self.dataset.tgt_sizes[self.numbers].max())
 
-    def words(self, pieces: str) -> int:
+    def words(self, pieces: Pieces) -> int:
         """Words that white space separates once pieces are joined (see `reconstruction.to_text`).
 
         A sentence without one still counts as a word: it has an end to be predicted.
