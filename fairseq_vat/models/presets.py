@@ -50,6 +50,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "vae_gpt2": {
         **_TRANSFORMER,
         "decoder_type": "gpt2",
+        "attention_dropout": 0.1,  # GPT-2's own
         "encoder_embed_dim": 768,
         "encoder_ffn_embed_dim": 3072,
         "encoder_attention_heads": 12,

@@ -28,6 +28,7 @@ from torch import Tensor
 from fairseq_vat.errors import VATError
 from fairseq_vat.likelihood import token_likelihood, token_nll
 from fairseq_vat.models.config import RECURRENT, VATTransformerConfig, check_config
+from fairseq_vat.models.gpt2_decoder import GPT2Decoder
 from fairseq_vat.models.latent_encoder import EncoderOut, LatentEncoder
 from fairseq_vat.models.recurrent import RecurrentDecoder, RecurrentEncoder
 
@@ -173,6 +174,11 @@ class VATModel(BaseFairseqModel):
         dropped_BS[:, 0] = False
         return tokens_BS.masked_fill(dropped_BS, dictionary.unk())
 
+    def configuration(self) -> dict[str, str]:
+        """What a checkpoint's configuration must hold beside the flags that were given."""
+        config = getattr(self.decoder, "config_json", None)
+        return {} if config is None else {"gpt2_config": config}
+
     def max_positions(self) -> tuple[int, int]:
         """Longest source and target."""
         source = self.encoder.max_positions() if self.has_latents else self.cfg.max_source_positions
@@ -269,6 +275,16 @@ def _decoder(cfg: Any, dictionary: Any, embed_tokens: Any) -> Any:
             latent_dim=cfg.latent_dim if has_latents else 0,
             share_embed=cfg.share_decoder_input_output_embed,
         )
+    if cfg.decoder_type == "gpt2":
+        how = {
+            "dropout": cfg.dropout,
+            "attention_dropout": cfg.attention_dropout,
+            "checkpoint_activations": cfg.checkpoint_activations,
+        }
+        # a checkpoint has both: it brings the weights, and only the shape is needed then
+        if cfg.gpt2_config:
+            return GPT2Decoder.from_config(cfg.gpt2_config, dictionary, cfg.latent_dim, **how)
+        return GPT2Decoder.from_directory(cfg.gpt2_dir, dictionary, cfg.latent_dim, **how)
     # cross-attention takes the width of its keys and values from the encoder's: here the
     # latents', so no layer is needed between latent and decoder
     cfg = copy.deepcopy(cfg)
