@@ -24,12 +24,13 @@ from fairseq.data import (
 )
 from fairseq.dataclass import FairseqDataclass
 from fairseq.dataclass.utils import gen_parser_from_dataclass
-from fairseq.tasks import FairseqTask, register_task
+from fairseq.tasks import register_task
 from omegaconf import II, MISSING
 from torch import Tensor
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.generation import LatentSampling, VariationalSequenceGenerator, empty_hypothesis
+from fairseq_vat.tasks.aggressive import AggressiveTask
 from fairseq_vat.text import clean_line
 
 logger = logging.getLogger(__name__)
@@ -77,12 +78,28 @@ class VariationalLMConfig(FairseqDataclass):
         default=1,
         metadata={"help": "generation: with the sentence and the draw's number it fixes a draw"},
     )
+    aggressive_encoder_updates: int = field(
+        default=0,
+        metadata={
+            "help": "aggressive training (He et al. 2019): at most so many updates of the encoder "
+            "alone before each of the decoder alone, fewer where the loss over 10 of them stops "
+            "falling (100 is theirs; up to 10 it is the exact number; 0: off)"
+        },
+    )
+    aggressive_max_updates: Optional[int] = field(
+        default=None,
+        metadata={
+            "help": "aggressive training ends after so many updates at the latest (default: when "
+            "mutual information falls between validations at --validate-interval-updates)"
+        },
+    )
     seed: int = II("common.seed")
     train_subset: str = II("dataset.train_subset")
+    validate_interval_updates: int = II("dataset.validate_interval_updates")
 
 
 @register_task("variational_lm", dataclass=VariationalLMConfig)
-class VariationalLMTask(FairseqTask):
+class VariationalLMTask(AggressiveTask):
     """Source = target, on data binarised by ``fairseq-preprocess --only-source``.
 
     A source sentence is ``<s> w1 ... wn </s>``, a target ``w1 ... wn </s>``.
@@ -253,6 +270,9 @@ class VariationalLMTask(FairseqTask):
         checkpoint's, so the model's own record of start token and positions is what counts.
         """
         model = super().build_model(cfg, from_checkpoint)
+        # this object is what the trainer saves; the model was given a copy
+        for name, value in model.configuration().items() if hasattr(model, "configuration") else ():
+            setattr(cfg, name, value)
         if from_checkpoint:
             start_token = getattr(cfg, "start_token", self.start_token)
             if self._evaluating and start_token != self.start_token:
