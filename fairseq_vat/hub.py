@@ -88,7 +88,7 @@ class VATHubInterface(nn.Module):
         max_tokens: int = 8192,
     ):
         super().__init__()
-        if not hasattr(model, "encoder"):
+        if not model.has_latents:
             raise VATError(
                 "the checkpoint is a language model's, which has no latents: give one of a "
                 "variational architecture, such as vae_transformer"

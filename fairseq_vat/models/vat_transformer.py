@@ -71,6 +71,13 @@ class VATModel(BaseFairseqModel):
         gen_parser_from_dataclass(parser, VATTransformerConfig(), delete_default=True)
 
     @classmethod
+    def from_pretrained(cls, model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """A checkpoint as a `fairseq_vat.hub.VATHubInterface`; see `hub.from_pretrained`."""
+        from fairseq_vat import hub  # late: the hub knows the models
+
+        return hub.from_pretrained(model_name_or_path, *args, **kwargs)
+
+    @classmethod
     def build_model(cls, cfg: VATTransformerConfig, task: Any) -> "VATModel":
         """A new model; raises `VATError` where parts or widths don't fit each other."""
         check_config(cfg)

@@ -1,0 +1,248 @@
+"""``fairseq-vat classify``: a linear classifier on the latents of a model that stays as it is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+from typing import Any
+
+from fairseq_vat.cli.quiet import quiet
+from fairseq_vat.errors import VATError
+
+_SPLITS = ("train", "valid", "test")
+# more unknown pieces than this in the training file, and the subwords aren't the model's
+_UNKNOWN_WARNING = 0.2
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add ``classify``."""
+    parser = subparsers.add_parser(
+        "classify",
+        help="train a linear classifier on a checkpoint's latents and measure it",
+        description="Trains a linear classifier on the latents of labelled sentences, as in the "
+        "VAE-Transformer paper: the model stays as it is.  Files hold label<TAB>sentence, with any "
+        "number of labels; plain, .gz or .xz.  Prints the cross-entropy in nats and the accuracy "
+        "on each file, and beside them what is reached without the latents.",
+    )
+    parser.add_argument("data", metavar="DATA", help="folder with the training's dict.txt")
+    parser.add_argument("--path", metavar="CHECKPOINT", required=True)
+    for name in _SPLITS:
+        parser.add_argument(f"--{name}", metavar="FILE", required=True)
+    parser.add_argument("--bpe", metavar="NAME", help="subwords, as for fairseq-interactive")
+    for flag in ("--sentencepiece-model", "--gpt2-encoder-json", "--gpt2-vocab-bpe"):
+        parser.add_argument(flag, metavar="FILE", help="of --bpe " + flag.split("-")[2])
+    parser.add_argument(
+        "--latents",
+        choices=("mean", "sample"),
+        default="mean",
+        help="classify the posterior's mean, or draws from it, new ones in every epoch "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--pooling",
+        choices=("mean", "sum", "start"),
+        default="mean",
+        help="with a latent for every token: the mean or sum of them, or the start token's; "
+        "without meaning where a sentence has one latent (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--standardize",
+        action="store_true",
+        help="shift and scale every dimension to mean 0 and variance 1 on the training file "
+        "(the paper doesn't)",
+    )
+    parser.add_argument("--lr", type=float, default=1e-4, help="default: %(default)s")
+    for flag, default, text in (
+        ("--epochs", 20, "through the training file"),
+        ("--batch-size", 32, "sentences an update"),
+        ("--seeds", 5, "classifiers trained, with the seeds 1 to N"),
+    ):
+        parser.add_argument(
+            flag, type=int, default=default, metavar="N", help=f"{text} (default: %(default)s)"
+        )
+    parser.add_argument("--cpu", action="store_true", help="leave a CUDA device alone")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Read, encode, train, print."""
+    from fairseq_vat.labelled import read_labelled
+
+    for name in ("epochs", "batch_size", "seeds"):
+        if getattr(args, name) < 1:
+            flag = name.replace("_", "-")
+            raise VATError(f"--{flag} {getattr(args, name)}: must be at least 1")
+    if not 0 < args.lr < math.inf:
+        raise VATError(f"--lr {args.lr}: must be above 0")
+    lines = {name: read_labelled(getattr(args, name)) for name in _SPLITS}
+    labels = _labels(args, lines)
+    with quiet():
+        vat = _load(args)
+        shares = {name: _unknown_share(getattr(args, name), vat, lines[name]) for name in _SPLITS}
+        found = _measure(args, vat, lines, labels)
+    found["unknown_share"] = shares
+    if shares["train"] > _UNKNOWN_WARNING:
+        print(
+            f"fairseq-vat: warning: {shares['train']:.0%} of the pieces in {args.train} are "
+            "unknown to the model: is --bpe, with its files, that of the training?",
+            file=sys.stderr,
+        )
+    if args.json:
+        print(json.dumps(found, ensure_ascii=False, allow_nan=False))
+    else:
+        _print_table(found)
+
+
+def _labels(args: argparse.Namespace, lines: dict[str, list]) -> list[str]:
+    """The labels of the training file in order; the others may have no more."""
+    labels = sorted({line.label for line in lines["train"]})
+    if len(labels) < 2:
+        raise VATError(f"{args.train} has only the label {labels[0]!r}; two at least are needed")
+    for name in _SPLITS:
+        for line in lines[name]:
+            if line.label not in labels:
+                some = ", ".join(map(repr, labels[:5])) + (", ..." if len(labels) > 5 else "")
+                raise VATError(
+                    f"{getattr(args, name)}:{line.line}: label {line.label!r} isn't in "
+                    f"{args.train}, which has {some}"
+                )
+    return labels
+
+
+def _load(args: argparse.Namespace) -> Any:
+    from fairseq_vat import hub
+
+    settings = {
+        name: getattr(args, name)
+        for name in ("sentencepiece_model", "gpt2_encoder_json", "gpt2_vocab_bpe")
+        if getattr(args, name) is not None
+    }
+    name = args.bpe
+    if name is None and settings:
+        name = next(iter(settings)).partition("_")[0]
+    bpe = hub.build_bpe(name, **settings)
+    loaded = hub.load_model(args.path, args.data, "cpu" if args.cpu else None)
+    return hub.VATHubInterface(loaded.cfg, loaded.task, loaded.model, bpe)
+
+
+def _unknown_share(path: str, vat: Any, lines: list) -> float:
+    """Share of unknown pieces; raises `VATError` for a sentence that has no piece at all."""
+    unknown = total = 0
+    for line in lines:
+        words = vat.binarize(vat.apply_bpe(line.sentence))[:-1]
+        if len(words) == 0:
+            raise VATError(f"{path}:{line.line}: nothing is left of the sentence in subwords")
+        total += len(words)
+        unknown += int(words.eq(vat.task.source_dictionary.unk()).sum())
+    return unknown / total
+
+
+def _measure(
+    args: argparse.Namespace, vat: Any, lines: dict[str, list], labels: list[str]
+) -> dict[str, Any]:
+    import torch
+    from tqdm import tqdm
+
+    from fairseq_vat.evaluation import linear_probe
+
+    index = {label: number for number, label in enumerate(labels)}
+    splits = {
+        name: linear_probe.Examples(
+            vat.embed_posterior([line.sentence for line in lines[name]], args.pooling),
+            torch.tensor([index[line.label] for line in lines[name]]),
+        )
+        for name in _SPLITS
+    }
+    if args.standardize:
+        splits = linear_probe.standardized(splits)
+    settings = linear_probe.ProbeSettings(
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        lr=args.lr,
+        drawn=args.latents == "sample",
+    )
+    seeds = range(1, args.seeds + 1)
+    with tqdm(
+        total=args.seeds * args.epochs, unit=" epochs", leave=False, disable=None
+    ) as progress:
+        results = [
+            linear_probe.train_probe(splits, len(labels), settings, seed, progress.update)
+            for seed in seeds
+        ]
+    nothing = linear_probe.without_features(splits, len(labels))
+    counts = torch.bincount(splits["train"].labels).tolist()
+    token_level = vat.model.encoder.latent_level == "token"
+    return {
+        "checkpoint": args.path,
+        "updates": vat.model.num_updates,
+        "data": args.data,
+        "latent_level": str(vat.model.encoder.latent_level),
+        "latents": args.latents,
+        "pooling": args.pooling if token_level else None,
+        "standardized": args.standardize,
+        "width": vat.model.encoder.latent_dim,
+        "labels": dict(zip(labels, counts, strict=True)),
+        "examples": {name: len(lines[name]) for name in _SPLITS},
+        "lr": args.lr,
+        "epochs": args.epochs,
+        "batch_size": args.batch_size,
+        "seeds": args.seeds,
+        "kept_epochs": [result.epoch for result in results],
+        "classifier": {
+            name: _spread([result.scores[name] for result in results]) for name in _SPLITS
+        },
+        "without_latents": {name: vars(nothing[name]) for name in _SPLITS},
+    }
+
+
+def _spread(scores: list) -> dict[str, float | None]:
+    """Mean and standard deviation (n - 1) over seeds; of one seed there is no deviation."""
+    spread = {}
+    for name in ("loss", "accuracy"):
+        values = [getattr(score, name) for score in scores]
+        spread[name] = statistics.fmean(values)
+        spread[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else None
+    return spread
+
+
+def _print_table(found: dict[str, Any]) -> None:
+    total = found["examples"]["train"]
+    counts = sorted(found["labels"].items(), key=lambda item: -item[1])
+    shares = ", ".join(f"{label} {count / total:.1%}" for label, count in counts[:10])
+    more = f" and {len(counts) - 10} more" if len(counts) > 10 else ""
+    what = "drawn latents" if found["latents"] == "sample" else "means of the latents"
+    if found["pooling"] is not None:
+        what += {"mean": ", averaged over tokens", "sum": ", summed over tokens"}.get(
+            found["pooling"], " of start tokens"
+        )
+    if found["standardized"]:
+        what += ", standardized"
+    examples = ", ".join(f"{found['examples'][name]:,} {name}" for name in _SPLITS)
+    kept = found["kept_epochs"]
+    epochs = f"{min(kept)}" if min(kept) == max(kept) else f"{min(kept)} to {max(kept)}"
+    print(f"{found['checkpoint']}: {found['updates']:,} updates")
+    print(f"sentences: {examples}; labels: {shares}{more}")
+    print(
+        f"features: {what}, width {found['width']}; {found['unknown_share']['train']:.1%} of the "
+        "pieces unknown"
+    )
+    print(f"seeds: {found['seeds']}; epoch kept: {epochs} of {found['epochs']}\n")
+    loss = "BCE" if len(counts) == 2 else "CE"
+    print(f"{'':18}" + "".join(f"{name:>30}" for name in _SPLITS))
+    print(f"{'':18}" + f"{loss + ', nats':>15}{'accuracy, %':>15}" * len(_SPLITS))
+    for title, key in (("classifier", "classifier"), ("without latents", "without_latents")):
+        print(f"{title:18}" + "".join(_cells(found[key][name]) for name in _SPLITS))
+
+
+def _cells(score: dict[str, float | None]) -> str:
+    cells = []
+    for name, form in (("loss", ".3f"), ("accuracy", ".1f")):
+        deviation = score.get(f"{name}_std")
+        cells.append(format(score[name], form))
+        if deviation is not None:
+            cells[-1] += f" ± {deviation:{form}}"
+    return "".join(f"{cell:>15}" for cell in cells)
