@@ -119,12 +119,19 @@ def _log_densities(mean_ML: Tensor, logvar_ML: Tensor, z_ML: Tensor) -> tuple[Te
     constant_M = (mean_ML * weighted_ML + logvar_ML).sum(dim=1)
     constant_M += mean_ML.size(1) * math.log(2 * math.pi)
     count = len(z_ML)
-    rows = max(1, _DENSITIES // count)
-    own, marginal = [], []
+    rows = min(count, max(1, _DENSITIES // count))
+    own_M, marginal_M = torch.empty_like(constant_M), torch.empty_like(constant_M)
+    # one buffer for all blocks: fresh ones of this size break up the heap, which then grows to
+    # many times what is in use
+    buffer = mean_ML.new_empty(rows * count)
     for first in range(0, count, rows):
         z_nL = z_ML[first : first + rows]
-        square_nM = (z_nL * z_nL) @ precision_ML.t() - 2 * (z_nL @ weighted_ML.t())
-        log_density_nM = square_nM.add_(constant_M).mul_(-0.5)
-        own.append(log_density_nM.diagonal(offset=first).clone())
-        marginal.append(torch.logsumexp(log_density_nM, dim=1) - math.log(count))
-    return torch.cat(own), torch.cat(marginal)
+        block = slice(first, first + len(z_nL))
+        log_density_nM = buffer[: len(z_nL) * count].view(len(z_nL), count)
+        torch.mm(z_nL * z_nL, precision_ML.t(), out=log_density_nM)
+        log_density_nM.addmm_(z_nL, weighted_ML.t(), alpha=-2).add_(constant_M).mul_(-0.5)
+        own_M[block] = log_density_nM.diagonal(offset=first)
+        largest_n1 = log_density_nM.amax(dim=1, keepdim=True)
+        total_n = log_density_nM.sub_(largest_n1).exp_().sum(dim=1)
+        marginal_M[block] = largest_n1.squeeze(1) + total_n.log() - math.log(count)
+    return own_M, marginal_M
