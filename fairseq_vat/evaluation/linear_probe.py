@@ -182,7 +182,9 @@ def standardized(splits: dict[str, Examples]) -> dict[str, Examples]:
     """
     mean_NL = splits["train"].posterior.mean
     shift_L, scale_L = mean_NL.mean(dim=0), mean_NL.std(dim=0, unbiased=False)
-    scale_L = scale_L.where(scale_L > 0, torch.ones_like(scale_L))
+    # what single precision leaves of a constant is no spread
+    constant_L = scale_L <= 1e-6 * mean_NL.abs().amax(dim=0)
+    scale_L = scale_L.masked_fill(constant_L, 1.0)
     return {
         name: Examples(
             DiagonalGaussian(

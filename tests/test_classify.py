@@ -1,0 +1,218 @@
+"""``fairseq-vat classify`` on labels that a word decides, and on files that are wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+
+import commands
+import pytest
+from conftest import sentences
+
+from fairseq_vat import subwords
+from fairseq_vat.cli import main as cli
+from fairseq_vat.errors import VATError
+from fairseq_vat.labelled import read_labelled
+
+SPLITS = ("train", "valid", "test")
+QUICK = ("--cpu", "--seeds", "2", "--epochs", "10", "--lr", "0.1", "--pooling", "sum")
+
+
+def write(folder, label_of, count=300):
+    """Labelled toy sentences; returns the flags that name the files."""
+    flags = []
+    for seed, (name, share) in enumerate(zip(SPLITS, (1, 0.3, 0.3), strict=True)):
+        lines = [f"{label_of(s)}\t{s}" for s in sentences(int(count * share), 10 + seed)]
+        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        flags += [f"--{name}", str(folder / name)]
+    return flags
+
+
+def by_words(sentence):
+    return "low" if {"w0", "w1", "w2", "w3", "w4"} & set(sentence.split()) else 'high "quoted"'
+
+
+@pytest.fixture
+def classify(data_dir, checkpoint, capsys):
+    def run(*flags, path=checkpoint, data=data_dir):
+        capsys.readouterr()
+        status = cli.main(["classify", str(data), "--path", str(path), *QUICK, *flags])
+        captured = capsys.readouterr()
+        if status:
+            assert not captured.out
+            assert captured.err.count("\n") == 1
+            return captured.err.removeprefix("fairseq-vat: error: ").strip()
+        run.warnings = captured.err
+        return json.loads(captured.out) if "--json" in flags else captured.out
+
+    return run
+
+
+def test_two_labels(classify, tmp_path):
+    flags = [*write(tmp_path, by_words), "--standardize"]
+    found = classify(*flags, "--json")
+    assert list(found["labels"]) == ['high "quoted"', "low"]
+    assert found["examples"] == {"train": 300, "valid": 90, "test": 90}
+    assert sum(found["labels"].values()) == 300
+    assert found["latent_level"] == "token"
+    assert found["pooling"] == "sum"
+    assert found["unknown_share"] == dict.fromkeys(SPLITS, 0)
+    assert not classify.warnings
+    for name in SPLITS:
+        nothing, classifier = found["without_latents"][name], found["classifier"][name]
+        assert classifier["accuracy"] > nothing["accuracy"] + 5
+        assert classifier["loss"] < nothing["loss"] - 0.05
+        assert classifier["loss_std"] >= 0
+    test = [by_words(line.sentence) for line in read_labelled(tmp_path / "test")]
+    majority = max(found["labels"], key=found["labels"].get)
+    share = 100 * test.count(majority) / len(test)
+    assert found["without_latents"]["test"]["accuracy"] == pytest.approx(share)
+    assert classify(*flags, "--json") == found  # nothing is left to chance
+
+
+def test_the_table_shows_the_same_figures(classify, tmp_path):
+    flags = write(tmp_path, by_words)
+    found, table = classify(*flags, "--json"), classify(*flags)
+    assert "300 train, 90 valid, 90 test" in table
+    rows = {line[:18].strip(): re.findall(r"[\d.]+", line[18:]) for line in table.splitlines()[-2:]}
+    classifier = [
+        form.format(found["classifier"][name][key])
+        for name in SPLITS
+        for key, form in (
+            *(("loss", "{:.3f}"), ("loss_std", "{:.3f}")),
+            *(("accuracy", "{:.1f}"), ("accuracy_std", "{:.1f}")),
+        )
+    ]
+    assert rows["classifier"] == classifier
+    nothing = found["without_latents"]["test"]
+    assert rows["without latents"][-2:] == [f"{nothing['loss']:.3f}", f"{nothing['accuracy']:.1f}"]
+
+
+def test_many_labels_and_one_seed(classify, tmp_path):
+    flags = write(tmp_path, lambda sentence: f"length {len(sentence.split()) // 3}")
+    flags.append("--standardize")
+    found = classify(*flags, "--json", "--seeds", "1")
+    assert list(found["labels"]) == [f"length {n}" for n in range(4)]
+    test = found["classifier"]["test"]
+    assert test["accuracy"] > found["without_latents"]["test"]["accuracy"] + 5
+    assert test["accuracy_std"] is None
+    assert "CE, nats" in classify(*flags, "--seeds", "1")
+
+
+def test_labels_that_the_sentence_does_not_tell(classify, tmp_path):
+    rng = random.Random(1)
+    flags = write(tmp_path, lambda _: rng.choice("ab"), count=1000)
+    found = classify(*flags, "--json", "--epochs", "3")
+    assert found["classifier"]["test"]["loss"] == pytest.approx(math.log(2), abs=0.1)
+    assert found["classifier"]["test"]["accuracy"] == pytest.approx(50, abs=8)
+
+
+def test_draws_and_standardizing(classify, tmp_path):
+    flags = write(tmp_path, by_words)
+    mean = classify(*flags, "--json", "--standardize")
+    drawn = classify(*flags, "--json", "--standardize", "--latents", "sample")
+    assert drawn["latents"] == "sample"
+    assert drawn["standardized"]
+    assert drawn["classifier"] != mean["classifier"]
+    assert drawn == classify(*flags, "--json", "--standardize", "--latents", "sample")
+    assert mean["classifier"] != classify(*flags, "--json")["classifier"]
+
+
+def test_one_latent_a_sentence(classify, data_dir, tmp_path):
+    flags = ("--arch", "vae_transformer", "--encoder-embed-dim", "16", "--decoder-embed-dim", "16")
+    commands.train(data_dir, tmp_path, *flags, "--latent-dim", "4", "--max-update", "1")
+    files = write(tmp_path, by_words, 50)
+    path = tmp_path / "checkpoint_last.pt"
+    found = [
+        classify(*files, "--json", "--pooling", pooling, path=path) for pooling in ("sum", "start")
+    ]
+    assert found[0] == found[1]
+    assert found[0]["latent_level"] == "sentence"
+    assert found[0]["pooling"] is None
+    assert found[0]["width"] == 4
+    assert "features: means of the latents, width 4" in classify(*files, path=path)
+
+
+def test_a_language_model_is_refused(classify, data_dir, tmp_path):
+    flags = ("--arch", "transformer_decoder_lm", "--decoder-embed-dim", "16", "--max-update", "1")
+    commands.train(data_dir, tmp_path, *flags)
+    error = classify(*write(tmp_path, by_words, 20), path=tmp_path / "checkpoint_last.pt")
+    assert "language model's, which has no latents" in error
+
+
+def test_subwords_of_another_model_are_warned_of(classify, text_dir, tmp_path):
+    model = subwords.train_sentencepiece(text_dir / "train", tmp_path / "spm", 40)
+    files = write(tmp_path, by_words, 50)
+    found = classify(*files, "--json", "--sentencepiece-model", str(model))
+    assert found["unknown_share"]["train"] > 0.9
+    assert classify.warnings.startswith("fairseq-vat: warning: ")
+    assert f"of the pieces in {tmp_path / 'train'} are unknown" in classify.warnings
+
+
+@pytest.mark.parametrize(
+    ("split", "text", "message"),
+    [
+        ("train", "a\tw1\nno label here\n", ":2: no TAB; each line must be label<TAB>sentence"),
+        ("valid", "a\tw1\nb\tw1\tw2\n", ":2: 3 columns; each line must be label<TAB>sentence"),
+        ("train", "", " holds no line"),
+        ("test", "\n \n", " holds no line"),
+        ("train", "a\tw1\na\tw2\n", " has only the label 'a'; two at least are needed"),
+        ("valid", "low\tw1\n\nmiddle\tw2\n", ":3: label 'middle' isn't in"),
+        ("test", "other\tw1\n", "which has 'high \"quoted\"', 'low'"),
+        ("test", "low\t \x00 \n", ":1: the sentence is empty"),
+        ("train", "low\tw1\n\tw2\n", ":2: the label is empty"),
+    ],
+)
+def test_files_that_are_wrong(classify, tmp_path, split, text, message):
+    flags = write(tmp_path, by_words, 20)
+    (tmp_path / split).write_text(text, encoding="utf-8")
+    error = classify(*flags)
+    assert error.startswith(str(tmp_path / split))
+    assert message in error
+
+
+def test_a_sentence_that_normalisation_leaves_nothing_of(classify, text_dir, tmp_path):
+    model = subwords.train_sentencepiece(text_dir / "train", tmp_path / "spm", 40)
+    flags = write(tmp_path, by_words, 20)
+    with (tmp_path / "valid").open("a", encoding="utf-8") as file:
+        file.write("low\t\ufffd\n")
+    error = classify(*flags, "--sentencepiece-model", str(model))
+    assert error == f"{tmp_path / 'valid'}:7: nothing is left of the sentence in subwords"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--train", "none.tsv"], "none.tsv: No such file"),
+        (["--bpe", "nonsense"], "--bpe nonsense: must be one of"),
+        (["--bpe", "sentencepiece"], "--sentencepiece-model is needed"),
+        (["--sentencepiece-model", "none.model"], "file none.model not found"),
+        (["--sentencepiece-model", __file__], "is not a sentencepiece model"),
+        (["--path", "none.pt"], "checkpoint none.pt doesn't exist"),
+        (["--epochs", "0"], "--epochs 0: must be at least 1"),
+        (["--batch-size", "-1"], "--batch-size -1: must be at least 1"),
+        (["--seeds", "0"], "--seeds 0: must be at least 1"),
+        (["--lr", "0"], "--lr 0.0: must be above 0"),
+        (["--lr", "nan"], "--lr nan: must be above 0"),
+    ],
+)
+def test_flags_that_are_wrong(classify, tmp_path, flags, message):
+    assert message in classify(*write(tmp_path, by_words, 20), *flags)
+
+
+def test_a_data_directory_without_dictionary(classify, tmp_path):
+    assert "has no dict.txt" in classify(*write(tmp_path, by_words, 20), data=tmp_path)
+
+
+def test_read_labelled(tmp_path):
+    path = tmp_path / "x.tsv"
+    path.write_bytes(b'\xef\xbb\xbf very good \t "bare  quote\r\n\n0\tcaf\xe9\n')
+    assert read_labelled(path) == [
+        ("very good", '"bare quote', 1),
+        ("0", "caf\ufffd", 3),
+    ]
+    path.write_bytes("0\tw1\n".encode("utf-16"))
+    with pytest.raises(VATError, match="is UTF-16"):
+        read_labelled(path)
