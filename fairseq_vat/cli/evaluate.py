@@ -240,9 +240,9 @@ def _table(found: dict[str, Any]) -> list[str]:
         f"{found['words']:,} words ({_PIECES[found['pieces']]}), {found['tokens']:,} tokens"
         + (f", {found['cut']:,} sentences cut to the model's positions" if found["cut"] else ""),
         "",
-        f"{'':32}{'nats per':>10}{'nats per':>10}{'nats per':>10}{'bits per':>10}"
+        f"{'':36}{'nats per':>10}{'nats per':>10}{'nats per':>10}{'bits per':>10}"
         f"{'perplexity':>14}{'perplexity':>12}",
-        f"{'':32}{'sentence':>10}{'word':>10}{'token':>10}{'token':>10}"
+        f"{'':36}{'sentence':>10}{'word':>10}{'token':>10}{'token':>10}"
         f"{'per word':>14}{'per token':>12}",
     ]
     draws = "" if level is None else f" ({found['samples']} a sentence)"
@@ -255,7 +255,7 @@ def _table(found: dict[str, Any]) -> list[str]:
         "negative ELBO (samples + KL)": "neg_elbo",
         f"nll, importance-weighted{k}": "iw_nll",
     }
-    lines += [f"{label:<32}{_spread(found[key])}" for label, key in rows.items()]
+    lines += [f"{label:<36}{_spread(found[key])}" for label, key in rows.items()]
     lines += ["", *_latent_lines(found)]
     if found["warning"]:
         lines += ["", f"warning: {found['warning']}"]
