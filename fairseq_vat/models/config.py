@@ -122,11 +122,15 @@ def check_config(cfg: Any) -> None:
 
 
 def _check_parts(cfg: Any) -> None:
-    if not 0 <= cfg.word_dropout < 1:
-        raise VATError(f"--word-dropout must be from 0 to below 1, not {cfg.word_dropout}")
+    for name in ("dropout", "attention_dropout", "activation_dropout", "word_dropout"):
+        if not 0 <= getattr(cfg, name) < 1:
+            flag = name.replace("_", "-")
+            raise VATError(f"--{flag} must be from 0 to below 1, not {getattr(cfg, name)}")
     if cfg.encoder_type == "none":
         if cfg.decoder_type == "gpt2":
             raise VATError("--encoder-type none: a language model can't have --decoder-type gpt2")
+        if cfg.decoder_type == "transformer" and cfg.cross_self_attention:
+            raise VATError("--encoder-type none: --cross-self-attention needs latents to attend to")
         return
     if cfg.latent_level == "token" and cfg.decoder_type in RECURRENT:
         raise VATError(
@@ -155,7 +159,8 @@ def _check_widths(cfg: Any) -> None:
             raise VATError(
                 f"--{side}-embed-dim {width} can't be divided by --{side}-attention-heads {heads}"
             )
-    if cfg.cross_self_attention and cfg.latent_dim != cfg.decoder_embed_dim:
+    crosses = cfg.decoder_type == "transformer" and cfg.cross_self_attention
+    if crosses and cfg.latent_dim != cfg.decoder_embed_dim:
         raise VATError(
             f"--latent-dim {cfg.latent_dim} doesn't fit: --cross-self-attention needs latents as "
             f"wide as --decoder-embed-dim {cfg.decoder_embed_dim}"

@@ -295,8 +295,15 @@ class VariationalLMTask(AggressiveTask):
     ) -> Any:
         """fairseq's generator, or with ``--latent-sampling`` one that draws latents first."""
         kwargs = dict(extra_gen_cls_kwargs or {})
+        if len({hasattr(model, "encoder") for model in models}) > 1:
+            raise VATError("--path: an ensemble can't mix language models and models with latents")
+        print_alignment = getattr(args, "print_alignment", None)
+        if print_alignment and not all(_aligns(model) for model in models):
+            raise VATError(
+                "--print-alignment needs a Transformer decoder and a latent for every token"
+            )
         if self.latent_sampling is not None:
-            if getattr(args, "print_alignment", None):
+            if print_alignment:
                 raise VATError("--print-alignment can't be combined with --latent-sampling")
             if getattr(args, "score_reference", False):
                 raise VATError("--score-reference can't be combined with --latent-sampling")
@@ -374,6 +381,12 @@ def _latent_sampling(cfg: VariationalLMConfig) -> LatentSampling | None:
                 raise VATError(f"{flag} needs --latent-sampling: without it latents aren't drawn")
         return None
     return LatentSampling(cfg.latent_samples or 1, cfg.latent_temperature, cfg.latent_seed)
+
+
+def _aligns(model: Any) -> bool:
+    """Whether the decoder attends to latents of single tokens, and says how much."""
+    level = getattr(getattr(model, "encoder", None), "latent_level", None)
+    return level == "token" and model.cfg.decoder_type == "transformer"
 
 
 def _first_data_directory(data: str) -> str:

@@ -1,0 +1,426 @@
+"""Every architecture: encoders, decoders and latent levels, alone and together."""
+
+from __future__ import annotations
+
+import functools
+from argparse import Namespace
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from fairseq.data import Dictionary
+from fairseq.logging import metrics
+from fairseq.models import ARCH_MODEL_REGISTRY
+from test_model import batch, build
+from torch.distributions import Normal, kl_divergence
+
+from fairseq_vat.models.config import VATTransformerConfig
+from fairseq_vat.models.presets import PRESETS
+from fairseq_vat.models.vat_transformer import VATModel
+
+PAD, EOS, UNK = 1, 2, 3
+TINY = [
+    *["--encoder-embed-dim", "16", "--decoder-embed-dim", "16"],
+    *["--encoder-hidden-size", "16", "--decoder-hidden-size", "16"],
+    *["--encoder-ffn-embed-dim", "32", "--decoder-ffn-embed-dim", "32"],
+    *["--latent-dim", "8", "--dropout", "0"],
+]
+# a GPT-2 has tests of its own
+SYSTEMS = {
+    f"{encoder}-{decoder}-{level}": [
+        *["--arch", "vae_transformer", "--encoder-type", encoder, "--decoder-type", decoder],
+        *["--latent-level", level],
+    ]
+    for encoder in ("transformer", "lstm", "gru")
+    for decoder, level in [
+        ("transformer", "token"),
+        ("transformer", "sentence"),
+        ("lstm", "sentence"),
+        ("gru", "sentence"),
+    ]
+}
+LANGUAGE_MODELS = {
+    f"{cell}-lm": ["--arch", f"{cell}_decoder_lm"] for cell in ("transformer", "lstm", "gru")
+}
+SENTENCE_LEVEL = {name: flags for name, flags in SYSTEMS.items() if name.endswith("sentence")}
+RECURRENT_DECODERS = {
+    **{name: SYSTEMS[name] for name in ("lstm-lstm-sentence", "gru-gru-sentence")},
+    **{name: LANGUAGE_MODELS[name] for name in ("lstm-lm", "gru-lm")},
+}
+DECODERS = {
+    **{
+        name: SYSTEMS[name]
+        for name in ("transformer-transformer-sentence", "gru-transformer-token")
+    },
+    **RECURRENT_DECODERS,
+    "transformer-lm": LANGUAGE_MODELS["transformer-lm"],
+}
+
+
+def each(systems: dict[str, list[str]]) -> Any:
+    return pytest.mark.parametrize("flags", systems.values(), ids=systems.keys())
+
+
+@pytest.fixture(scope="module")
+def make(data_dir: Path) -> Any:
+    """Builds a tiny system, once for the same flags: task, model, criterion."""
+
+    @functools.cache
+    def cached(flags: tuple[str, ...]) -> tuple[Any, Any, Any]:
+        return build(data_dir, *flags[:2], *TINY, *flags[2:])
+
+    def made(flags: list[str], training: bool = False) -> tuple[Any, Any, Any]:
+        task, model, criterion = cached(tuple(flags))
+        model.zero_grad()
+        model.set_num_updates(0)
+        return task, model.train(training), criterion
+
+    return made
+
+
+def joined(lines: list[torch.Tensor]) -> torch.Tensor:
+    return torch.nn.utils.rnn.pad_sequence(lines, batch_first=True, padding_value=PAD)
+
+
+# What a system is
+
+
+def test_presets_are_the_architectures():
+    assert PRESETS.keys() <= ARCH_MODEL_REGISTRY.keys()
+    for cell in ("transformer", "lstm", "gru"):
+        for suffix in ("", "_1024"):
+            assert {f"vae_{cell}{suffix}", f"{cell}_decoder_lm{suffix}"} <= PRESETS.keys()
+
+
+# VAE-Transformer paper, table 8.  The paper's language models have a bias at each of the 30,522
+# outputs; here there is none, so that the loss needs no logits.
+OUTPUT_BIASES = 30_522
+TABLE_8 = {
+    "vae_transformer": 12_763_706,
+    "vae_transformer_1024": 118_395_834,
+    "vae_lstm": 12_756_922,
+    "vae_lstm_1024": 87_515_578,
+    "vae_gru": 12_526_010,
+    "vae_gru_1024": 75_575_738,
+    "transformer_decoder_lm": 8_272_186,
+    "transformer_decoder_lm_1024": 71_461_690,
+    "lstm_decoder_lm": 8_108_346,
+    "lstm_decoder_lm_1024": 48_315_450,
+    "gru_decoder_lm": 8_042_298,
+    "gru_decoder_lm_1024": 45_034_554,
+}
+
+
+@pytest.mark.parametrize(("name", "paper"), TABLE_8.items())
+def test_numbers_of_parameters_are_near_the_paper_s(name: str, paper: int):
+    dictionary = Dictionary()
+    for number in range(30_522 - len(dictionary)):
+        dictionary.add_symbol(str(number))
+    defaults = {field.name: field.default for field in fields(VATTransformerConfig)}
+    positions = {"max_source_positions": 64, "max_target_positions": 64}
+    cfg = Namespace(**{**defaults, **PRESETS[name], **positions, "start_token": True})
+    with torch.device("meta"):  # shapes alone
+        model = VATModel.build_model(cfg, SimpleNamespace(source_dictionary=dictionary))
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if name.startswith(("lstm", "gru")):
+        assert count == paper - OUTPUT_BIASES
+    else:
+        # the paper doesn't say what its Transformers are made of
+        near = 0.022 if name == "transformer_decoder_lm_1024" else 0.011
+        assert count == pytest.approx(paper, rel=near)
+
+
+# Batches and padding
+
+
+def results(model: Any, sample: dict[str, Any], seed: int | None) -> tuple[float, torch.Tensor]:
+    """A batch's loss, nll and KL together, and its logits (B, S, V)."""
+    logits, _ = model(**sample["net_input"], latent_seed=seed)
+    _, extra = model(**sample["net_input"], latent_seed=seed, target=sample["target"])
+    loss = extra["likelihood"].nll
+    if extra["posterior"] is not None:
+        keep = ~extra["latent_padding_mask"].t().unsqueeze(-1)
+        loss = loss + (extra["posterior"].kl(1.0) * keep).sum()
+    return loss, logits
+
+
+@each({**SYSTEMS, **LANGUAGE_MODELS})
+@torch.no_grad()
+def test_a_sentence_ignores_its_batch_and_padding(make, flags):
+    task, model, _ = make(flags)
+    rows = list(range(5))
+    together = batch(task, rows, pad_to=25)
+    loss, logits = results(model, together, seed=5)
+    alone = [batch(task, [row]) for row in rows]
+    losses, by_id = 0, {}
+    for sample in alone:
+        one, x = results(model, sample, seed=5)
+        losses, by_id[sample["id"].item()] = losses + one, x[0]
+    assert len({len(x) for x in by_id.values()}) > 2  # lengths differ
+    torch.testing.assert_close(loss, losses, rtol=1e-5, atol=1e-3)
+    for row, number in enumerate(together["id"].tolist()):
+        expected = by_id[number]
+        torch.testing.assert_close(logits[row, : len(expected)], expected, rtol=1e-4, atol=1e-4)
+
+
+@each(SYSTEMS)
+@torch.no_grad()
+def test_a_sentence_s_nll_is_its_own_and_the_batch_s_share(make, flags):
+    task, model, _ = make(flags)
+    sample = batch(task, list(range(5)), pad_to=25)
+    net_input = sample["net_input"]
+    out = model.encoder.draw(model.encoder(net_input["src_tokens"]), seed=5)
+    nll = model.sentence_nll(out, net_input["prev_output_tokens"], sample["target"])
+    assert nll.shape == (5,) and nll.dtype == torch.float64
+    logits, _ = model(**net_input, latent_seed=5)
+    loss = F.cross_entropy(
+        logits.transpose(1, 2), sample["target"], ignore_index=PAD, reduction="none"
+    )
+    torch.testing.assert_close(nll, loss.double().sum(dim=1), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@torch.no_grad()
+def test_a_recurrent_encoder_s_states_are_those_after_the_last_token(make, cell):
+    task, model, _ = make(SYSTEMS[f"{cell}-transformer-token"])
+    body = model.encoder.body
+    tokens = batch(task, list(range(5)), pad_to=25)["net_input"]["src_tokens"]
+    out = body(tokens)
+    for row, line in enumerate(tokens):
+        length = int(line.ne(PAD).sum())
+        alone, last = body.rnn(body.embed_tokens(line[:length]))
+        last = last[0] if cell == "lstm" else last
+        states = torch.cat((last[-2], last[-1]))
+        torch.testing.assert_close(out["sentence_out"][0][row], states)
+        # forwards after the last token, backwards after the first
+        torch.testing.assert_close(states[:16], alone[-1, :16])
+        torch.testing.assert_close(states[16:], alone[0, 16:])
+        torch.testing.assert_close(out["encoder_out"][0][:length, row], alone)
+        assert out["encoder_out"][0][length:, row].eq(0).all()
+    assert torch.equal(out["encoder_padding_mask"][0], tokens.eq(PAD))
+
+
+# Latent levels
+
+
+@each(SENTENCE_LEVEL)
+def test_a_sentence_s_latent_counts_once(make, flags):
+    task, model, criterion = make(flags)
+    for pad_to in (None, 25):
+        sample = batch(task, list(range(5)), pad_to)
+        out = model.encoder(sample["net_input"]["src_tokens"])
+        assert out["encoder_out"][0].shape == out["latent_mean"][0].shape == (1, 5, 8)
+        assert out["encoder_padding_mask"][0].tolist() == [[False]] * 5
+        loss, _, logged = criterion(model, sample)
+        posterior = model.encoder.posterior(out)
+        prior = Normal(0, torch.full_like(posterior.mean, 0.4))
+        kl = kl_divergence(Normal(posterior.mean, posterior.std), prior).sum()
+        assert logged["latents"] == 5
+        torch.testing.assert_close(logged["kl"], kl.detach(), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(loss, logged["nll_loss"] + kl, rtol=1e-5, atol=1e-3)
+        with metrics.aggregate() as log:
+            task.reduce_metrics([logged], criterion)
+        assert log.get_smoothed_value("kl_nats") == pytest.approx(kl.item() / 5, abs=1e-3)
+
+
+def test_a_transformer_s_sentence_latent_is_of_the_start_token_s_output_alone(make):
+    task, model, _ = make(SYSTEMS["transformer-transformer-sentence"])
+    tokens = batch(task, [0, 1, 2])["net_input"]["src_tokens"]
+    expected = model.encoder(tokens)["latent_mean"][0]
+
+    def with_noise(first: int, last: int | None) -> torch.Tensor:
+        def hook(module: Any, args: Any, out: Any) -> Any:
+            x = out["encoder_out"][0].clone()
+            x[first:last] = torch.randn_like(x[first:last])
+            return {**out, "encoder_out": [x]}
+
+        handle = model.encoder.body.register_forward_hook(hook)
+        latents = model.encoder(tokens)["latent_mean"][0]
+        handle.remove()
+        return latents
+
+    assert torch.equal(with_noise(1, None), expected)
+    assert not torch.allclose(with_noise(0, 1), expected)
+    # that output has seen the whole sentence
+    other = tokens.clone()
+    other[:, 2] = other[:, 2] % 20 + 10
+    assert not torch.allclose(model.encoder(other)["latent_mean"][0], expected)
+
+
+@each(SYSTEMS)
+@torch.no_grad()
+def test_the_decoder_sees_the_sentence_through_latents_alone(make, flags):
+    task, model, _ = make(flags)
+    net_input = batch(task, [0, 1])["net_input"]
+    out, prev = model.encoder(net_input["src_tokens"]), net_input["prev_output_tokens"]
+    logits = model.decoder(prev, encoder_out=out)[0]
+    bare = {name: [x.clone() for x in out[name]] for name in ("encoder_out",)}
+    bare["encoder_padding_mask"] = out["encoder_padding_mask"]
+    rest = {"encoder_embedding": [], "encoder_states": [], "src_tokens": [], "src_lengths": []}
+    assert torch.equal(model.decoder(prev, encoder_out={**bare, **rest})[0], logits)
+    bare["encoder_out"][0][:, 0] += torch.randn(8)
+    changed = model.decoder(prev, encoder_out={**bare, **rest})[0]
+    assert (changed[0] - logits[0]).abs().amax(dim=-1).min() > 1e-5  # at every position
+    torch.testing.assert_close(changed[1], logits[1])
+
+
+@each({**SYSTEMS, **LANGUAGE_MODELS})
+def test_every_parameter_learns(make, flags):
+    task, model, criterion = make(flags, training=True)
+    criterion(model, batch(task, list(range(6))))[0].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        # a softmax is blind to a constant, and over one latent it is always 1
+        blind = name.endswith("k_proj.bias")
+        if flags[-1] == "sentence":
+            blind |= ".encoder_attn.q_proj." in name or ".encoder_attn.k_proj." in name
+        assert blind or parameter.grad.abs().max() > 0, name
+
+
+# Free bits, word dropout, language models
+
+
+@pytest.mark.parametrize("per", ["latent", "dimension"])
+def test_free_bits_bound_each_sentence_s_loss_and_nothing_else(make, per):
+    flags = SYSTEMS["gru-gru-sentence"]
+    task, model, _ = make(flags)
+    sample = batch(task, list(range(6)), pad_to=25)
+    _, extra = model(**sample["net_input"], latent_seed=0)
+    kl_BL = extra["posterior"].kl(0.4)[0].detach()
+    each_kl = kl_BL.sum(dim=-1) if per == "latent" else kl_BL
+    for bound in (each_kl.min() / 2, each_kl.median(), each_kl.max() * 2):
+        bits = ["--free-bits", str(bound.item()), "--free-bits-per", per]
+        *_, bounded = build(task.cfg.data, *flags[:2], *TINY, *flags[2:], *bits)
+        loss, _, logged = bounded(model, sample)
+        term = loss.detach() - logged["nll_loss"]
+        torch.testing.assert_close(term, each_kl.clamp(min=bound).sum(), rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(logged["kl"], kl_BL.sum(), rtol=1e-5, atol=1e-4)
+
+
+@each({name: {**SYSTEMS, **LANGUAGE_MODELS}[name] for name in ("gru-gru-sentence", "lstm-lm")})
+def test_word_dropout_changes_the_decoder_s_input_in_training_alone(make, flags):
+    _, model, _ = make([*flags, "--word-dropout", "0.4"])
+    torch.manual_seed(1)
+    tokens = torch.randint(UNK + 1, 40, (64, 30))
+    tokens[:, 0] = EOS
+    tokens[::2, 20:] = PAD
+    seen: dict[str, torch.Tensor] = {}
+
+    def run(training: bool) -> torch.Tensor:
+        model.train(training)
+        model(tokens, None, tokens)
+        return seen["decoder"]
+
+    for side in ("decoder", "encoder.body") if model.has_latents else ("decoder",):
+        model.get_submodule(f"{side}.embed_tokens").register_forward_pre_hook(
+            functools.partial(lambda side, _, args: seen.update({side: args[0]}), side)
+        )
+    assert torch.equal(run(training=False), tokens)
+    first, second = run(training=True), run(training=True)
+    assert not torch.equal(first, second)
+    can_change = tokens.ne(PAD)
+    can_change[:, 0] = False
+    assert torch.equal(first[~can_change], tokens[~can_change])
+    changed = first.ne(tokens)
+    assert first[changed].eq(UNK).all()
+    assert changed[can_change].float().mean().item() == pytest.approx(0.4, abs=0.05)
+    if model.has_latents:
+        assert torch.equal(seen["encoder.body"], tokens)
+
+
+@each(LANGUAGE_MODELS)
+def test_a_language_model_s_loss_is_cross_entropy(make, flags):
+    task, model, criterion = make(flags)
+    assert not hasattr(model, "encoder")
+    sample = batch(task, list(range(5)), pad_to=25)
+    loss, _, logged = criterion(model, sample)
+    logits, extra = model(**sample["net_input"])
+    assert extra["posterior"] is None
+    log_probs = torch.log_softmax(logits, dim=-1)
+    at_targets = log_probs.gather(-1, sample["target"].unsqueeze(-1)).squeeze(-1)
+    expected = -at_targets[sample["target"].ne(PAD)].sum()
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-3)
+    prev = sample["net_input"]["prev_output_tokens"]
+    torch.testing.assert_close(
+        model.sentence_nll(None, prev, sample["target"]).sum().float(), expected, rtol=1e-5, atol=0
+    )
+    # its source tells it nothing
+    sample["net_input"]["src_tokens"] = sample["net_input"]["src_tokens"].flip(0)
+    assert torch.equal(model(**sample["net_input"])[0], logits)
+    with metrics.aggregate() as log:
+        task.reduce_metrics([logged], criterion)
+    names = log.get_smoothed_values().keys()
+    assert names >= {"loss", "nll_loss", "ppl"}
+    assert not names & {"kl_loss", "kl_nats", "kl_weight", "elbo_ppl", "active_units"}
+
+
+# Decoding, a step at a time
+
+
+@each(DECODERS)
+@torch.no_grad()
+def test_decoding_by_steps_is_decoding_at_once(make, flags):
+    """Also when a beam's hypotheses change places, and when a sentence is done."""
+    task, model, _ = make(flags)
+    tokens = batch(task, [0, 1])["net_input"]["src_tokens"]
+    beam = torch.tensor([0, 0, 1, 1])
+    out = None
+    if model.has_latents:
+        out = model.encoder.reorder_encoder_out(model.encoder(tokens), beam)
+    torch.manual_seed(1)
+    prefix = torch.full((4, 1), EOS)
+    state: dict[str, Any] = {}
+    orders = {5: torch.tensor([1, 0, 3, 3]), 9: torch.tensor([3, 2])}
+    for length in range(1, 13):
+        if length in orders:
+            model.decoder.reorder_incremental_state_scripting(state, orders[length])
+            prefix = prefix[orders[length]]
+            if out is not None:
+                out = model.encoder.reorder_encoder_out(out, orders[length])
+        step = model.decoder(prefix, encoder_out=out, incremental_state=state)[0]
+        at_once = model.decoder(prefix, encoder_out=out)[0]
+        assert step.size(1) == 1
+        torch.testing.assert_close(step[:, -1], at_once[:, -1], rtol=1e-4, atol=1e-5)
+        prefix = torch.cat((prefix, torch.randint(UNK + 1, 40, (len(prefix), 1))), dim=1)
+
+
+class _Beam:
+    """As much of fairseq's generation configuration as a generator needs."""
+
+    beam, nbest, min_len, max_len_b, temperature = 3, 3, 6, 12, 1.0
+
+
+@each(DECODERS)
+@torch.no_grad()
+def test_beam_search_reads_one_token_a_step_and_scores_rightly(make, flags):
+    task, model, _ = make(flags)
+    sample = batch(task, [0, 1, 2, 3])
+    net_input = sample["net_input"]
+    generator = task.build_generator([model], _Beam())
+    read: list[int] = []
+    watched = [model.decoder.embed_tokens.register_forward_pre_hook(_note(read, dimension=1))]
+    if hasattr(model.decoder, "rnn"):
+        watched.append(model.decoder.rnn.register_forward_pre_hook(_note(read, dimension=0)))
+    found = task.inference_step(generator, [model], sample)
+    for handle in watched:
+        handle.remove()
+    assert len(read) > 5 and set(read) == {1}
+    out = model.encoder(net_input["src_tokens"]) if model.has_latents else None
+    for row, hypotheses in enumerate(found):
+        one = out and model.encoder.reorder_encoder_out(out, torch.tensor([row]))
+        for hypothesis in hypotheses:
+            tokens = hypothesis["tokens"]
+            prev = torch.cat((tokens.new_tensor([EOS]), tokens[:-1])).unsqueeze(0)
+            log_probs = torch.log_softmax(model.decoder(prev, encoder_out=one)[0][0], dim=-1)
+            expected = log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+            torch.testing.assert_close(
+                hypothesis["positional_scores"], expected, rtol=1e-4, atol=1e-4
+            )
+
+
+def _note(read: list[int], dimension: int) -> Any:
+    return lambda module, args: read.append(args[0].size(dimension))
