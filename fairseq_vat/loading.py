@@ -116,7 +116,8 @@ def build_bpe(name: str | None, **settings: Any) -> Any:
     if name is None and not settings:
         return None
     if name is None:
-        raise TypeError(f"{', '.join(settings)}: unknown, or a setting of subwords without bpe=NAME")
+        names = ", ".join(settings)
+        raise TypeError(f"{names}: unknown, or a setting of subwords without bpe=NAME")
     if name not in known:
         raise VATError(f"--bpe {name}: must be one of {choices}")
     dataclass_of = REGISTRIES["bpe"]["dataclass_registry"]
