@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,7 +20,9 @@ from fairseq_cli import preprocess as fairseq_preprocess
 from fairseq_vat.cli import main as cli
 from fairseq_vat.errors import VATError
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "prepare_corpus.sh"
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "scripts" / "prepare_corpus.sh"
+DOCS = ROOT / "docs" / "gpt2.md"
 SMALL = [
     *["--arch", "vae_gpt2", "--encoder-embed-dim", "32", "--encoder-ffn-embed-dim", "64"],
     *["--encoder-attention-heads", "2", "--latent-dim", "16", "--kl-weight", "0.01"],
@@ -148,3 +152,28 @@ def test_mistakes_are_named(corpus, data_dir, tmp_path):
         commands.train(data, tmp_path, *SMALL, "--gpt2-dir", tmp_path)
     with pytest.raises(VATError, match=r"dict.txt has 'w\d+', which is no token id"):
         commands.train(data_dir, tmp_path, *SMALL, "--gpt2-dir", corpus / "small")
+
+
+def printed(program: str) -> list[str]:
+    """The flags of a command in docs/gpt2.md, without those that the drivers give."""
+    block = re.search(r"```bash\n(.*?)```", DOCS.read_text(), re.DOTALL)[1].replace("\\\n", " ")
+    (line,) = [line for line in block.splitlines() if f"{program} OUT/data-bin" in line]
+    words = shlex.split(line.partition(f"{program} OUT/data-bin")[2])
+    at = words.index("--user-dir")
+    return words[:at] + words[at + 2 :]
+
+
+def test_the_documented_commands_run(corpus, tmp_path):
+    places = {"DIR": corpus / "small", "checkpoints/checkpoint_last.pt": tmp_path / "one.pt"}
+    places |= {f"OUT/{name}": corpus / "corpus" / name for name in ("vocab.json", "merges.txt")}
+    train, interactive = (
+        [str(places.get(word, word)) for word in printed(f"fairseq-{name}")]
+        for name in ("train", "interactive")
+    )
+    data = corpus / "corpus/data-bin"
+    small = [*SMALL[2:8], "--max-update", "2", "--save-dir", tmp_path]
+    log = commands.train(data, tmp_path, *train, *small)
+    assert commands.stats(log)[-1]["num_updates"] == "2"
+    (tmp_path / "checkpoint_last.pt").rename(tmp_path / "one.pt")
+    output = commands.interactive(data, tmp_path / "one.pt", b"w1 w2\n", *interactive)
+    assert len([line for line in output.splitlines() if line.startswith("D-")]) == 4
