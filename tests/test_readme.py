@@ -35,12 +35,18 @@ def without_plugin(flags: list[str], data: Path, checkpoint: Path) -> list[str]:
     return [str(checkpoint) if f == "checkpoints/checkpoint_last.pt" else f for f in flags]
 
 
-def test_train(data_dir, checkpoint, tmp_path):
-    (flags,) = printed("fairseq-train")
-    flags = without_plugin(flags, data_dir, checkpoint)
+@pytest.mark.parametrize("number", range(len(printed("fairseq-train"))))
+def test_train(number, data_dir, checkpoint, tmp_path):
+    flags = without_plugin(printed("fairseq-train")[number], data_dir, checkpoint)
     small = ("--save-dir", str(tmp_path), "--max-update", "2", "--encoder-layers", "1")
     log = commands.train(data_dir, tmp_path, *flags, *small)
     assert commands.stats(log)[-1]["num_updates"] == "2"
+
+
+def test_evaluate_and_classify_parse():
+    for flags in printed("fairseq-vat"):
+        args = build_parser().parse_args(flags)
+        assert callable(args.run)
 
 
 def test_validate_and_generate(data_dir, checkpoint):
