@@ -126,8 +126,9 @@ def build_bpe(name: str | None, **settings: Any) -> Any:
     )
     if unknown := set(settings) - set(defaults):
         raise TypeError(f"bpe={name!r} has no setting {', '.join(sorted(unknown))}")
-    for key in (key for key, default in defaults.items() if default == MISSING):
-        if key not in settings:
+    for key, default in defaults.items():
+        # a default that is an address would be downloaded
+        if key not in settings and str(default).startswith((MISSING, "http")):
             raise VATError(f"--{key.replace('_', '-')} is needed and was not given")
     settings = {
         key: os.fspath(value) if isinstance(value, os.PathLike) else value
@@ -142,7 +143,8 @@ def build_bpe(name: str | None, **settings: Any) -> Any:
         return encoders.build_bpe(Namespace(bpe=name, **settings))
     except Exception as error:
         line = explain(error, error.__traceback__)
-        raise VATError(line or f"--bpe {name}: {error}") from error
+        given = ", ".join(map(str, settings.values()))
+        raise VATError(line or f"--bpe {name} with {given or 'no files'}: {error}") from error
 
 
 def _check_kind(path: str, state: Any) -> DictConfig:

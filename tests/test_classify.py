@@ -190,6 +190,7 @@ def test_a_sentence_that_normalisation_leaves_nothing_of(classify, text_dir, tmp
         (["--bpe", "sentencepiece"], "--sentencepiece-model is needed"),
         (["--sentencepiece-model", "none.model"], "file none.model not found"),
         (["--sentencepiece-model", __file__], "is not a sentencepiece model"),
+        (["--bpe", "gpt2", "--sentencepiece-model", "x"], "is no setting of --bpe gpt2"),
         (["--path", "none.pt"], "checkpoint none.pt doesn't exist"),
         (["--epochs", "0"], "--epochs 0: must be at least 1"),
         (["--batch-size", "-1"], "--batch-size -1: must be at least 1"),

@@ -233,6 +233,8 @@ def test_subwords(vat, text_dir, tmp_path):
         ("sentencepiece", {}, "--sentencepiece-model is needed"),
         ("sentencepiece", {"sentencepiece_model": "none.model"}, "file none.model not found"),
         ("sentencepiece", {"sentencepiece_model": __file__}, "not a sentencepiece model"),
+        ("gpt2", {"gpt2_encoder_json": "vocab.json"}, "--gpt2-vocab-bpe is needed"),
+        ("gpt2", {"gpt2_encoder_json": __file__, "gpt2_vocab_bpe": __file__}, "test_hub.py"),
         ("hf_byte_bpe", {"bpe_vocab": "none.json", "bpe_merges": "none.txt"}, "none.json"),
     ],
 )

@@ -124,6 +124,9 @@ def _load(args: argparse.Namespace) -> Any:
     name = args.bpe
     if name is None and settings:
         name = next(iter(settings)).partition("_")[0]
+    for setting in settings:
+        if setting.partition("_")[0] != name:
+            raise VATError(f"--{setting.replace('_', '-')} is no setting of --bpe {name}")
     bpe = hub.build_bpe(name, **settings)
     loaded = hub.load_model(args.path, args.data, "cpu" if args.cpu else None)
     return hub.VATHubInterface(loaded.cfg, loaded.task, loaded.model, bpe)
