@@ -177,8 +177,12 @@ class VATHubInterface(nn.Module):
             )
         return tokens
 
-    def _encoded(self, sentences: Sequence[str]) -> Iterator[tuple[list[int], EncoderOut]]:
-        """The encoder's output, batch by batch, with the numbers of the batch's sentences."""
+    def batches(self, sentences: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """fairseq's batches of the sentences, where the model is, by length, with a progress bar.
+
+        ``sample["id"]`` has the numbers of the batch's sentences, ``sample["net_input"]`` their
+        ``src_tokens`` (B, T) and ``src_lengths`` (B,), the start token included.
+        """
         tokens = self._read(sentences)
         if not tokens:
             return
@@ -189,12 +193,16 @@ class VATHubInterface(nn.Module):
         with tqdm(total=len(tokens), unit=" sentences", delay=1, leave=False, disable=None) as bar:
             for batch in batches:
                 sample = dataset.collater([dataset[number] for number in batch])
-                sample = utils.apply_to_sample(lambda x: x.to(self.device), sample)
-                net_input = sample["net_input"]
-                with torch.no_grad():
-                    out = self.model.encoder(net_input["src_tokens"], net_input["src_lengths"])
-                yield sample["id"].tolist(), out
+                yield utils.apply_to_sample(lambda x: x.to(self.device), sample)
                 bar.update(len(batch))
+
+    def _encoded(self, sentences: Sequence[str]) -> Iterator[tuple[list[int], EncoderOut]]:
+        """The encoder's output, batch by batch, with the numbers of the batch's sentences."""
+        for sample in self.batches(sentences):
+            net_input = sample["net_input"]
+            with torch.no_grad():
+                out = self.model.encoder(net_input["src_tokens"], net_input["src_lengths"])
+            yield sample["id"].tolist(), out
 
 
 def from_pretrained(
