@@ -1,0 +1,47 @@
+"""The flags with which a subcommand finds a checkpoint, its dictionary and its subwords."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from fairseq_vat.errors import VATError
+
+if TYPE_CHECKING:
+    from fairseq_vat.hub import VATHubInterface
+
+_SUBWORD_FILES = ("sentencepiece_model", "gpt2_encoder_json", "gpt2_vocab_bpe")
+
+
+def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add DATA, --path, --bpe with the files it needs, and --cpu."""
+    parser.add_argument("data", metavar="DATA", help="folder with the training's dict.txt")
+    parser.add_argument("--path", metavar="CHECKPOINT", required=True)
+    parser.add_argument("--bpe", metavar="NAME", help="subwords, as for fairseq-interactive")
+    for name in _SUBWORD_FILES:
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(flag, metavar="FILE", help="of --bpe " + name.partition("_")[0])
+    parser.add_argument("--cpu", action="store_true", help="leave a CUDA device alone")
+
+
+def load_hub(args: argparse.Namespace, **task_overrides: Any) -> VATHubInterface:
+    """The checkpoint that the flags name, as a hub interface.
+
+    A file of subwords says which subwords, so that --bpe can be left out beside it.
+
+    Raises:
+        VATError: for files that are missing or aren't what they should be, for a language model,
+            and for a file of other subwords than --bpe's.
+    """
+    from fairseq_vat import hub
+
+    settings = {name: getattr(args, name) for name in _SUBWORD_FILES if getattr(args, name)}
+    name = args.bpe
+    if name is None and settings:
+        name = next(iter(settings)).partition("_")[0]
+    for setting in settings:
+        if setting.partition("_")[0] != name:
+            raise VATError(f"--{setting.replace('_', '-')} is no setting of --bpe {name}")
+    bpe = hub.build_bpe(name, **settings)
+    loaded = hub.load_model(args.path, args.data, "cpu" if args.cpu else None, **task_overrides)
+    return hub.VATHubInterface(loaded.cfg, loaded.task, loaded.model, bpe)
