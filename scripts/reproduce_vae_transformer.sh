@@ -30,10 +30,7 @@
 # done is a dash in the tables.
 set -euo pipefail
 
-die() {
-    echo "$0: error: $*" >&2
-    exit 1
-}
+. "$(dirname "$0")/resumable.sh"
 usage() {
     sed -n '5s/^# Usage/usage/p' "$0" >&2
     exit 2
@@ -76,7 +73,6 @@ check_list() {
         [[ " $* " == *" $value "* && -n $value ]] || die "$flag $value: must be among $*"
     done
 }
-check_number() { [[ $2 =~ ^[1-9][0-9]*$ ]] || die "$1 $2: must be a whole number, at least 1"; }
 has_table() { local n; for n in "$@"; do [[ ,$tables, == *,$n,* ]] && return; done; return 1; }
 
 [ -n "$out" ] || usage
@@ -124,37 +120,11 @@ fi
 cd "$(dirname "$0")/.."
 . scripts/venv.sh any
 plugin=$PWD/fairseq_vat
-if [ -z "$dry_run" ]; then
-    mkdir -p "$out"
-    exec 9>"$out/.lock"
-    flock -n 9 || die "$out: another run of this script is at work there"
-fi
+lock
 device=()
 python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || device=(--cpu)
 [ ${#device[@]} -eq 0 ] || [ "$jobs" -eq 1 ] || export OMP_NUM_THREADS=1
 . scripts/reproduce_vae_transformer_steps.sh
-
-# Jobs are process groups of their own, so that stopping this script stops all they started.
-stop_jobs() { for pid in $(jobs -p); do kill -- "-$pid" 2>/dev/null || true; done; }
-trap stop_jobs EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
-
-failed='' running=0
-reap() {
-    wait -n || failed=1
-    running=$((running - 1))
-    write_tables
-}
-start() {
-    while [ "$running" -ge "$jobs" ]; do reap; done
-    if [ -n "$dry_run" ]; then "$@"; return; fi
-    set -m
-    "$@" 9>&- </dev/null &
-    set +m
-    running=$((running + 1))
-}
-finish() { while [ "$running" -gt 0 ]; do reap; done; }
 
 for name in ${names[@]+"${names[@]}"}; do start prepare "$name"; done
 finish

@@ -3,38 +3,6 @@
 # already, and writes what says so last.
 # shellcheck disable=SC2154 # the variables are the script's
 
-say() { printf '%(%H:%M:%S)T %s\n' -1 "$*" >&2; }
-
-# run LOG COMMAND...: output into LOG; a failure is told in one line.
-run() {
-    local log=$1 last
-    shift
-    if [ -n "$dry_run" ]; then
-        local to=''
-        [ "$1" != into ] || { to=$2; set -- "${@:3}"; }
-        printf '%q ' "$@" ${to:+'>'} ${to:+"$to"} | sed 's/ $/\n/; s/ \\> / > /'
-        return
-    fi
-    mkdir -p "${log%/*}"
-    "$@" >"$log" 2>&1 && return
-    last=$(grep -v '^[[:space:]]*$' "$log" | tail -n 1) || true
-    [ "$1" != into ] || shift 2
-    say "error: $1 failed: ${last:-it said nothing} (all of it: $log)"
-    return 1
-}
-
-# to_json FILE COMMAND...: standard output into FILE, whole or not at all.
-to_json() {
-    local file=$1
-    shift
-    if [ -n "$dry_run" ]; then
-        run - into "$file" "$@"
-        return
-    fi
-    run "$file.log" into "$file.partial" "$@" && mv "$file.partial" "$file"
-}
-into() { "${@:2}" >"$1"; }
-
 # text_of NAME SPLIT: the sentences, without empty lines, on standard output.
 text_of() {
     local file=${folder[$1]}/$2
@@ -184,33 +152,9 @@ train() {
         --log-format simple --log-interval 100 --log-file "$save/train.log"
     )
     say "$name $system-$annealing, latents of $latent_dim: training, $epochs epochs ($save/train.log)"
-    if [ -z "$dry_run" ]; then
-        mkdir -p "$save"
-        printf '%q ' "${command[@]}" >"$save/command.new"
-        if [ -e "$save/command" ] && ! cmp -s "$save/command" "$save/command.new"; then
-            say "error: $save was begun with other flags (see the file command there); use another OUT"
-            return 1
-        fi
-        mv "$save/command.new" "$save/command"
-        mend_checkpoint "$save" || return 1
-    fi
+    begin_training "$save" "${command[@]}" || return 1
     run "$save/out.log" "${command[@]}" ${device[@]+"${device[@]}"} || return 1
     [ -n "$dry_run" ] || : >"$save/done"
-}
-
-# mend_checkpoint SAVE: fairseq copies into checkpoint_last.pt, so that stopping it can leave half of
-# one; the newest of the others is what it was copied from.
-mend_checkpoint() {
-    local last=$1/checkpoint_last.pt file newest=''
-    [ -e "$last" ] || return 0
-    ! python -c 'import sys, zipfile; sys.exit(not zipfile.is_zipfile(sys.argv[1]))' "$last" || return 0
-    for file in "$1"/checkpoint*.pt; do
-        if [ "$file" != "$last" ] && { [ -z "$newest" ] || [ "$file" -nt "$newest" ]; }; then
-            newest=$file
-        fi
-    done
-    rm "$last"
-    [ -z "$newest" ] || { cp "$newest" "$last.partial" && mv "$last.partial" "$last"; }
 }
 
 # time_forward NAME: table 7.

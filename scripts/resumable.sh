@@ -1,0 +1,107 @@
+# shellcheck shell=bash
+# Long recipes that can be stopped at any time and go on where they were.  To be sourced: commands
+# whose output appears whole or not at all, and jobs side by side.
+#
+# A step does nothing if it is done already, and writes what says so last.
+# With the variable dry_run set, commands are printed instead.
+# shellcheck disable=SC2154 # dry_run, jobs and out are the script's
+
+die() {
+    echo "$0: error: $*" >&2
+    exit 1
+}
+say() { printf '%(%H:%M:%S)T %s\n' -1 "$*" >&2; }
+
+# check_number FLAG VALUE: a whole number, at least 1.
+check_number() { [[ $2 =~ ^[1-9][0-9]*$ ]] || die "$1 $2: must be a whole number, at least 1"; }
+
+# run LOG COMMAND...: output into LOG; a failure is told in one line.
+run() {
+    local log=$1 last
+    shift
+    if [ -n "$dry_run" ]; then
+        local to=''
+        [ "$1" != into ] || { to=$2; set -- "${@:3}"; }
+        printf '%q ' "$@" ${to:+'>'} ${to:+"$to"} | sed 's/ $/\n/; s/ \\> / > /'
+        return
+    fi
+    mkdir -p "${log%/*}"
+    "$@" >"$log" 2>&1 && return
+    last=$(grep -v '^[[:space:]]*$' "$log" | tail -n 1) || true
+    [ "$1" != into ] || shift 2
+    say "error: $1 failed: ${last:-it said nothing} (all of it: $log)"
+    return 1
+}
+
+# to_json FILE COMMAND...: standard output into FILE, whole or not at all.
+to_json() {
+    local file=$1
+    shift
+    if [ -n "$dry_run" ]; then
+        run - into "$file" "$@"
+        return
+    fi
+    run "$file.log" into "$file.partial" "$@" && mv "$file.partial" "$file"
+}
+into() { "${@:2}" >"$1"; }
+
+# begin_training SAVE COMMAND...: SAVE was begun with this very command, or is begun now.
+begin_training() {
+    local save=$1
+    shift
+    [ -z "$dry_run" ] || return 0
+    mkdir -p "$save"
+    printf '%q ' "$@" >"$save/command.new"
+    if [ -e "$save/command" ] && ! cmp -s "$save/command" "$save/command.new"; then
+        say "error: $save was begun with other flags (see the file command there); use another OUT"
+        return 1
+    fi
+    mv "$save/command.new" "$save/command"
+    mend_checkpoint "$save"
+}
+
+# mend_checkpoint SAVE: fairseq copies into checkpoint_last.pt, so that stopping it can leave half of
+# one; the newest of the others is what it was copied from.
+mend_checkpoint() {
+    local last=$1/checkpoint_last.pt file newest=''
+    [ -e "$last" ] || return 0
+    ! python -c 'import sys, zipfile; sys.exit(not zipfile.is_zipfile(sys.argv[1]))' "$last" || return 0
+    for file in "$1"/checkpoint*.pt; do
+        if [ "$file" != "$last" ] && { [ -z "$newest" ] || [ "$file" -nt "$newest" ]; }; then
+            newest=$file
+        fi
+    done
+    rm "$last"
+    [ -z "$newest" ] || { cp "$newest" "$last.partial" && mv "$last.partial" "$last"; }
+}
+
+# lock: nothing else is at work in the folder OUT.
+lock() {
+    [ -z "$dry_run" ] || return 0
+    mkdir -p "$out"
+    exec 9>"$out/.lock"
+    flock -n 9 || die "$out: another run of this script is at work there"
+}
+
+# start COMMAND...: as soon as fewer than $jobs are running.  finish: wait for all.  After each job
+# write_tables is called; one that failed sets `failed`.
+failed='' running=0
+start() {
+    while [ "$running" -ge "$jobs" ]; do _reap; done
+    if [ -n "$dry_run" ]; then "$@"; return; fi
+    # a process group of its own, so that stopping this script stops all it started
+    set -m
+    "$@" 9>&- </dev/null &
+    set +m
+    running=$((running + 1))
+}
+finish() { while [ "$running" -gt 0 ]; do _reap; done; }
+_reap() {
+    wait -n || failed=1
+    running=$((running - 1))
+    write_tables
+}
+_stop_jobs() { local pid; for pid in $(jobs -p); do kill -- "-$pid" 2>/dev/null || true; done; }
+trap _stop_jobs EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP

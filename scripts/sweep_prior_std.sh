@@ -1,0 +1,166 @@
+#!/usr/bin/env bash
+# What the prior's standard deviation s does: trains one model for each s, with the same budget,
+# measures it and draws figures 2, 3a and 3b of the VAT paper.  Writes OUT/sweep.md and OUT/*.png.
+#
+# Usage: scripts/sweep_prior_std.sh OUT TRAIN VALID TEST [OPTION...] [-- FLAG...]
+#
+#   OUT                  is made; everything goes there
+#   TRAIN VALID TEST     text, a sentence a line; plain, .gz or .xz
+#   -- FLAG...           further flags of fairseq-train, for every run; they win over the recipe's
+#
+#   --prior-std S,..     0.1,0.2,0.3,0.4,0.5,0.6,0.8,1.0 by default
+#   --setting NAME=FLAGS flags of fairseq-train that are tried with every s, such as
+#                        --setting 'tenth=--kl-weight 0.1'; can be given several times, and makes a
+#                        panel of the figures and a table each.  By default
+#                        'mean=--kl-reduction mean' and 'sum=--kl-reduction sum'
+#   --updates N          of each run, 2000 by default; the KL's weight rises by the logistic schedule
+#                        over the first half of them, if a setting doesn't say otherwise
+#   --vocabulary N       dictionary entries, 4096 by default
+#   --max-pieces N       longer sentences are left out, 30 by default
+#   --isotropy-text T    what figure 3a is measured on: a text, or a folder of STS files; TEST by
+#                        default
+#   --curves S,..        the values of s in figure 2, 1.0,0.4 by default
+#   --jobs N             N runs side by side, on a CPU with one thread each; 1 by default
+#   --dry-run            print the commands that are still to do
+#
+# It can be stopped at any time: run it again, and it goes on where it was.  Further values of s and
+# settings can be added to an OUT.  What failed or isn't done is a dash in the tables.
+set -euo pipefail
+
+. "$(dirname "$0")/resumable.sh"
+usage() {
+    sed -n '5s/^# Usage/usage/p' "$0" >&2
+    exit 2
+}
+here=$PWD
+absolute() { case $1 in /*) echo "$1" ;; *) echo "$here/$1" ;; esac; }
+
+prior_stds=0.1,0.2,0.3,0.4,0.5,0.6,0.8,1.0 curves=1.0,0.4 updates=2000 vocabulary=4096 max_pieces=30
+isotropy_text='' jobs=1 dry_run='' places=() settings=() train_flags=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --prior-std | --setting | --updates | --vocabulary | --max-pieces | --isotropy-text | \
+            --curves | --jobs)
+            [ $# -ge 2 ] || die "$1 needs a value"
+            case $1 in
+                --prior-std) prior_stds=$2 ;;
+                --setting) settings+=("$2") ;;
+                --updates) updates=$2 ;;
+                --vocabulary) vocabulary=$2 ;;
+                --max-pieces) max_pieces=$2 ;;
+                --isotropy-text) isotropy_text=$2 ;;
+                --curves) curves=$2 ;;
+                --jobs) jobs=$2 ;;
+            esac
+            shift 2
+            ;;
+        --dry-run) dry_run=1; shift ;;
+        --) shift; train_flags=("$@"); break ;;
+        -*) die "$1: there is no such option" ;;
+        *) places+=("$(absolute "$1")"); shift ;;
+    esac
+done
+[ ${#places[@]} -eq 4 ] || usage
+out=${places[0]}
+texts=("${places[@]:1}")
+
+for text in "${texts[@]}"; do [ -f "$text" -a -r "$text" ] || die "$text can't be read"; done
+# fairseq-vat isotropy reads plain text
+[ -n "$isotropy_text" ] && isotropy_text=$(absolute "$isotropy_text") || isotropy_text=${texts[2]}
+[ -r "$isotropy_text" ] || die "--isotropy-text $isotropy_text can't be read"
+for flag in updates vocabulary max-pieces jobs; do
+    variable=${flag//-/_}
+    check_number "--$flag" "${!variable}"
+done
+[ "$updates" -ge 2 ] || die "--updates $updates: must be at least 2"
+# numbers FLAG LIST: each a positive decimal, written as the folders are named, on lines.
+numbers() {
+    local number values
+    IFS=, read -ra values <<<"$2"
+    [ ${#values[@]} -gt 0 ] || die "$1 needs a value"
+    for number in "${values[@]}"; do
+        [[ $number =~ ^([0-9]+(\.[0-9]*)?|\.[0-9]+)$ && $number =~ [1-9] ]] ||
+            die "$1 $number: must be a standard deviation above 0, such as 0.4"
+        LC_ALL=C awk -v number="$number" 'BEGIN { print number + 0 }'
+    done
+}
+prior_stds=$(numbers --prior-std "$prior_stds")
+curves=$(numbers --curves "$curves")
+[ ${#settings[@]} -gt 0 ] || settings=('mean=--kl-reduction mean' 'sum=--kl-reduction sum')
+names=()
+for setting in "${settings[@]}"; do
+    name=${setting%%=*}
+    [[ $setting == *=* && $name =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]*$ && $name != corpus ]] ||
+        die "--setting $setting: give NAME=FLAGS, such as 'tenth=--kl-weight 0.1'"
+    [[ " ${names[*]-} " != *" $name "* ]] || die "--setting $name is given twice"
+    names+=("$name")
+done
+
+cd "$(dirname "$0")/.."
+. scripts/venv.sh any
+plugin=$PWD/fairseq_vat
+lock
+device=()
+python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || device=(--cpu)
+[ ${#device[@]} -eq 0 ] || [ "$jobs" -eq 1 ] || export OMP_NUM_THREADS=1
+
+corpus=$out/corpus data=$out/corpus/data-bin
+prepare() {
+    local command=(env MAX_PIECES="$max_pieces" scripts/prepare_corpus.sh "$corpus" "$vocabulary")
+    say "preparing the text"
+    run "$out/prepare.log" "${command[@]}" "${texts[@]}"
+}
+
+# one_run NAME FLAGS S: trained and measured.
+one_run() {
+    local name=$1 prior_std=$3 save=$out/$1/s$3 flags
+    read -ra flags <<<"$2"
+    train || return 1
+    local model=("$data" --path "$save/checkpoint_last.pt" --json ${device[@]+"${device[@]}"})
+    [ -e "$save/evaluate.json" ] && [ -e "$save/isotropy.json" ] ||
+        say "$name, s = $prior_std: measuring"
+    [ -e "$save/evaluate.json" ] ||
+        to_json "$save/evaluate.json" fairseq-vat evaluate "${model[@]}" --gen-subset test \
+            --iw-samples 0 --no-bleu || return 1
+    [ -e "$save/isotropy.json" ] ||
+        to_json "$save/isotropy.json" fairseq-vat isotropy "${model[@]}" --bpe sentencepiece \
+            --sentencepiece-model "$corpus/sentencepiece.model" "$isotropy_text"
+}
+
+# train: with the variables of one_run.
+train() {
+    local command=(
+        fairseq-train "$data" --user-dir "$plugin" --save-dir "$save" --task variational_lm
+        --arch vat_transformer --encoder-layers 2 --decoder-layers 2
+        --criterion token_kl_cross_entropy --prior-std "$prior_std"
+        --kl-annealing logistic --kl-annealing-updates $((updates / 2))
+        --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0
+        --lr 3e-3 --lr-scheduler inverse_sqrt --warmup-updates 300
+        --max-tokens 1200 --max-update "$updates" --seed 1 --report-accuracy --num-workers 0
+        --validate-interval-updates $(((updates + 9) / 10)) --save-interval-updates 500
+        --keep-interval-updates 1 --no-epoch-checkpoints
+        --log-format simple --log-interval 20 --log-file "$save/train.log"
+        ${flags[@]+"${flags[@]}"} ${train_flags[@]+"${train_flags[@]}"}
+    )
+    begin_training "$save" "${command[@]}" || return 1
+    [ ! -e "$save/done" ] || return 0
+    say "$name, s = $prior_std: training, $updates updates ($save/train.log)"
+    run "$save/out.log" "${command[@]}" ${device[@]+"${device[@]}"} || return 1
+    [ -n "$dry_run" ] || : >"$save/done"
+}
+
+write_tables() {
+    [ -n "$dry_run" ] || python scripts/sweep_prior_std.py "$out" --settings "${names[@]}" "$@"
+}
+
+start prepare
+finish
+[ -z "$failed" ] || exit 1
+for setting in "${settings[@]}"; do
+    for prior_std in $prior_stds; do start one_run "${setting%%=*}" "${setting#*=}" "$prior_std"; done
+done
+finish
+[ -n "$dry_run" ] && exit
+write_tables --figures --curves $curves
+echo "$out/sweep.md"
+[ -z "$failed" ] || die "some steps failed, see above; run this again to try them once more"
