@@ -31,6 +31,7 @@ from torch import Tensor
 from fairseq_vat.errors import VATError
 from fairseq_vat.generation import LatentSampling, VariationalSequenceGenerator, empty_hypothesis
 from fairseq_vat.tasks.aggressive import AggressiveTask
+from fairseq_vat.tasks.isotropy import IsotropyTask
 from fairseq_vat.text import clean_line
 
 logger = logging.getLogger(__name__)
@@ -93,13 +94,20 @@ class VariationalLMConfig(FairseqDataclass):
             "mutual information falls between validations at --validate-interval-updates)"
         },
     )
+    log_isotropy: int = field(
+        default=0,
+        metadata={
+            "help": "measure the isotropy of the latents of a validation subset's first so many "
+            "sentences at each validation (0: off)"
+        },
+    )
     seed: int = II("common.seed")
     train_subset: str = II("dataset.train_subset")
     validate_interval_updates: int = II("dataset.validate_interval_updates")
 
 
 @register_task("variational_lm", dataclass=VariationalLMConfig)
-class VariationalLMTask(AggressiveTask):
+class VariationalLMTask(IsotropyTask, AggressiveTask):
     """Source = target, on data binarised by ``fairseq-preprocess --only-source``.
 
     A source sentence is ``<s> w1 ... wn </s>``, a target ``w1 ... wn </s>``.
