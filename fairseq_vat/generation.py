@@ -44,11 +44,25 @@ class LatentEnsembleModel(EnsembleModel):
         return super().forward_encoder(net_input)
 
 
-class VariationalSequenceGenerator(SequenceGenerator):
+class LatentSequenceGenerator(SequenceGenerator):
+    """fairseq's search over latents that are there already, in ``net_input["encoder_outs"]``.
+
+    Args:
+        models: models with a `LatentEncoder`.
+        tgt_dict: the dictionary.
+        **kwargs: for `fairseq.sequence_generator.SequenceGenerator`.
+    """
+
+    def __init__(self, models: list[Any], tgt_dict: Any, **kwargs: Any):
+        super().__init__(LatentEnsembleModel(models), tgt_dict, **kwargs)
+
+
+class VariationalSequenceGenerator(LatentSequenceGenerator):
     """Draws K latent sequences a sentence and decodes each with fairseq's search.
 
     The encoder runs once a batch. In an ensemble every model draws from its own posterior, with
-    the same noise.
+    the same noise. Where a batch has ``latent_positions`` (B, T), only the latents at these
+    positions are drawn; the others stay at their mean (VAT paper, section 5, "Table 2").
 
     Args:
         models: models with a `LatentEncoder`.
@@ -71,7 +85,7 @@ class VariationalSequenceGenerator(SequenceGenerator):
     ):
         if not all(hasattr(getattr(model, "encoder", None), "draw") for model in models):
             raise VATError("--latent-sampling needs models with latents, such as vat_transformer")
-        super().__init__(LatentEnsembleModel(models), tgt_dict, **kwargs)
+        super().__init__(models, tgt_dict, **kwargs)
         self.latent_sampling = latent_sampling
         self.nbest = nbest
 
@@ -104,12 +118,11 @@ class VariationalSequenceGenerator(SequenceGenerator):
         self, sample: dict[str, Any], encoder_outs: list[EncoderOut], numbers: range
     ) -> dict[str, Any]:
         """The batch with every sentence repeated for its draws, and their latents as memory."""
+        sampling, positions_BT = self.latent_sampling, sample.get("latent_positions")
         draws = [
             join_draws(
                 [
-                    model.encoder.draw(
-                        out, self.latent_sampling.seed, k, self.latent_sampling.temperature
-                    )
+                    model.encoder.draw(out, sampling.seed, k, sampling.temperature, positions_BT)
                     for k in numbers
                 ]
             )

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from fairseq import utils
+from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE
 from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -26,6 +27,7 @@ from tqdm import tqdm
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.pooling import POOLINGS, pool
 from fairseq_vat.latent import DiagonalGaussian
+from fairseq_vat.latent_moves import LatentMoves
 from fairseq_vat.loading import TASK_SETTINGS, LoadedModel, build_bpe, load_model, pick_device
 from fairseq_vat.models.latent_encoder import EncoderOut
 from fairseq_vat.models.vat_transformer import VATModel
@@ -60,7 +62,7 @@ class Latents(NamedTuple):
     mask: Tensor
 
 
-class VATHubInterface(nn.Module):
+class VATHubInterface(LatentMoves, nn.Module):
     """What can be done with a model that has latents, in the style of fairseq's hub interfaces.
 
     Sentences are read as `fairseq-interactive` reads them: cleaned, put into subwords, headed with
@@ -113,7 +115,9 @@ class VATHubInterface(nn.Module):
 
     def binarize(self, sentence: str) -> Tensor:
         """Token indices, (T,), of a sentence that is subwords already; the last is its end."""
-        return self.task.source_dictionary.encode_line(sentence, add_if_not_exist=False).long()
+        # fairseq's encode_line, without its writing of a tensor element by element
+        dictionary = self.task.source_dictionary
+        return torch.tensor([*map(dictionary.index, sentence.split()), dictionary.eos()])
 
     def encode(self, sentences: Sequence[str]) -> Latents:
         """Mean, log-variance and mask of the sentences' latents, in their order."""
@@ -149,23 +153,52 @@ class VATHubInterface(nn.Module):
                 included, or ``start``: the start token's. A model with one latent a sentence
                 gives that latent, whichever is asked for.
         """
-        if pooling not in POOLINGS:
-            raise VATError(f"pooling {pooling!r}: must be one of {', '.join(POOLINGS)}")
+        return self.embed_posteriors(sentences, (pooling,))[pooling]
+
+    def embed_posteriors(
+        self,
+        sentences: Sequence[str],
+        poolings: Sequence[str] = POOLINGS,
+        rows: int | None = None,
+        progress: bool = True,
+    ) -> dict[str, DiagonalGaussian]:
+        """`embed_posterior` for several poolings, the encoder run once.
+
+        Args:
+            sentences: any number of them.
+            poolings: what to give.
+            rows: at most so many sentences in a batch.
+            progress: show a bar, on a terminal.
+        """
         encoder = self.model.encoder
-        if pooling == "start" and encoder.latent_level == "token" and not self.task.start_token:
-            raise VATError("pooling 'start': the model was trained with --no-start-token")
-        mean_NL = torch.zeros(len(sentences), encoder.latent_dim)
-        logvar_NL = torch.zeros_like(mean_NL)
-        for numbers, out in self._encoded(sentences):
-            pooled = pool(encoder.posterior(out), _padding(out), pooling)
-            mean_NL[numbers], logvar_NL[numbers] = pooled.mean.cpu(), pooled.logvar.cpu()
-        return DiagonalGaussian(mean_NL, logvar_NL)
+        for name in poolings:
+            if name not in POOLINGS:
+                raise VATError(f"pooling {name!r}: must be one of {', '.join(POOLINGS)}")
+            if name == "start" and encoder.latent_level == "token" and not self.task.start_token:
+                raise VATError("pooling 'start': the model was trained with --no-start-token")
+        found = {}
+        for name in poolings:
+            mean_NL = torch.zeros(len(sentences), encoder.latent_dim)
+            found[name] = DiagonalGaussian(mean_NL, torch.zeros_like(mean_NL))
+        for numbers, out in self._encoded(sentences, rows, progress):
+            for name, (mean_NL, logvar_NL) in found.items():
+                pooled = pool(encoder.posterior(out), _padding(out), name)
+                mean_NL[numbers], logvar_NL[numbers] = pooled.mean.cpu(), pooled.logvar.cpu()
+        return found
+
+    def _apply_bpe(self, sentences: Sequence[str]) -> list[str]:
+        """`apply_bpe` of all; by as many threads as torch uses where sentencepiece can do that."""
+        if isinstance(self.bpe, SentencepieceBPE) and not self.bpe.enable_sampling:
+            cleaned = [clean_line(sentence) for sentence in sentences]
+            found = self.bpe.sp.Encode(cleaned, out_type=str, num_threads=torch.get_num_threads())
+            return [" ".join(pieces) for pieces in found]
+        return [self.apply_bpe(sentence) for sentence in sentences]
 
     def _read(self, sentences: Sequence[str]) -> list[Tensor]:
         """The sentences' tokens, the start token apart, cut to the model's positions."""
         if isinstance(sentences, str):
             raise TypeError("a list of sentences is needed, not one string")
-        tokens = [self.binarize(self.apply_bpe(sentence)) for sentence in sentences]
+        tokens = [self.binarize(pieces) for pieces in self._apply_bpe(sentences)]
         room = self.task.max_positions()[0] - int(self.task.start_token)
         too_long = [number for number, sentence in enumerate(tokens) if len(sentence) > room]
         for number in too_long:
@@ -177,11 +210,14 @@ class VATHubInterface(nn.Module):
             )
         return tokens
 
-    def batches(self, sentences: Sequence[str]) -> Iterator[dict[str, Any]]:
+    def batches(
+        self, sentences: Sequence[str], rows: int | None = None, progress: bool = True
+    ) -> Iterator[dict[str, Any]]:
         """fairseq's batches of the sentences, where the model is, by length, with a progress bar.
 
         ``sample["id"]`` has the numbers of the batch's sentences, ``sample["net_input"]`` their
-        ``src_tokens`` (B, T) and ``src_lengths`` (B,), the start token included.
+        ``src_tokens`` (B, T) and ``src_lengths`` (B,), the start token included. A batch has at
+        most ``max_tokens`` tokens, and `rows` sentences where given.
         """
         tokens = self._read(sentences)
         if not tokens:
@@ -189,16 +225,20 @@ class VATHubInterface(nn.Module):
         dataset = self.task.build_dataset_for_inference(tokens, [len(t) for t in tokens])
         order = np.argsort(dataset.src_sizes, kind="stable")
         max_tokens = max(self.max_tokens, int(dataset.src_sizes.max()))
-        batches = dataset.batch_by_size(order, max_tokens=max_tokens)
-        with tqdm(total=len(tokens), unit=" sentences", delay=1, leave=False, disable=None) as bar:
+        batches = dataset.batch_by_size(order, max_tokens=max_tokens, max_sentences=rows)
+        hidden = None if progress else True  # None: where standard error is no terminal
+        bar = tqdm(total=len(tokens), unit=" sentences", delay=1, leave=False, disable=hidden)
+        with bar:
             for batch in batches:
                 sample = dataset.collater([dataset[number] for number in batch])
                 yield utils.apply_to_sample(lambda x: x.to(self.device), sample)
                 bar.update(len(batch))
 
-    def _encoded(self, sentences: Sequence[str]) -> Iterator[tuple[list[int], EncoderOut]]:
+    def _encoded(
+        self, sentences: Sequence[str], rows: int | None = None, progress: bool = True
+    ) -> Iterator[tuple[list[int], EncoderOut]]:
         """The encoder's output, batch by batch, with the numbers of the batch's sentences."""
-        for sample in self.batches(sentences):
+        for sample in self.batches(sentences, rows, progress):
             net_input = sample["net_input"]
             with torch.no_grad():
                 out = self.model.encoder(net_input["src_tokens"], net_input["src_lengths"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from fairseq.models import FairseqEncoder
+from fairseq.models.transformer import TransformerEncoderBase
 from torch import Tensor, nn
 
 from fairseq_vat import noise
@@ -91,6 +92,21 @@ class LatentEncoder(FairseqEncoder):
             "src_lengths": [],
         }
 
+    def layers_and_posterior(
+        self, src_tokens: Tensor, src_lengths: Tensor | None = None
+    ) -> tuple[list[Tensor], DiagonalGaussian]:
+        """What every layer of the body gives, (T, B, C) each, and q(z | x), (P, B, L).
+
+        Of a Transformer the first is the embeddings' output; a recurrent body has its output only.
+        The last is what the latents are made of.
+        """
+        is_transformer = isinstance(self.body, TransformerEncoderBase)
+        every = {"return_all_hiddens": True} if is_transformer else {}
+        out = self.body(src_tokens, src_lengths=src_lengths, **every)
+        # in place of the last state, which lacks the norm that ends --encoder-normalize-before
+        layers = [*out.get("encoder_states", [])[:-1], out["encoder_out"][0]]
+        return layers, self.head(self._latent_inputs(out)[0])
+
     def _latent_inputs(self, out: EncoderOut) -> tuple[Tensor, Tensor]:
         """What the latents are made of, (P, B, C), and which of it is padding, (B, P)."""
         x_TBC, mask_BT = out["encoder_out"][0], out["encoder_padding_mask"][0]
@@ -105,7 +121,12 @@ class LatentEncoder(FairseqEncoder):
         return DiagonalGaussian(encoder_out["latent_mean"][0], encoder_out["latent_logvar"][0])
 
     def draw(
-        self, encoder_out: EncoderOut, seed: int, number: int = 0, temperature: float = 1.0
+        self,
+        encoder_out: EncoderOut,
+        seed: int,
+        number: int = 0,
+        temperature: float = 1.0,
+        positions_BP: Tensor | None = None,
     ) -> EncoderOut:
         """The same sentences with latents drawn from the posterior.
 
@@ -114,11 +135,15 @@ class LatentEncoder(FairseqEncoder):
             seed: seed of the noise.
             number: number of the draw; with the seed and the sentence it fixes the noise.
             temperature: factor on the posterior's standard deviation.
+            positions_BP: (B, P), true where a latent is to be drawn; the others stay at their
+                mean. None draws all.
         """
         posterior = self.posterior(encoder_out)
         length, _, width = posterior.mean.shape
         noise_PBL = noise.normal(encoder_out["latent_key"][0], length, width, seed, number)
         z_PBL = posterior.sample(noise_PBL.to(posterior.mean.dtype), temperature)
+        if positions_BP is not None:
+            z_PBL = torch.where(positions_BP.t().unsqueeze(-1), z_PBL, posterior.mean)
         return {**encoder_out, "encoder_out": [z_PBL.to(encoder_out["encoder_out"][0].dtype)]}
 
     def reorder_encoder_out(self, encoder_out: EncoderOut, new_order: Tensor) -> EncoderOut:

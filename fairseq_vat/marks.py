@@ -1,0 +1,125 @@
+r"""Words of a sentence marked for drawing, and the subwords they become.
+
+``Generative models have shown great [promise] in modeling complex distributions.``
+
+Marks are an opening and a closing string, ``[`` and ``]`` unless others are chosen.  A backslash
+before a mark makes it text, and ``\\`` is a backslash.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fairseq_vat.errors import VATError
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A sentence without its marks, and where they were.
+
+    Attributes:
+        sentence: the text.
+        spans: (start, end) of each marked stretch, in characters of `sentence`.
+    """
+
+    sentence: str
+    spans: tuple[tuple[int, int], ...]
+
+
+def parse_marks(marks: str) -> tuple[str, str]:
+    """Opening and closing mark from ``[]``, or from two strings with a space between them.
+
+    Raises:
+        VATError: for anything else, equal marks, and a backslash, which escapes.
+    """
+    parts = tuple(marks.split())
+    if len(parts) == 1 and len(marks.strip()) == 2:
+        parts = tuple(marks.strip())
+    if len(parts) != 2 or parts[0] == parts[1] or "\\" in marks:
+        raise VATError(
+            f"marks {marks!r}: give an opening and a closing mark that differ, such as '[]', or "
+            "two strings with a space between them, such as '<v> </v>'; no backslash"
+        )
+    return parts[0], parts[1]
+
+
+def read_marked(text: str, marks: tuple[str, str]) -> Marked:
+    """Take the marks out of a sentence.
+
+    Raises:
+        VATError: if a mark isn't closed or opened, or has nothing but white space in it, or if
+            there are marks within marks.
+    """
+    opening, closing = marks
+    token = re.compile(
+        rf"\\(?P<escaped>\\|{re.escape(opening)}|{re.escape(closing)})"
+        rf"|(?P<mark>{re.escape(opening)}|{re.escape(closing)})"
+    )
+    pieces: list[str] = []
+    spans: list[tuple[int, int]] = []
+    length, start, last = 0, None, 0
+
+    def add(piece: str) -> None:
+        nonlocal length
+        pieces.append(piece)
+        length += len(piece)
+
+    for match in token.finditer(text):
+        add(text[last : match.start()])
+        last = match.end()
+        if match["escaped"]:
+            add(match["escaped"])
+        elif match["mark"] == opening:
+            if start is not None:
+                raise VATError(f"{text!r}: {opening!r} within {opening!r}")
+            start = length
+        else:
+            if start is None:
+                raise VATError(f"{text!r}: {closing!r} without {opening!r} before it")
+            if not "".join(pieces)[start:].strip():
+                raise VATError(f"{text!r}: nothing between {opening!r} and {closing!r}")
+            spans.append((start, length))
+            start = None
+    if start is not None:
+        raise VATError(f"{text!r}: {opening!r} without {closing!r} after it")
+    add(text[last:])
+    return Marked("".join(pieces), tuple(spans))
+
+
+def marked_pieces(
+    marked: Marked, encode: Callable[[str], str], decode: Callable[[str], str]
+) -> list[int]:
+    """Numbers of the subwords, from 0, that have a character of a marked stretch in them.
+
+    Subwords are matched to characters by how many characters other than white space come before
+    them, so that any of fairseq's encoders will do. The text before a stretch goes through the
+    encoder too: it may change characters, as a sentencepiece model's normalisation does.
+
+    Args:
+        marked: the sentence.
+        encode: text to subwords with single spaces between them.
+        decode: subwords to text.
+    """
+    pieces = encode(marked.sentence).split()
+    ends = [_visible(decode(" ".join(pieces[: count + 1]))) for count in range(len(pieces))]
+    starts = [0, *ends[:-1]]
+
+    def before(position: int) -> int:
+        return _visible(decode(encode(marked.sentence[:position])))
+
+    found: set[int] = set()
+    for span in marked.spans:
+        start, end = before(span[0]), before(span[1])
+        for number, (first, last) in enumerate(zip(starts, ends, strict=True)):
+            # a subword may be a word boundary alone: it belongs to the word after it
+            if start < max(last, first + 1) and first < end:
+                found.add(number)
+    return sorted(found)
+
+
+def _visible(text: Any) -> int:
+    """Characters other than white space."""
+    return sum(not character.isspace() for character in text)
