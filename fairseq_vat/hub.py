@@ -181,9 +181,10 @@ class VATHubInterface(LatentMoves, nn.Module):
             mean_NL = torch.zeros(len(sentences), encoder.latent_dim)
             found[name] = DiagonalGaussian(mean_NL, torch.zeros_like(mean_NL))
         for numbers, out in self._encoded(sentences, rows, progress):
-            for name, (mean_NL, logvar_NL) in found.items():
+            for name, whole in found.items():
                 pooled = pool(encoder.posterior(out), _padding(out), name)
-                mean_NL[numbers], logvar_NL[numbers] = pooled.mean.cpu(), pooled.logvar.cpu()
+                whole.mean[numbers] = pooled.mean.cpu()
+                whole.logvar[numbers] = pooled.logvar.cpu()
         return found
 
     def _apply_bpe(self, sentences: Sequence[str]) -> list[str]:
