@@ -65,9 +65,9 @@ out=${places[0]}
 texts=("${places[@]:1}")
 
 for text in "${texts[@]}"; do [ -f "$text" -a -r "$text" ] || die "$text can't be read"; done
-# fairseq-vat isotropy reads plain text
 [ -n "$isotropy_text" ] && isotropy_text=$(absolute "$isotropy_text") || isotropy_text=${texts[2]}
 [ -r "$isotropy_text" ] || die "--isotropy-text $isotropy_text can't be read"
+[ -d "$isotropy_text" ] && isotropy_flag=--sts || isotropy_flag=--text
 for flag in updates vocabulary max-pieces jobs; do
     variable=${flag//-/_}
     check_number "--$flag" "${!variable}"
@@ -123,8 +123,8 @@ one_run() {
         to_json "$save/evaluate.json" fairseq-vat evaluate "${model[@]}" --gen-subset test \
             --iw-samples 0 --no-bleu || return 1
     [ -e "$save/isotropy.json" ] ||
-        to_json "$save/isotropy.json" fairseq-vat isotropy "${model[@]}" --bpe sentencepiece \
-            --sentencepiece-model "$corpus/sentencepiece.model" "$isotropy_text"
+        to_json "$save/isotropy.json" fairseq-vat isotropy "${model[@]}" \
+            --sentencepiece-model "$corpus/sentencepiece.model" $isotropy_flag "$isotropy_text"
 }
 
 # train: with the variables of one_run.
