@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
 from fairseq_vat.cli.quiet import quiet
-from fairseq_vat.errors import VATError
 
 # more unknown pieces than this, and the subwords aren't the model's
 _UNKNOWN_WARNING = 0.2
@@ -59,10 +58,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Read, measure, print."""
-    files = [Path(path) for path in args.text] if args.text else _sts_files(args.sts)
-    for path in files:
-        with path.open("rb"):  # a missing one is better named before the model is loaded
-            pass
+    sentences = _read_pairs(args.sts) if args.sts else _read_files(args.text)
     with quiet():
         from fairseq_vat.representations import check_settings, measure_isotropy
 
@@ -73,8 +69,8 @@ def run(args: argparse.Namespace) -> None:
         }
         check_settings(**settings)
         vat = load_hub(args)
-        found = measure_isotropy(vat, _sentences(args, files), args.seed, **settings)
-    found = {"checkpoint": args.path, "text": [str(path) for path in files], **found}
+        found = measure_isotropy(vat, sentences, args.seed, **settings)
+    found = {"checkpoint": args.path, "text": args.text or [args.sts], **found}
     if found["unknown_share"] > _UNKNOWN_WARNING:
         print(
             f"fairseq-vat: warning: {found['unknown_share']:.0%} of the pieces are unknown to the "
@@ -87,30 +83,20 @@ def run(args: argparse.Namespace) -> None:
         _print_table(found)
 
 
-def _sts_files(folder: str) -> list[Path]:
-    if not Path(folder).is_dir():
-        raise VATError(f"--sts {folder} is no folder; for a text file, give --text")
-    files = sorted(Path(folder).glob("*.tsv"))
-    if not files:
-        raise VATError(f"--sts {folder} has no .tsv file of score<TAB>sentence<TAB>sentence lines")
-    return files
+def _read_files(paths: list[str]) -> Iterator[str]:
+    from fairseq_vat.text import read_lines
+
+    for path in paths:
+        with open(path, "rb"):  # a missing one is better named before the model is loaded
+            pass
+    return itertools.chain.from_iterable(map(read_lines, paths))
 
 
-def _sentences(args: argparse.Namespace, files: list[Path]) -> Iterator[str]:
-    from fairseq_vat.text import decode_line, read_lines, read_raw_lines
+def _read_pairs(folder: str) -> list[str]:
+    from fairseq_vat.scored_pairs import read_task
 
-    for path in files:
-        if args.text:
-            yield from read_lines(path)
-            continue
-        for number, raw in enumerate(read_raw_lines(path), start=1):
-            columns = decode_line(raw).split("\t")
-            if len(columns) != 3:
-                raise VATError(
-                    f"{path}:{number}: {len(columns)} columns; each line must be "
-                    "score<TAB>sentence<TAB>sentence"
-                )
-            yield from columns[1:]
+    pairs = itertools.chain.from_iterable(read_task(folder).values())
+    return [sentence for pair in pairs for sentence in (pair.first, pair.second)]
 
 
 def _print_table(found: dict[str, Any]) -> None:
