@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import statistics
-import sys
 from typing import Any
 
+from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
+from fairseq_vat.cli.labelled_input import (
+    labels_of,
+    pieces_of,
+    spread,
+    unknown_share,
+    warn_of_unknown,
+)
 from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.errors import VATError
 
 _SPLITS = ("train", "valid", "test")
-# more unknown pieces than this in the training file, and the subwords aren't the model's
-_UNKNOWN_WARNING = 0.2
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -27,13 +31,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "number of labels; plain, .gz or .xz.  Prints the cross-entropy in nats and the accuracy "
         "on each file, and beside them what is reached without the latents.",
     )
-    parser.add_argument("data", metavar="DATA", help="folder with the training's dict.txt")
-    parser.add_argument("--path", metavar="CHECKPOINT", required=True)
+    add_checkpoint_arguments(parser)
     for name in _SPLITS:
         parser.add_argument(f"--{name}", metavar="FILE", required=True)
-    parser.add_argument("--bpe", metavar="NAME", help="subwords, as for fairseq-interactive")
-    for flag in ("--sentencepiece-model", "--gpt2-encoder-json", "--gpt2-vocab-bpe"):
-        parser.add_argument(flag, metavar="FILE", help="of --bpe " + flag.split("-")[2])
     parser.add_argument(
         "--latents",
         choices=("mean", "sample"),
@@ -63,7 +63,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         parser.add_argument(
             flag, type=int, default=default, metavar="N", help=f"{text} (default: %(default)s)"
         )
-    parser.add_argument("--cpu", action="store_true", help="leave a CUDA device alone")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
@@ -79,69 +78,20 @@ def run(args: argparse.Namespace) -> None:
     if not 0 < args.lr < math.inf:
         raise VATError(f"--lr {args.lr}: must be above 0")
     lines = {name: read_labelled(getattr(args, name)) for name in _SPLITS}
-    labels = _labels(args, lines)
+    paths = {name: getattr(args, name) for name in _SPLITS}
+    labels = labels_of(paths, lines)
     with quiet():
-        vat = _load(args)
-        shares = {name: _unknown_share(getattr(args, name), vat, lines[name]) for name in _SPLITS}
+        vat = load_hub(args)
+        shares = {
+            name: unknown_share(vat, pieces_of(paths[name], vat, lines[name])) for name in _SPLITS
+        }
         found = _measure(args, vat, lines, labels)
     found["unknown_share"] = shares
-    if shares["train"] > _UNKNOWN_WARNING:
-        print(
-            f"fairseq-vat: warning: {shares['train']:.0%} of the pieces in {args.train} are "
-            "unknown to the model: is --bpe, with its files, that of the training?",
-            file=sys.stderr,
-        )
+    warn_of_unknown(args.train, shares["train"])
     if args.json:
         print(json.dumps(found, ensure_ascii=False, allow_nan=False))
     else:
         _print_table(found)
-
-
-def _labels(args: argparse.Namespace, lines: dict[str, list]) -> list[str]:
-    """The labels of the training file in order; the others may have no more."""
-    labels = sorted({line.label for line in lines["train"]})
-    if len(labels) < 2:
-        raise VATError(f"{args.train} has only the label {labels[0]!r}; two at least are needed")
-    for name in _SPLITS:
-        for line in lines[name]:
-            if line.label not in labels:
-                some = ", ".join(map(repr, labels[:5])) + (", ..." if len(labels) > 5 else "")
-                raise VATError(
-                    f"{getattr(args, name)}:{line.line}: label {line.label!r} isn't in "
-                    f"{args.train}, which has {some}"
-                )
-    return labels
-
-
-def _load(args: argparse.Namespace) -> Any:
-    from fairseq_vat import hub
-
-    settings = {
-        name: getattr(args, name)
-        for name in ("sentencepiece_model", "gpt2_encoder_json", "gpt2_vocab_bpe")
-        if getattr(args, name) is not None
-    }
-    name = args.bpe
-    if name is None and settings:
-        name = next(iter(settings)).partition("_")[0]
-    for setting in settings:
-        if setting.partition("_")[0] != name:
-            raise VATError(f"--{setting.replace('_', '-')} is no setting of --bpe {name}")
-    bpe = hub.build_bpe(name, **settings)
-    loaded = hub.load_model(args.path, args.data, "cpu" if args.cpu else None)
-    return hub.VATHubInterface(loaded.cfg, loaded.task, loaded.model, bpe)
-
-
-def _unknown_share(path: str, vat: Any, lines: list) -> float:
-    """Share of unknown pieces; raises `VATError` for a sentence that has no piece at all."""
-    unknown = total = 0
-    for line in lines:
-        words = vat.binarize(vat.apply_bpe(line.sentence))[:-1]
-        if len(words) == 0:
-            raise VATError(f"{path}:{line.line}: nothing is left of the sentence in subwords")
-        total += len(words)
-        unknown += int(words.eq(vat.task.source_dictionary.unk()).sum())
-    return unknown / total
 
 
 def _measure(
@@ -203,13 +153,13 @@ def _measure(
 
 
 def _spread(scores: list) -> dict[str, float | None]:
-    """Mean and standard deviation (n - 1) over seeds; of one seed there is no deviation."""
-    spread = {}
-    for name in ("loss", "accuracy"):
-        values = [getattr(score, name) for score in scores]
-        spread[name] = statistics.fmean(values)
-        spread[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else None
-    return spread
+    """Both figures over seeds."""
+    figures = ("loss", "accuracy")
+    return {
+        key: value
+        for name in figures
+        for key, value in spread(name, [getattr(score, name) for score in scores]).items()
+    }
 
 
 def _print_table(found: dict[str, Any]) -> None:

@@ -107,7 +107,8 @@ def train_probe(
     """
     generator = torch.Generator().manual_seed(seed)
     train = splits["train"]
-    classifier = _new_classifier(train.posterior.mean.size(1), labels, generator)
+    outputs = 1 if labels == 2 else labels
+    classifier = new_linear(train.posterior.mean.size(1), outputs, generator)
     optimizer = torch.optim.AdamW(
         classifier.parameters(),
         lr=settings.lr,
@@ -152,7 +153,12 @@ def cosine_schedule(
 @torch.no_grad()
 def score(classifier: nn.Module, features_NL: Tensor, labels_N: Tensor) -> Score:
     """Loss and accuracy of a classifier."""
-    logits = classifier(features_NL).double()
+    return score_logits(classifier(features_NL), labels_N)
+
+
+def score_logits(logits: Tensor, labels_N: Tensor) -> Score:
+    """Loss and accuracy of a classifier's output, (N, K), or (N, 1) for two labels."""
+    logits = logits.double()
     found_N = (logits.squeeze(-1) > 0) if logits.size(-1) == 1 else logits.argmax(dim=-1)
     accuracy = 100 * (found_N.long() == labels_N).double().mean()
     return Score(_loss(logits, labels_N).item(), accuracy.item())
@@ -164,15 +170,24 @@ def without_features(splits: dict[str, Examples], labels: int) -> dict[str, Scor
     The loss is that of the training set's label frequencies as prediction, the accuracy that of
     its most frequent label: a classifier that learned nothing comes to these.
     """
-    counts_K = torch.bincount(splits["train"].labels, minlength=labels).double()
-    log_frequencies_K, majority = (counts_K / counts_K.sum()).log(), int(counts_K.argmax())
-    return {
-        name: Score(
-            -log_frequencies_K[split.labels].mean().item(),
-            100 * (split.labels == majority).double().mean().item(),
-        )
-        for name, split in splits.items()
-    }
+    train = splits["train"].labels
+    return {name: majority(train, split.labels, labels) for name, split in splits.items()}
+
+
+def majority(train_N: Tensor, labels_N: Tensor, labels: int) -> Score:
+    """What is reached on some examples by knowing the training set's labels alone.
+
+    Args:
+        train_N: labels of the training set.
+        labels_N: labels of the examples measured.
+        labels: K.
+    """
+    counts_K = torch.bincount(train_N, minlength=labels).double()
+    log_frequencies_K, most_frequent = (counts_K / counts_K.sum()).log(), int(counts_K.argmax())
+    return Score(
+        -log_frequencies_K[labels_N].mean().item(),
+        100 * (labels_N == most_frequent).double().mean().item(),
+    )
 
 
 def standardized(splits: dict[str, Examples]) -> dict[str, Examples]:
@@ -197,13 +212,13 @@ def standardized(splits: dict[str, Examples]) -> dict[str, Examples]:
     }
 
 
-def _new_classifier(width: int, labels: int, generator: torch.Generator) -> nn.Linear:
+def new_linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     """A linear layer with torch's usual first weights, from a generator of its own."""
-    classifier = nn.utils.skip_init(nn.Linear, width, 1 if labels == 2 else labels)
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
     with torch.no_grad():
-        for parameter in classifier.parameters():
-            parameter.uniform_(-(width**-0.5), width**-0.5, generator=generator)
-    return classifier
+        for parameter in layer.parameters():
+            parameter.uniform_(-(inputs**-0.5), inputs**-0.5, generator=generator)
+    return layer
 
 
 def _features(examples: Examples, drawn: bool, generator: torch.Generator) -> Tensor:

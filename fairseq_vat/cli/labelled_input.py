@@ -1,0 +1,93 @@
+"""Labelled files as subcommands that train classifiers take them: labels, pieces, spread."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from fairseq_vat.errors import VATError
+
+if TYPE_CHECKING:
+    from fairseq_vat.hub import VATHubInterface
+    from fairseq_vat.labelled import LabelledPair, LabelledSentence
+
+# more unknown pieces than this in the training file, and the subwords aren't the model's
+_UNKNOWN_WARNING = 0.2
+
+
+def labels_of(
+    paths: Mapping[str, str],
+    lines: Mapping[str, Sequence[LabelledSentence | LabelledPair]],
+) -> list[str]:
+    """The labels of the training file in order.
+
+    Args:
+        paths: the files, the training file first.
+        lines: what they hold, under the same names.
+
+    Raises:
+        VATError: if they are fewer than two, or another file has one more.
+    """
+    train, *others = paths
+    labels = sorted({line.label for line in lines[train]})
+    if len(labels) < 2:
+        raise VATError(f"{paths[train]} has only the label {labels[0]!r}; two at least are needed")
+    known = set(labels)
+    for name in others:
+        for line in lines[name]:
+            if line.label not in known:
+                some = ", ".join(map(repr, labels[:5])) + (", ..." if len(labels) > 5 else "")
+                raise VATError(
+                    f"{paths[name]}:{line.line}: label {line.label!r} isn't in "
+                    f"{paths[train]}, which has {some}"
+                )
+    return labels
+
+
+def pieces_of(
+    path: str, vat: VATHubInterface, lines: Sequence[LabelledSentence | LabelledPair]
+) -> list[str]:
+    """Every line's sentence in subwords; a pair's two with the end-of-sentence symbol between.
+
+    fairseq's ``</s>`` is in every vocabulary, and what a model of single sentences knows as the end
+    of one.
+
+    Raises:
+        VATError: for a sentence that nothing is left of.
+    """
+    separator = f" {vat.task.source_dictionary.eos_word} "
+    pieces = []
+    for line in lines:
+        sentences = [vat.apply_bpe(sentence) for sentence in line[1:-1]]
+        if not all(sentence.strip() for sentence in sentences):
+            raise VATError(f"{path}:{line.line}: nothing is left of the sentence in subwords")
+        pieces.append(separator.join(sentences))
+    return pieces
+
+
+def unknown_share(vat: VATHubInterface, pieces: Sequence[str]) -> float:
+    """Share of pieces that the model's dictionary doesn't have."""
+    unknown = total = 0
+    for sentence in pieces:
+        words = vat.binarize(sentence)[:-1]
+        total += len(words)
+        unknown += int(words.eq(vat.task.source_dictionary.unk()).sum())
+    return unknown / total
+
+
+def warn_of_unknown(path: str, share: float) -> None:
+    """Say so on standard error if the subwords of a training file can't be the model's."""
+    if share > _UNKNOWN_WARNING:
+        print(
+            f"fairseq-vat: warning: {share:.0%} of the pieces in {path} are "
+            "unknown to the model: is --bpe, with its files, that of the training?",
+            file=sys.stderr,
+        )
+
+
+def spread(name: str, values: Sequence[float]) -> dict[str, float | None]:
+    """Mean and standard deviation (n - 1) under `name`; of one value there is no deviation."""
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {name: statistics.fmean(values), f"{name}_std": deviation}

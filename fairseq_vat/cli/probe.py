@@ -1,0 +1,280 @@
+"""``fairseq-vat probe``: classification on sentence vectors, as in the VAT paper's table 5."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
+from fairseq_vat.cli.labelled_input import (
+    labels_of,
+    pieces_of,
+    spread,
+    unknown_share,
+    warn_of_unknown,
+)
+from fairseq_vat.cli.probe_table import table
+from fairseq_vat.cli.quiet import quiet
+from fairseq_vat.errors import VATError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fairseq_vat.cli.probe_runs import Examples, Head
+    from fairseq_vat.evaluation.folds import Split
+
+MODES = ("features", "finetune")
+_POOLINGS = ("start", "mean", "sum")
+_FILES = ("train", "valid", "test")
+_ACTIVATIONS = ("tanh", "relu", "sigmoid")
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add ``probe``."""
+    parser = subparsers.add_parser(
+        "probe",
+        help="train classifiers on a checkpoint's sentence vectors, extracted or fine-tuned",
+        description="Trains classifiers on pooled posterior means and prints accuracies with their "
+        "spread, and the most frequent label's beside them: the protocol of the VAT paper's table "
+        "5 (docs/probe.md).  Files hold label<TAB>sentence or, with --pairs, "
+        "label<TAB>sentence<TAB>sentence; plain, .gz or .xz.  The checkpoint isn't changed.",
+    )
+    add_checkpoint_arguments(parser)
+    parser.add_argument("--train", metavar="FILE")
+    parser.add_argument("--valid", metavar="FILE", help="default: a tenth of --train")
+    parser.add_argument("--test", metavar="FILE")
+    parser.add_argument("--cv", metavar="FILE", help="cross-validation on one file instead")
+    parser.add_argument(
+        "--pairs", action="store_true", help="two sentences a line, joined by the symbol </s>"
+    )
+    parser.add_argument(
+        "--mode",
+        nargs="+",
+        choices=MODES,
+        default=["features"],
+        help="vectors as they are, or the encoder trained with the classifier (default: features)",
+    )
+    parser.add_argument(
+        "--pooling",
+        nargs="+",
+        choices=_POOLINGS,
+        default=["mean"],
+        help="with a latent for every token: the start token's, their mean, or their sum "
+        "(default: mean)",
+    )
+    _add_int(parser, "--seeds", "runs, with the seeds 1 to N (default: 5, with --cv 1)")
+    _add_int(parser, "--folds", "of --cv (default: 10)")
+    _add_int(parser, "--max-folds", "train and test only the first N of them (default: all)")
+    _add_int(parser, "--hidden", "width of the dense layer; 0: none (default: the latents')")
+    parser.add_argument(
+        "--activation", choices=_ACTIVATIONS, default="tanh", help="default: %(default)s"
+    )
+    _add_int(parser, "--epochs", "of fine-tuning (default: 5)", default=5)
+    _add_int(parser, "--batch-size", "sentences an update of it (default: 32)", default=32)
+    parser.add_argument("--lr", type=float, default=1e-3, help="of it (default: %(default)s)")
+    parser.add_argument(
+        "--save", metavar="FILE", help="keep finished runs in this .json, and go on from it"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def _add_int(
+    parser: argparse.ArgumentParser, flag: str, text: str, default: int | None = None
+) -> None:
+    parser.add_argument(flag, type=int, metavar="N", help=text, default=default)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Read, train, print."""
+    _check(args)
+    from fairseq_vat.cli import probe_runs
+    from fairseq_vat.evaluation.probe import Training
+    from fairseq_vat.labelled import read_labelled, read_labelled_pairs
+
+    paths = {name: path for name in (*_FILES, "cv") if (path := getattr(args, name)) is not None}
+    read = read_labelled_pairs if args.pairs else read_labelled
+    lines = {name: read(path) for name, path in paths.items()}
+    labels = labels_of(paths, lines)
+    with quiet():
+        vat = load_hub(args)
+        token_level = vat.model.encoder.latent_level == "token"
+        # of one latent a sentence they are all the same
+        poolings = list(dict.fromkeys(args.pooling if token_level else ["mean"]))
+        if token_level and "start" in poolings and not vat.task.start_token:
+            raise VATError("--pooling start: the model was trained with --no-start-token")
+        pieces = {name: pieces_of(path, vat, lines[name]) for name, path in paths.items()}
+        examples = _examples(lines, labels, pieces)
+        splits = _splits(args, paths, lines, examples)
+        head = probe_runs.Head(
+            vat.model.encoder.latent_dim if args.hidden is None else args.hidden, args.activation
+        )
+        training = Training(epochs=args.epochs, batch_size=args.batch_size, lr=args.lr)
+        saved = probe_runs.SavedRuns(args.save, _settings(args, examples, head))
+        share = unknown_share(vat, pieces[next(iter(paths))])
+        warn_of_unknown(next(iter(paths.values())), share)
+        work = probe_runs.Probe(vat, examples, poolings, head, training)
+        results = [
+            _result(mode, pooling, probe_runs.run_all(work, saved, mode, pooling, splits))
+            for mode in dict.fromkeys(args.mode)
+            for pooling in poolings
+        ]
+    found = {
+        "checkpoint": args.path,
+        "updates": vat.model.num_updates,
+        "data": args.data,
+        "latent_level": str(vat.model.encoder.latent_level),
+        "pairs": args.pairs,
+        "labels": {
+            label: int(examples.labels_N.eq(number).sum()) for number, label in enumerate(labels)
+        },
+        "examples": {name: len(numbers) for name, numbers in examples.numbers.items()},
+        "unknown_share": share,
+        "seeds": len(splits),
+        "folds": args.folds if args.cv else None,
+        "folds_run": len(splits[1]) if args.cv else None,
+        "hidden": head.hidden,
+        "activation": head.activation if head.hidden else None,
+        "finetune": {"epochs": args.epochs, "batch_size": args.batch_size, "lr": args.lr},
+        "results": results,
+        "majority": _majority(examples, splits),
+    }
+    if not token_level:
+        for result in results:
+            result["pooling"] = None
+    print(json.dumps(found, ensure_ascii=False, allow_nan=False) if args.json else table(found))
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Flags that don't go together, and numbers out of range."""
+    if (args.train is None) == (args.cv is None):
+        raise VATError("give --train, with --valid and --test where there are any, or else --cv")
+    for name in ("valid", "test"):
+        if args.cv is not None and getattr(args, name) is not None:
+            raise VATError(f"--{name} goes with --train; --cv splits its file itself")
+    for name in ("folds", "max_folds"):
+        if args.cv is None and getattr(args, name) is not None:
+            raise VATError(f"--{name.replace('_', '-')} goes with --cv")
+    if args.cv is not None:
+        args.folds = 10 if args.folds is None else args.folds
+    if args.seeds is None:
+        args.seeds = 5 if args.cv is None else 1
+    least = {"seeds": 1, "folds": 2, "max_folds": 1, "hidden": 0, "epochs": 1, "batch_size": 1}
+    for name, bound in least.items():
+        value = getattr(args, name)
+        if value is not None and value < bound:
+            raise VATError(f"--{name.replace('_', '-')} {value}: must be at least {bound}")
+    if not 0 < args.lr < math.inf:
+        raise VATError(f"--lr {args.lr}: must be above 0")
+
+
+def _examples(lines: dict[str, list], labels: list[str], pieces: dict[str, list[str]]) -> Examples:
+    import torch
+
+    from fairseq_vat.cli.probe_runs import Examples
+
+    index = {label: number for number, label in enumerate(labels)}
+    numbers, start = {}, 0
+    for name in lines:
+        numbers[name] = range(start, start + len(lines[name]))
+        start += len(lines[name])
+    return Examples(
+        labels,
+        [sentence for name in lines for sentence in pieces[name]],
+        torch.tensor([index[line.label] for name in lines for line in lines[name]]),
+        numbers,
+    )
+
+
+def _splits(
+    args: argparse.Namespace, paths: dict[str, str], lines: dict[str, list], examples: Examples
+) -> dict[int, list[Split]]:
+    """Of every seed: the files' split, or the folds."""
+    import torch
+
+    from fairseq_vat.evaluation import folds
+
+    labels_N = examples.labels_N
+    if args.cv is not None and args.folds > len(labels_N):
+        raise VATError(f"--folds {args.folds}: {args.cv} has only {len(labels_N)} lines")
+    numbers = {name: torch.tensor(list(some)) for name, some in examples.numbers.items()}
+    splits: dict[int, list[Split]] = {}
+    for seed in range(1, args.seeds + 1):
+        if args.cv is not None:
+            splits[seed] = folds.cross_validation(labels_N, args.folds, seed)[: args.max_folds]
+            continue
+        train, valid = numbers["train"], numbers.get("valid")
+        if valid is None:
+            train, valid = folds.hold_out(labels_N, train, torch.Generator().manual_seed(seed))
+        splits[seed] = [folds.Split(train, valid, numbers.get("test"))]
+    for split in (split for some in splits.values() for split in some):
+        missing = set(labels_N.tolist()) - set(labels_N[split.train].tolist())
+        if missing:
+            label = min(missing)
+            count = int(labels_N.eq(label).sum())
+            raise VATError(
+                f"{args.cv or args.train}: label {examples.labels[label]!r}, of {count} lines, is "
+                "left out of a training part; give it more lines, or fewer --folds"
+                if args.cv
+                else f"{args.train}: label {examples.labels[label]!r} has too few lines to hold "
+                "out some for validation; give it more, or a file with --valid"
+            )
+    return splits
+
+
+def _settings(args: argparse.Namespace, examples: Examples, head: Head) -> dict[str, Any]:
+    """What `--save` compares."""
+    from fairseq_vat.files import sha256
+
+    text = "\n".join(
+        f"{label} {pieces}"
+        for label, pieces in zip(examples.labels_N.tolist(), examples.pieces, strict=True)
+    )
+    return {
+        "checkpoint": sha256(args.path),
+        "sentences or labels": hashlib.sha256(text.encode()).hexdigest(),
+        "division into files": {name: len(some) for name, some in examples.numbers.items()},
+        "--folds": args.folds,
+        "--hidden": head.hidden,
+        "--activation": head.activation,
+        "--epochs": args.epochs,
+        "--batch-size": args.batch_size,
+        "--lr": args.lr,
+    }
+
+
+def _result(mode: str, pooling: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Accuracies over runs, and the runs."""
+    return {"mode": mode, "pooling": pooling, **_accuracies(runs), "runs": runs}
+
+
+def _accuracies(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        part: None
+        if runs[0][part] is None
+        else spread("accuracy", [run[part]["accuracy"] for run in runs])
+        for part in ("valid", "test")
+    }
+
+
+def _majority(examples: Examples, splits: dict[int, list[Split]]) -> dict[str, Any]:
+    from fairseq_vat.evaluation.linear_probe import majority
+
+    labels_N = examples.labels_N
+
+    def accuracy(split: Split, part: Tensor | None) -> dict[str, float] | None:
+        if part is None:
+            return None
+        score = majority(labels_N[split.train], labels_N[part], len(examples.labels))
+        return {"accuracy": score.accuracy}
+
+    return _accuracies(
+        [
+            {"valid": accuracy(split, split.valid), "test": accuracy(split, split.test)}
+            for some in splits.values()
+            for split in some
+        ]
+    )

@@ -1,0 +1,75 @@
+"""Parts of a labelled set: stratified, apart from each other, and complete."""
+
+import pytest
+import torch
+
+from fairseq_vat.evaluation.folds import cross_validation, hold_out, stratified_folds
+
+
+def generator(seed=1):
+    return torch.Generator().manual_seed(seed)
+
+
+def mixed(*counts):
+    """So many examples of each label, in random order."""
+    labels = torch.cat([torch.full((n,), label) for label, n in enumerate(counts)])
+    return labels[torch.randperm(len(labels), generator=generator(7))]
+
+
+@pytest.mark.parametrize("counts", [(50, 53), (7, 90, 13), (3, 3, 3)])
+@pytest.mark.parametrize("folds", [2, 3, 10])
+def test_folds_are_stratified_disjoint_and_cover(counts, folds):
+    labels = mixed(*counts)
+    if folds > len(labels):
+        pytest.skip("more folds than examples")
+    parts = stratified_folds(labels, folds, generator())
+    assert torch.cat(parts).sort().values.tolist() == list(range(len(labels)))
+    sizes = [len(part) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+    for label, count in enumerate(counts):
+        found = [int(labels[part].eq(label).sum()) for part in parts]
+        assert sum(found) == count
+        assert max(found) - min(found) <= 1
+
+
+def test_folds_follow_the_seed():
+    labels = mixed(40, 60)
+    one, again, other = (stratified_folds(labels, 4, generator(seed)) for seed in (1, 1, 2))
+    assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("folds", [0, 1, 5])
+def test_numbers_of_folds_that_make_no_sense(folds):
+    with pytest.raises(ValueError, match=f"{folds} folds of 4 examples"):
+        stratified_folds(torch.zeros(4, dtype=torch.long), folds, generator())
+
+
+@pytest.mark.parametrize("counts", [(60, 40), (2, 98), (2, 2)])
+def test_a_tenth_is_held_out(counts):
+    labels, total = mixed(*counts), sum(counts)
+    numbers = torch.arange(total)[torch.arange(total) != 0]  # example 0 belongs to another part
+    rest, tenth = hold_out(labels, numbers, generator())
+    assert torch.cat((rest, tenth)).sort().values.tolist() == numbers.tolist()
+    assert len(tenth) == -(-len(numbers) // 10)
+    for label in range(2):
+        held = int(labels[tenth].eq(label).sum())
+        assert abs(held - int(labels[numbers].eq(label).sum()) / 10) <= 1
+    if total > 4:  # two of a label: one of them stays
+        assert set(labels[rest].tolist()) == {0, 1}
+
+
+def test_cross_validation_tests_every_example_once():
+    labels = mixed(30, 50, 21)
+    splits = cross_validation(labels, 10, seed=3)
+    assert torch.cat([split.test for split in splits]).sort().values.tolist() == list(range(101))
+    for split in splits:
+        parts = torch.cat((split.train, split.valid, split.test))
+        assert parts.sort().values.tolist() == list(range(101))  # apart, and complete
+        assert len(split.valid) in (9, 10)
+        shares = [int(labels[split.valid].eq(label).sum()) for label in range(3)]
+        assert shares == pytest.approx([2.7, 4.5, 1.9], abs=1.5)
+    again = cross_validation(labels, 10, seed=3)
+    assert all(torch.equal(a.valid, b.valid) for a, b in zip(splits, again, strict=True))
+    other = cross_validation(labels, 10, seed=4)
+    assert not torch.equal(splits[0].test, other[0].test)

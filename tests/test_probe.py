@@ -1,0 +1,159 @@
+"""Classifiers on vectors and on encoders: cases whose answer is known."""
+
+import pytest
+import torch
+from torch import nn
+
+from fairseq_vat.evaluation.folds import Split
+from fairseq_vat.evaluation.linear_probe import majority
+from fairseq_vat.evaluation.probe import (
+    FeatureClassifier,
+    FineTunedClassifier,
+    Training,
+    _batches,
+    fit,
+    fit_features,
+    measure,
+    new_head,
+)
+
+COUNT = 120
+LABELS = torch.arange(COUNT) % 3
+SPLIT = Split(torch.arange(0, 72), torch.arange(72, 96), torch.arange(96, 120))
+FAST = Training(epochs=20, batch_size=8, lr=0.05)
+
+
+def generator(seed=1):
+    return torch.Generator().manual_seed(seed)
+
+
+def head(width, labels=3, hidden=8, activation="tanh", seed=1):
+    return new_head(width, labels, hidden, activation, generator(seed))
+
+
+def clouds(spread=0.3):
+    """Three clouds of points, one a label."""
+    return 4 * torch.eye(3, 5)[LABELS] + spread * torch.randn(COUNT, 5, generator=generator())
+
+
+class Table(nn.Module):
+    """An encoder of three tokens, all alike until it is trained."""
+
+    def __init__(self, dropout=0.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 4))
+        self.dropout = nn.Dropout(dropout)
+        self.modes = []
+
+    def forward(self, tokens_B):
+        self.modes.append(self.training)
+        return self.dropout(self.weight[tokens_B])
+
+
+def fine_tuned(encoder, seed=1):
+    return FineTunedClassifier(encoder, lambda m, numbers: m(LABELS[numbers]), head(4, seed=seed))
+
+
+def test_separable_features_are_learned():
+    found = fit_features(clouds(), LABELS, SPLIT, lambda g: new_head(5, 3, 8, "tanh", g), 1)
+    assert found.valid.accuracy == found.test.accuracy == 100
+    assert found.epoch % 4 == 0  # looked at as SentEval does
+    assert found.weight_decay == 1e-5  # the first of those that are as good
+    nothing = majority(LABELS[SPLIT.train], LABELS[SPLIT.test], 3)
+    assert nothing.accuracy == pytest.approx(100 / 3)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "sigmoid"])
+def test_the_dense_layer_is_not_linear(activation):
+    corners = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
+    features, labels = corners.repeat(30, 1), torch.tensor([0, 1, 1, 0]).repeat(30)
+    training = Training(epochs=60, batch_size=8, lr=0.02)
+    accuracies = {
+        hidden: fit(
+            FeatureClassifier(features, head(2, 2, hidden, activation)), labels, SPLIT, training, 1
+        ).test.accuracy
+        for hidden in (0, 16)
+    }
+    assert accuracies[16] == 100
+    assert accuracies[0] <= 75  # no line has more than three corners right
+
+
+def test_the_training_ends_when_nothing_gets_better():
+    passes = []
+    training = Training(epochs=200, batch_size=72, lr=1e-3, look_every=4, tenacity=5)
+    classifier = FeatureClassifier(torch.zeros(COUNT, 2), head(2))  # always one label, in turns
+    found = fit(classifier, LABELS, SPLIT, training, 1, on_batch=passes.append)
+    assert found.epoch == 4
+    assert found.valid.accuracy == pytest.approx(100 / 3)
+    assert passes == [72] * (4 + 6 * 4)  # the first look, and six that brought nothing
+
+
+def test_the_epoch_is_that_of_the_best_validation():
+    # what the training part teaches is wrong on the validation part
+    features = clouds()
+    labels = LABELS.clone()
+    labels[SPLIT.valid] = (labels[SPLIT.valid] + 1) % 3
+    classifier = FeatureClassifier(features, head(5))
+    found = fit(classifier, labels, SPLIT, Training(epochs=6, batch_size=72, lr=0.003), 1)
+    scores = []
+    for epochs in range(1, 7):
+        fresh = FeatureClassifier(features, head(5))
+        fit(fresh, labels, SPLIT, Training(epochs=epochs, batch_size=72, lr=0.003), 1)
+        scores.append((measure(fresh, labels, SPLIT.valid), measure(fresh, labels, SPLIT.test)))
+    best = max(range(6), key=lambda n: scores[n][0].accuracy)
+    assert found.epoch == best + 1
+    assert (found.valid, found.test) == scores[best]
+    assert scores[-1][0].accuracy < found.valid.accuracy  # it got worse again
+
+
+def test_without_a_test_part():
+    split = Split(SPLIT.train, SPLIT.valid, None)
+    found = fit(FeatureClassifier(clouds(), head(5)), LABELS, split, FAST, 1)
+    assert found.test is None
+    assert found.valid.accuracy == 100
+
+
+def test_fine_tuning_trains_a_copy_of_the_encoder():
+    encoder = Table()
+    frozen = fit(FeatureClassifier(encoder(LABELS).detach(), head(4)), LABELS, SPLIT, FAST, 1)
+    assert frozen.test.accuracy == pytest.approx(100 / 3)  # its vectors tell nothing
+    classifier = fine_tuned(encoder)
+    assert fit(classifier, LABELS, SPLIT, FAST, 1).test.accuracy == 100
+    assert torch.equal(encoder.weight, torch.ones(3, 4))
+    assert not torch.equal(classifier.encoder.weight, encoder.weight)
+    assert fine_tuned(encoder).encoder.weight.eq(1).all()  # the next run begins as this one did
+
+
+def test_dropout_is_on_in_training_only():
+    classifier = fine_tuned(Table(dropout=0.5))
+    fit(classifier, LABELS, SPLIT, Training(epochs=2, batch_size=36), 1)
+    modes = classifier.encoder.modes
+    assert modes[:2] == [True, True]  # two batches, then a look at valid
+    assert modes[2] is False
+    assert modes.count(True) == 4
+
+
+def test_a_seed_fixes_everything_and_leaves_torch_alone():
+    def trained(fit_seed, head_seed=1):
+        return fit(fine_tuned(Table(dropout=0.5), head_seed), LABELS, SPLIT, FAST, fit_seed)
+
+    state = torch.get_rng_state()
+    first = trained(5)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(99)
+    assert trained(5) == first
+    assert trained(6) != first
+    assert trained(5, head_seed=2) != first
+
+
+def test_batches_hold_every_example_once_and_like_lengths_together():
+    numbers = torch.arange(20, 120)
+    lengths = [(7 * n) % 50 for n in range(120)]
+    for some in (None, lengths):
+        batches = list(_batches(numbers, 8, some, generator()))
+        assert torch.cat(batches).sort().values.tolist() == numbers.tolist()
+        assert max(map(len, batches)) == 8
+        again = list(_batches(numbers, 8, some, generator(2)))
+        assert torch.cat(batches).tolist() != torch.cat(again).tolist()
+    ranges = [max(lengths[n] for n in b) - min(lengths[n] for n in b) for b in map(list, batches)]
+    assert max(ranges) <= 8
