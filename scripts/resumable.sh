@@ -28,7 +28,7 @@ run() {
     mkdir -p "${log%/*}"
     "$@" >"$log" 2>&1 && return
     last=$(grep -v '^[[:space:]]*$' "$log" | tail -n 1) || true
-    [ "$1" != into ] || shift 2
+    [[ $1 != into && $1 != env ]] || shift 2
     say "error: $1 failed: ${last:-it said nothing} (all of it: $log)"
     return 1
 }
@@ -99,7 +99,7 @@ finish() { while [ "$running" -gt 0 ]; do _reap; done; }
 _reap() {
     wait -n || failed=1
     running=$((running - 1))
-    write_tables
+    write_tables || failed=1
 }
 _stop_jobs() { local pid; for pid in $(jobs -p); do kill -- "-$pid" 2>/dev/null || true; done; }
 trap _stop_jobs EXIT
