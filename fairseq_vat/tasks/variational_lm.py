@@ -30,6 +30,7 @@ from torch import Tensor
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.generation import LatentSampling, VariationalSequenceGenerator, empty_hypothesis
+from fairseq_vat.selection import LatentSelection
 from fairseq_vat.tasks.aggressive import AggressiveTask
 from fairseq_vat.tasks.isotropy import IsotropyTask
 from fairseq_vat.text import clean_line
@@ -79,6 +80,21 @@ class VariationalLMConfig(FairseqDataclass):
         default=1,
         metadata={"help": "generation: with the sentence and the draw's number it fixes a draw"},
     )
+    latent_positions: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "generation: draw only the latents at these source positions, such as 3,7-9, "
+            "with --latent-sampling; the first subword is 1, the start token 0"
+        },
+    )
+    latent_marks: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "fairseq-interactive: draw only the latents of words between these marks, "
+            "such as '[]' or '<v> </v>', with --latent-sampling; a backslash before a mark makes "
+            "it text"
+        },
+    )
     aggressive_encoder_updates: int = field(
         default=0,
         metadata={
@@ -123,6 +139,7 @@ class VariationalLMTask(IsotropyTask, AggressiveTask):
     def __init__(self, cfg: VariationalLMConfig, dictionary: Dictionary):
         super().__init__(cfg)
         self.latent_sampling = _latent_sampling(cfg)
+        self.latent_selection = LatentSelection(cfg.latent_positions, cfg.latent_marks)
         for flag in ("max_source_positions", "max_target_positions"):
             if getattr(cfg, flag) < 3:
                 name = flag.replace("_", "-")
@@ -133,6 +150,8 @@ class VariationalLMTask(IsotropyTask, AggressiveTask):
         self._max_positions = (cfg.max_source_positions, cfg.max_target_positions)
         self._nbest: int | None = None
         self._lines_read = 0
+        self._tokenizer: Any = None
+        self._bpe: Any = None
 
     @classmethod
     def add_args(cls, parser: Any) -> None:
@@ -175,6 +194,7 @@ class VariationalLMTask(IsotropyTask, AggressiveTask):
             )
         if self.start_token:
             source = PrependTokenDataset(source, self.dictionary.bos())
+        self.latent_selection.check_data(source.sizes, self.start_token, f"{split}: sentence")
         self.datasets[split] = LanguagePairDataset(
             source,
             source.sizes,
@@ -249,13 +269,16 @@ class VariationalLMTask(IsotropyTask, AggressiveTask):
                 )
                 tokens = torch.cat((tokens[: room - 1], tokens[-1:]))
             sources.append(torch.cat((tokens.new_tensor(start), tokens)))
+        marked = self.latent_selection.take_marked([len(x) for x in sources], self.start_token)
+        if marked is not None and constraints is not None:
+            raise VATError("--latent-marks can't be combined with --constraints")
         return LanguagePairDataset(
             sources,
             [len(source) for source in sources],
             self.dictionary,
             tgt_dict=self.dictionary,
             left_pad_source=False,
-            constraints=constraints,
+            constraints=constraints if marked is None else marked,
         )
 
     def get_interactive_tokens_and_lengths(
@@ -263,6 +286,9 @@ class VariationalLMTask(IsotropyTask, AggressiveTask):
     ) -> tuple[list[Tensor], list[int]]:
         """Clean and encode lines; a line without a known word is encoded, and warned of."""
         lines = [clean_line(line) for line in lines]
+        lines = self.latent_selection.read_lines(
+            lines, self._lines_read + 1, encode_fn, self._decode_pieces
+        )
         tokens, lengths = super().get_interactive_tokens_and_lengths(lines, encode_fn)
         for number, sentence in enumerate(tokens, self._lines_read + 1):
             words = sentence[:-1]
@@ -270,6 +296,21 @@ class VariationalLMTask(IsotropyTask, AggressiveTask):
                 logger.warning(f"line {number} holds nothing but words unknown to the dictionary")
         self._lines_read += len(lines)
         return tokens, lengths
+
+    def build_tokenizer(self, args: Any) -> Any:
+        """fairseq's tokenizer, remembered to find marked words in subwords."""
+        self._tokenizer = super().build_tokenizer(args)
+        return self._tokenizer
+
+    def build_bpe(self, args: Any) -> Any:
+        """fairseq's encoder of subwords, remembered as the tokenizer is."""
+        self._bpe = super().build_bpe(args)
+        return self._bpe
+
+    def _decode_pieces(self, pieces: str) -> str:
+        for part in (self._bpe, self._tokenizer):
+            pieces = pieces if part is None else part.decode(pieces)
+        return pieces
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """Build a model; one from a checkpoint says how its sentences are to be read.
@@ -311,6 +352,7 @@ class VariationalLMTask(IsotropyTask, AggressiveTask):
                 "--print-alignment needs a Transformer decoder and a latent for every token"
             )
         if self.latent_sampling is not None:
+            self.latent_selection.check_models(models)
             if print_alignment:
                 raise VATError("--print-alignment can't be combined with --latent-sampling")
             if getattr(args, "score_reference", False):
@@ -333,6 +375,13 @@ class VariationalLMTask(IsotropyTask, AggressiveTask):
         constraints: Tensor | None = None,
     ) -> list[list[dict[str, Tensor]]]:
         """Generate; an empty sentence is answered with an empty one, not with an invention."""
+        if self.latent_selection.marks is not None:
+            sample, constraints = {**sample, "latent_positions": constraints.bool()}, None
+        elif self.latent_selection.positions is not None:
+            drawn_BT = self.latent_selection.of_batch(
+                sample["net_input"]["src_tokens"], self.dictionary.pad(), self.start_token
+            )
+            sample = {**sample, "latent_positions": drawn_BT}
         hypotheses = super().inference_step(generator, models, sample, prefix_tokens, constraints)
         if not hasattr(generator, "beam_size"):  # a scorer, which generates nothing
             return hypotheses
@@ -384,6 +433,8 @@ def _latent_sampling(cfg: VariationalLMConfig) -> LatentSampling | None:
         for flag, given in (
             ("--latent-samples", cfg.latent_samples is not None),
             ("--latent-temperature", cfg.latent_temperature != 1.0),
+            ("--latent-positions", cfg.latent_positions is not None),
+            ("--latent-marks", cfg.latent_marks is not None),
         ):
             if given:
                 raise VATError(f"{flag} needs --latent-sampling: without it latents aren't drawn")

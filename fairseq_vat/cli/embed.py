@@ -1,0 +1,102 @@
+"""``fairseq-vat embed``, ``encode`` and ``decode``: latents out of text, and text out of latents."""
+
+from __future__ import annotations
+
+import argparse
+import zipfile
+from pathlib import Path
+
+from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
+from fairseq_vat.cli.lines import add_input_argument, read_input
+from fairseq_vat.cli.quiet import quiet
+from fairseq_vat.errors import VATError
+from fairseq_vat.files import atomic_path
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add all three."""
+    parser = subparsers.add_parser(
+        "embed",
+        help="sentences to vectors, in a .npy file",
+        description="Writes a matrix in single precision, one row for every line of the input: the "
+        "mean or sum of the means of a sentence's latents, or the start token's.",
+    )
+    add_checkpoint_arguments(parser)
+    add_input_argument(parser)
+    parser.add_argument("--pooling", choices=("mean", "sum", "start"), default="mean")
+    parser.add_argument("--output", metavar="FILE.npy", required=True)
+    parser.set_defaults(run=_embed)
+
+    parser = subparsers.add_parser(
+        "encode",
+        help="sentences to latents, in a .npz file",
+        description="Writes a .npz file with mean and logvar (sentences x latents x width, 0 where "
+        "a sentence has no latent) and mask (sentences x latents, true where it has one).",
+    )
+    add_checkpoint_arguments(parser)
+    add_input_argument(parser)
+    parser.add_argument("--output", metavar="FILE.npz", required=True)
+    parser.set_defaults(run=_encode)
+
+    parser = subparsers.add_parser(
+        "decode",
+        help="latents to sentences",
+        description="Decodes what encode wrote, or a .npy file of one latent a sentence "
+        "(sentences x width) for a model with one latent a sentence, and prints a sentence a line.",
+    )
+    add_checkpoint_arguments(parser)
+    parser.add_argument("latents", metavar="FILE", help=".npz of encode, or .npy")
+    parser.add_argument("--beam", type=int, default=5, metavar="N", help="default: %(default)s")
+    parser.set_defaults(run=_decode)
+
+
+def _check_output(path: str, suffix: str) -> None:
+    """Before the work, not after it."""
+    if not path.endswith(suffix):
+        raise VATError(f"--output {path}: must end in {suffix}")
+    if not Path(path).absolute().parent.is_dir():
+        raise VATError(f"--output {path}: the folder doesn't exist")
+
+
+def _embed(args: argparse.Namespace) -> None:
+    _check_output(args.output, ".npy")
+    sentences = [row[0] for row in read_input(args.input)]
+    with quiet():
+        import numpy as np
+
+        vectors = load_hub(args).embed(sentences, args.pooling)
+    with atomic_path(args.output) as temporary, open(temporary, "wb") as file:
+        np.save(file, vectors, allow_pickle=False)
+    print(f"{args.output}: {vectors.shape[0]:,} x {vectors.shape[1]:,}")
+
+
+def _encode(args: argparse.Namespace) -> None:
+    _check_output(args.output, ".npz")
+    sentences = [row[0] for row in read_input(args.input)]
+    with quiet():
+        import numpy as np
+
+        mean, logvar, mask = load_hub(args).encode(sentences)
+    with atomic_path(args.output) as temporary, open(temporary, "wb") as file:
+        np.savez(file, mean=mean.numpy(), logvar=logvar.numpy(), mask=mask.numpy())
+    print(f"{args.output}: {' x '.join(f'{size:,}' for size in mean.shape)}")
+
+
+def _decode(args: argparse.Namespace) -> None:
+    with quiet():
+        import numpy as np
+
+        try:
+            loaded = np.load(args.latents, allow_pickle=False)
+            if hasattr(loaded, "files"):
+                mean, mask = loaded["mean"], loaded["mask"].astype(bool)
+                points = [rows[kept] for rows, kept in zip(mean, mask, strict=True)]
+            else:
+                points = list(loaded)
+        except (ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+            raise VATError(
+                f"{args.latents} isn't a .npz of 'fairseq-vat encode' or a .npy of numbers: {error}"
+            ) from error
+        found = load_hub(args).decode(points, beam=args.beam)
+    for text in found:
+        print(text)

@@ -1,0 +1,46 @@
+"""Lines of text into a subcommand, and results out of it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+
+from fairseq_vat.errors import VATError
+from fairseq_vat.text import clean_line, decode_line, read_raw_lines
+
+
+def add_input_argument(parser: argparse.ArgumentParser, what: str = "a sentence a line") -> None:
+    """Add FILE, standard input by default."""
+    parser.add_argument(
+        "input",
+        metavar="FILE",
+        nargs="?",
+        default="-",
+        help=f"{what}; plain, .gz or .xz (default: standard input)",
+    )
+
+
+def read_input(path: str, columns: int = 1) -> list[list[str]]:
+    """All lines, cleaned, as lists of so many columns (separated by tabs); empty lines stay.
+
+    Raises:
+        VATError: for a file without a line, and a line with another number of columns.
+    """
+    raw_lines: Iterable[bytes] = (
+        (line.rstrip(b"\r\n") for line in sys.stdin.buffer) if path == "-" else read_raw_lines(path)
+    )
+    name = "standard input" if path == "-" else path
+    rows = []
+    for number, raw in enumerate(raw_lines, 1):
+        line = decode_line(raw)
+        row = [clean_line(part) for part in (line.split("\t") if columns > 1 else [line])]
+        if len(row) != columns or (columns > 1 and not all(row)):
+            raise VATError(
+                f"{name}:{number}: {columns} sentences with tabs between them are needed, "
+                f"not {len([part for part in row if part])}"
+            )
+        rows.append(row)
+    if not rows:
+        raise VATError(f"{name} is empty: give a line at least")
+    return rows

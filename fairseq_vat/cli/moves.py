@@ -1,0 +1,231 @@
+"""``fairseq-vat reconstruct``, ``sample``, ``vary``, ``interpolate``, ``arithmetic``, ``prior``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any
+
+from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
+from fairseq_vat.cli.lines import add_input_argument, read_input
+from fairseq_vat.cli.quiet import quiet
+from fairseq_vat.errors import VATError
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add all six."""
+    parser = _command(
+        subparsers,
+        "reconstruct",
+        _reconstruct,
+        "decode sentences from the means of their latents",
+        "Prints a sentence for every line of the input.",
+    )
+    add_input_argument(parser)
+
+    parser = _command(
+        subparsers,
+        "sample",
+        _sample,
+        "variants of sentences, decoded from draws of their latents",
+        "Prints every sentence, the one decoded from its mean, and its samples.",
+    )
+    add_input_argument(parser)
+    _add_drawing(parser, samples=4)
+
+    parser = _command(
+        subparsers,
+        "vary",
+        _vary,
+        "variants of the marked words of sentences, the rest at its mean",
+        "Reads sentences with marked words, such as 'Models have shown great [promise].', and "
+        "draws the latents of these words only.  A backslash before a mark makes it text.",
+    )
+    add_input_argument(parser, "sentences with marked words, one a line")
+    _add_drawing(parser, samples=8)
+    parser.add_argument(
+        "--marks",
+        default="[]",
+        help="the opening and the closing mark, such as '<v> </v>' (default: %(default)s)",
+    )
+
+    parser = _command(
+        subparsers,
+        "interpolate",
+        _interpolate,
+        "sentences on the way from one to another",
+        "Reads two sentences a line, with a tab between them.  Prints the sentences decoded on the "
+        "way from the first to the second, both ends included.",
+    )
+    add_input_argument(parser, "two sentences a line, with a tab between them")
+    parser.add_argument(
+        "--steps", type=int, default=5, metavar="N", help="with both ends (default: %(default)s)"
+    )
+    parser.add_argument("--method", choices=("linear", "spherical"), default="linear")
+
+    parser = _command(
+        subparsers,
+        "arithmetic",
+        _arithmetic,
+        "a - b + c of sentences, decoded",
+        "Reads three sentences a line, a, b and c with tabs between them, and prints the sentence "
+        "decoded from z(a) - z(b) + z(c); with a latent for every token, every latent of a is moved "
+        "by the difference of the pooled latents of c and b.",
+    )
+    add_input_argument(parser, "three sentences a line, with tabs between them")
+    parser.add_argument("--pooling", choices=("mean", "sum", "start"), default="mean")
+
+    parser = _command(
+        subparsers,
+        "prior",
+        _prior,
+        "sentences decoded from draws of the prior",
+        "Prints sentences decoded from latents drawn from the prior N(0, s^2).",
+    )
+    _add_drawing(parser, samples=10, what="sentences")
+    parser.add_argument("--prior-std", type=float, metavar="S", help="default: the training's")
+    parser.add_argument(
+        "--length",
+        type=int,
+        metavar="N",
+        help="subwords a sentence (default: drawn from the lengths of the training data in DATA)",
+    )
+
+
+def _command(
+    subparsers: argparse._SubParsersAction,
+    name: str,
+    work: Callable[[argparse.Namespace], None],
+    text: str,
+    description: str,
+) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser(name, help=text, description=description)
+    add_checkpoint_arguments(parser)
+    parser.add_argument("--beam", type=int, default=5, metavar="N", help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="print a JSON object a line")
+    parser.set_defaults(run=work)
+    return parser
+
+
+def _add_drawing(
+    parser: argparse.ArgumentParser, samples: int, what: str = "draws a sentence"
+) -> None:
+    parser.add_argument(
+        "--samples", type=int, default=samples, metavar="N", help=f"{what} (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=1.0,
+        metavar="T",
+        help="factor on the standard deviation (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="default: %(default)s")
+
+
+def _drawing(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "samples": args.samples,
+        "temperature": args.temperature,
+        "seed": args.seed,
+        "beam": args.beam,
+    }
+
+
+def _sentences(args: argparse.Namespace) -> list[str]:
+    return [row[0] for row in read_input(args.input)]
+
+
+def _reconstruct(args: argparse.Namespace) -> None:
+    sentences = _sentences(args)
+    with quiet():
+        found = load_hub(args).reconstruct(sentences, beam=args.beam)
+    for sentence, text in zip(sentences, found, strict=True):
+        print(_json(sentence=sentence, mean=text) if args.json else text)
+
+
+def _sample(args: argparse.Namespace) -> None:
+    sentences = _sentences(args)
+    with quiet():
+        vat = load_hub(args)
+        samples = vat.sample(sentences, **_drawing(args))
+        means = vat.reconstruct(sentences, beam=args.beam)
+    _print_samples(args, sentences, means, samples)
+
+
+def _vary(args: argparse.Namespace) -> None:
+    marked = [sentence for sentence in _sentences(args) if sentence]
+    if not marked:
+        raise VATError("vary: the input has empty lines only")
+    with quiet():
+        vat = load_hub(args)
+        plain, _ = vat.read_marked(marked, args.marks)
+        samples = vat.vary(marked, marks=args.marks, **_drawing(args))
+        means = vat.reconstruct(plain, beam=args.beam)
+    _print_samples(args, marked, means, samples)
+
+
+def _print_samples(
+    args: argparse.Namespace, sentences: list[str], means: list[str], samples: list[list[str]]
+) -> None:
+    for number, (sentence, mean, drawn) in enumerate(zip(sentences, means, samples, strict=True)):
+        if args.json:
+            print(_json(sentence=sentence, mean=mean, samples=drawn))
+            continue
+        if number:
+            print()
+        for title, text in (("sentence", sentence), ("mean", mean)):
+            print(f"{title:10}{text}")
+        # equal samples are one line, with their number
+        for text in dict.fromkeys(drawn):
+            count = drawn.count(text)
+            print(f"{'sample' if count == 1 else f'sample x{count}':10}{text}")
+
+
+def _interpolate(args: argparse.Namespace) -> None:
+    rows = read_input(args.input, columns=2)
+    with quiet():
+        ways = load_hub(args).interpolate(
+            [row[0] for row in rows],
+            [row[1] for row in rows],
+            steps=args.steps,
+            method=args.method,
+            beam=args.beam,
+        )
+    for number, (row, way) in enumerate(zip(rows, ways, strict=True)):
+        if args.json:
+            print(_json(first=row[0], second=row[1], steps=way))
+            continue
+        if number:
+            print()
+        print(f"{'first':8}{row[0]}")
+        for step, text in enumerate(way):
+            print(f"{step / (len(way) - 1):<8.2f}{text}")
+        print(f"{'second':8}{row[1]}")
+
+
+def _arithmetic(args: argparse.Namespace) -> None:
+    rows = read_input(args.input, columns=3)
+    with quiet():
+        found = load_hub(args).arithmetic(
+            *([row[column] for row in rows] for column in range(3)),
+            pooling=args.pooling,
+            beam=args.beam,
+        )
+    for (a, b, c), text in zip(rows, found, strict=True):
+        print(_json(a=a, b=b, c=c, result=text) if args.json else text)
+
+
+def _prior(args: argparse.Namespace) -> None:
+    drawing = _drawing(args)
+    with quiet():
+        found = load_hub(args).sample_prior(
+            drawing.pop("samples"), length=args.length, prior_std=args.prior_std, **drawing
+        )
+    for text in found:
+        print(_json(sample=text) if args.json else text)
+
+
+def _json(**values: Any) -> str:
+    return json.dumps(values, ensure_ascii=False)
