@@ -24,8 +24,8 @@ from fairseq_vat.evaluation.training_log import Record  # noqa: E402
 from fairseq_vat.files import atomic_path  # noqa: E402
 
 # Two colours that differ for colour-blind readers and in print.
-_TRAIN, _VALID = "#0072B2", "#D55E00"
-_STYLE = {
+TRAIN, VALID = "#0072B2", "#D55E00"
+STYLE = {
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -50,24 +50,13 @@ def learning_curves(records: list[Record], path: str | os.PathLike, kl_only: boo
         path: the image file.
         kl_only: leave the reconstruction out.
     """
-    panels = [
-        ("Reconstruction", "nll (bits per token)", lambda s: s.get("nll_loss")),
-        ("KL divergence", "KL (nats per latent)", lambda s: s.get("kl_nats")),
-        ("Weighted KL", "weight \u00d7 KL (nats per latent)", _weighted_kl),
-        ("KL weight", "weight", lambda s: s.get("kl_weight")),
-    ]
-    if kl_only:
-        del panels[0]
-    with plt.rc_context(_STYLE):
+    titles = [title for title in PANELS if not (kl_only and title == "Reconstruction")]
+    with plt.rc_context(STYLE):
         rows, columns = (1, 3) if kl_only else (2, 2)
         size = (12.5, 3.8) if kl_only else (10, 7)
         figure, axes = plt.subplots(rows, columns, figsize=size, sharex=True)
-        for axis, (title, label, value) in zip(axes.flat, panels, strict=True):
-            # The weight depends on the update alone: a second curve would say nothing more.
-            own = records if title != "KL weight" else [r for r in records if r.kind != "valid"]
-            _panel(axis, own, value)
-            axis.set_title(title)
-            axis.set_ylabel(label + (", log scale" if axis.get_yscale() == "log" else ""))
+        for axis, title in zip(axes.flat, titles, strict=True):
+            draw_panel(axis, records, title)
         for axis in axes.flat[-columns:]:
             axis.set_xlabel("updates")
         handles, labels = axes.flat[0].get_legend_handles_labels()
@@ -82,10 +71,10 @@ def annealing(records: list[Record], path: str | os.PathLike) -> None:
         records: of `fairseq_vat.evaluation.training_log.read_training_log`.
         path: the image file.
     """
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(6.5, 3.8))
         x, y = _train_points(records, lambda s: s.get("kl_weight"))
-        axis.plot(x, y, color=_TRAIN, linewidth=2, marker="o" if len(x) < 2 else None)
+        axis.plot(x, y, color=TRAIN, linewidth=2, marker="o" if len(x) < 2 else None)
         axis.set_ylim(0, 1.08 * max(y) or 1)
         axis.set_xlim(left=0)
         axis.set_title("KL annealing")
@@ -101,9 +90,37 @@ def _weighted_kl(stats: dict[str, float]) -> float | None:
     return None
 
 
+# title of a panel: its label, and its value in a record's statistics
+PANELS: dict[str, tuple[str, Callable[[dict[str, float]], float | None]]] = {
+    "Reconstruction": ("nll (bits per token)", lambda s: s.get("nll_loss")),
+    "KL divergence": ("KL (nats per latent)", lambda s: s.get("kl_nats")),
+    "Weighted KL": ("weight \u00d7 KL (nats per latent)", _weighted_kl),
+    "KL weight": ("weight", lambda s: s.get("kl_weight")),
+}
+
+
+def draw_panel(axis: Axes, records: list[Record], title: str) -> None:
+    """Draw one curve of the training and one of the validation.
+
+    Args:
+        axis: where.
+        records: of `fairseq_vat.evaluation.training_log.read_training_log`.
+        title: one of `PANELS`.
+
+    Raises:
+        VATError: if the log has nothing of the kind.
+    """
+    label, value = PANELS[title]
+    # The weight depends on the update alone: a second curve would say nothing more.
+    own = records if title != "KL weight" else [r for r in records if r.kind != "valid"]
+    _panel(axis, own, value)
+    axis.set_title(title)
+    axis.set_ylabel(label + (", log scale" if axis.get_yscale() == "log" else ""))
+
+
 def _panel(axis: Axes, records: list[Record], value: Callable) -> None:
     x, y = _train_points(records, value)
-    axis.plot(x, y, color=_TRAIN, linewidth=1.5, label="train", marker="." if len(x) < 3 else None)
+    axis.plot(x, y, color=TRAIN, linewidth=1.5, label="train", marker="." if len(x) < 3 else None)
     values = y
     # The first subset only: the one that fairseq chooses its best checkpoint by.
     subset = next((r.subset for r in records if r.kind == "valid"), None)
@@ -112,7 +129,7 @@ def _panel(axis: Axes, records: list[Record], value: Callable) -> None:
     if y:
         # Markers tell single validations apart, but many of them would hide the line.
         marker = "o" if len(x) <= 40 else None
-        axis.plot(x, y, color=_VALID, linewidth=1.5, marker=marker, markersize=4, label="valid")
+        axis.plot(x, y, color=VALID, linewidth=1.5, marker=marker, markersize=4, label="valid")
         values = values + y
     if min(values) > 0 and max(values) > _LOG_RANGE * sorted(values)[len(values) // 2]:
         axis.set_yscale("log")
