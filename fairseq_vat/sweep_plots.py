@@ -131,7 +131,7 @@ def learning_curves(runs: list[dict], path: str | os.PathLike) -> None:
             values = [y for y in curves[0].y if y > 0]
             log = place == 2 and bool(values) and values[0] > _LOG_RANGE * _middle(values)
             scale = ", log scale" if log else ""
-            title = f"{label.capitalize()}, s = {run['prior_std']:g}"
+            title = f"{label[0].upper()}{label[1:]}, s = {run['prior_std']:g}"
             panels.append(Panel(title, "updates", f"nats per token{scale}", curves, log))
     _draw(panels, path, columns=len(runs))
 

@@ -1,0 +1,270 @@
+"""The sweep over the prior's standard deviation: its steps with commands that only pretend, and the
+tables and figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from matplotlib import pyplot as plt
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+import sweep_prior_std as sweep  # noqa: E402
+
+# each command notes that it was called and leaves what the real one would
+PRETEND = """#!{python} -IS
+import json, os, sys, zipfile
+from pathlib import Path
+
+name, args = Path(sys.argv[0]).name, sys.argv[1:]
+with open(os.environ["CALLS"], "a") as file:
+    file.write(json.dumps([name, *args]) + "\\n")
+value = lambda flag: args[args.index(flag) + 1]
+if name == "python":  # no GPU, and no drawing; anything else is for the real one
+    if args[0] == "-c" and "cuda" in args[1]:
+        sys.exit(1)
+    os.execv(sys.executable, [sys.executable, *(arg for arg in args if arg != "--figures")])
+if name == "fairseq-train":
+    save = Path(value("--save-dir"))
+    if os.environ.get("FAIL", "nothing") in str(save):
+        sys.exit("no memory is left")
+    with zipfile.ZipFile(save / "checkpoint_last.pt", "w") as file:
+        file.writestr("data", "x")
+    (save / "train.log").write_text(
+        "epoch 001 | valid on 'valid' subset | loss 3 | nll_loss 2 | kl_weight 0.5 | accuracy 75"
+    )
+if name == "fairseq-vat" and args[0] == "tokenize":
+    out = Path(value("--out"))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "tokenize.json").write_text("made")
+    (out / "data-bin").mkdir(exist_ok=True)
+    (out / "data-bin" / "made_from.json").write_text("made")
+if name == "fairseq-vat" and args[0] == "evaluate":
+    per_token = lambda x: {{"per_token": x}}
+    print(json.dumps({{
+        "nll_samples": per_token(1.5), "kl": per_token(12.8), "kl_nats": 12.0,
+        "active_units_scaled": {{"count": 7, "of": 128}},
+    }}))
+if name == "fairseq-vat" and args[0] == "isotropy":
+    names = ("random_cosine", "self_similarity", "intra_sentence_similarity", "iso_score")
+    print(json.dumps({{"latents": dict.fromkeys(names, 0.25)}}))
+"""
+
+
+class Workplace:
+    """A folder with a text, and the script in it with commands that pretend."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.calls_file = folder, folder / "calls"
+        (folder / "bin").mkdir()
+        for name in ("fairseq-train", "fairseq-vat", "python"):
+            path = folder / "bin" / name
+            path.write_text(PRETEND.format(python=sys.executable))
+            path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        (folder / "text").write_text("a b\n")
+        (folder / "sts").mkdir()
+
+    def run(self, *flags: str, **environment: str) -> subprocess.CompletedProcess:
+        self.calls_file.write_text("")
+        path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
+        return subprocess.run(
+            [SCRIPTS / "sweep_prior_std.sh", *flags],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PATH": path, "CALLS": str(self.calls_file), **environment},
+        )
+
+    def calls(self, *words: str) -> list[list[str]]:
+        called = [json.loads(line) for line in self.calls_file.read_text().splitlines()]
+        return [call for call in called if call[: len(words)] == list(words)]
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Workplace:
+    return Workplace(tmp_path)
+
+
+TEXTS = ("text", "text", "text")
+
+
+def flag(args: list[str], name: str) -> str:
+    """The value that counts: a flag's last."""
+    return args[len(args) - args[::-1].index(name)]
+
+
+def test_every_step_is_done_once_and_more_can_be_added(work):
+    few = ("out", *TEXTS, "--updates", "40", "--isotropy-text", "sts", "--curves", "0.4")
+    done = work.run(*few, "--prior-std", "1.0,.4", "--jobs", "2", "--", "--max-tokens", "77")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("out/sweep.md\n")
+    trained = {
+        flag(call, "--save-dir").split("/out/")[1]: call for call in work.calls("fairseq-train")
+    }
+    assert set(trained) == {"mean/s1", "mean/s0.4", "sum/s1", "sum/s0.4"}
+    call = trained["mean/s0.4"]
+    assert flag(call, "--prior-std") == "0.4" and flag(call, "--kl-reduction") == "mean"
+    assert flag(call, "--max-update") == "40" and flag(call, "--kl-annealing-updates") == "20"
+    assert flag(call, "--max-tokens") == "77" and "--cpu" in call
+    assert len(work.calls("fairseq-vat", "tokenize")) == 1
+    assert len(work.calls("fairseq-vat", "evaluate")) == 4
+    assert flag(work.calls("fairseq-vat", "isotropy")[0], "--sts").endswith("/sts")
+    # 0.5 x 12.8 nats a token; the mean over 128 dimensions is 128 times less
+    text = (work.folder / "out" / "sweep.md").read_text()
+    assert "| 0.4 | 1.550 | 1.500 | 0.050 | 12.000 | 7 | 75.0 | 0.250 |" in text
+    assert "| 1 | 7.900 | 1.500 | 6.400 | 12.000 | 7 |" in text
+
+    more = work.run(*few, "--prior-std", "0.4,0.6", "--setting", "sum=--kl-reduction sum", "--",
+                    "--max-tokens", "77")  # fmt: skip
+    assert more.returncode == 0, more.stderr
+    assert [flag(call, "--prior-std") for call in work.calls("fairseq-train")] == ["0.6"]
+    assert len(work.calls("fairseq-vat", "evaluate")) == 1
+
+    other = work.run(*few, "--prior-std", "0.4", "--updates", "80")
+    assert other.returncode == 1 and "was begun with other flags" in other.stderr
+    assert not work.calls("fairseq-train")
+
+
+def test_a_failure_leaves_the_other_runs_and_a_second_try(work):
+    few = ("out", *TEXTS, "--prior-std", "0.5,0.6", "--setting", "tenth=--kl-weight 0.1")
+    failed = work.run(*few, FAIL="s0.5")
+    assert failed.returncode == 1
+    assert "fairseq-train failed: no memory is left" in failed.stderr
+    text = (work.folder / "out" / "sweep.md").read_text()
+    assert "| 0.5 |" + " - |" * 10 in text and "| 0.6 | 7.900 |" in text
+    assert "--kl-weight 0.1 " in text.replace("`", " ")
+    assert work.run(*few).returncode == 0
+    assert len(work.calls("fairseq-train")) == 1
+
+
+def test_dry_run_prints_commands_and_does_nothing(work):
+    done = work.run("out", *TEXTS, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("env MAX_PIECES=30 scripts/prepare_corpus.sh ")
+    trained = [line for line in lines if line.startswith("fairseq-train ")]
+    assert len(trained) == 16
+    assert (
+        sum(" --prior-std 0.8 " in line and "--kl-reduction mean" in line for line in trained) == 1
+    )
+    assert sum(line.endswith("/evaluate.json") for line in lines) == 16
+    assert sum(line.endswith("/isotropy.json") and " --text " in line for line in lines) == 16
+    assert not (work.folder / "out").exists()
+    assert not work.calls("fairseq-train")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["text", "nowhere", "text"], "nowhere can't be read"),
+        ([*TEXTS, "--prior-std", "0.4,0"], "--prior-std 0: must be a standard deviation above 0"),
+        ([*TEXTS, "--prior-std", "-1"], "--prior-std -1: must be a standard deviation above 0"),
+        ([*TEXTS, "--prior-std", ""], "--prior-std needs a value"),
+        ([*TEXTS, "--curves", "half"], "--curves half: must be a standard deviation above 0"),
+        ([*TEXTS, "--updates", "0"], "--updates 0: must be a whole number, at least 1"),
+        ([*TEXTS, "--max-pieces", "x"], "--max-pieces x: must be a whole number"),
+        ([*TEXTS, "--setting", "--kl-weight 1"], "--setting --kl-weight 1: give NAME=FLAGS"),
+        ([*TEXTS, "--setting", "a=", "--setting", "a="], "--setting a is given twice"),
+        ([*TEXTS, "--isotropy-text", "no"], "can't be read"),
+        ([*TEXTS, "--epochs", "3"], "--epochs: there is no such option"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(work, flags, message):
+    done = work.run("out", *flags)
+    assert done.returncode == 1
+    assert message in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (work.folder / "out").exists()
+
+
+def made_up(folder: Path, kl: float, cosine: float, iso: float) -> None:
+    folder.mkdir(parents=True)
+    per_token = {"per_token": kl}
+    active = {"count": 7, "of": 128}
+    (folder / "evaluate.json").write_text(
+        json.dumps(
+            {
+                "nll_samples": per_token,
+                "kl": per_token,
+                "kl_nats": kl,
+                "active_units_scaled": active,
+            }
+        )
+    )
+    latents = {"random_cosine": cosine, "self_similarity": 0.8, "iso_score": iso}
+    latents["intra_sentence_similarity"] = None  # a text without a sentence of two words
+    (folder / "isotropy.json").write_text(json.dumps({"latents": latents}))
+    lines = [
+        f"epoch 001:  {update} / 99 loss=3.0, nll_loss=2.0, kl_nats={kl * 99 / update}, "
+        f"kl_weight=1, num_updates={update}"
+        for update in (20, 40, 60)
+    ]
+    lines.append(
+        "epoch 001 | valid on 'valid' subset | loss 2.5 | nll_loss 2 | kl_nats 2 | kl_weight 1 | "
+        "accuracy 50 | num_updates 60"
+    )
+    (folder / "train.log").write_text("\n".join(lines))
+    (folder / "done").touch()
+
+
+@pytest.fixture
+def swept(tmp_path: Path) -> Path:
+    """A folder with made-up figures: one setting with a collapse, one half done."""
+    made_up(tmp_path / "sum" / "s0.2", kl=9, cosine=0.3, iso=0.2)
+    made_up(tmp_path / "sum" / "s0.4", kl=5, cosine=0.1, iso=0.1)
+    made_up(tmp_path / "sum" / "s0.8", kl=0.01, cosine=0.0, iso=0.9)
+    made_up(tmp_path / "sum" / "s1", kl=0.02, cosine=0.9, iso=0.0)
+    made_up(tmp_path / "mean" / "s1", kl=40, cosine=0.05, iso=0.4)
+    (tmp_path / "mean" / "s0.4").mkdir()
+    return tmp_path
+
+
+def test_answers_follow_from_the_figures(swept):
+    text = sweep.document(swept, ["sum", "mean", "not-begun"])
+    summed, averaged = text.split("### mean")
+    assert "Collapsed: s = 0.8, 1." in summed
+    assert "cosine of random words is least at s = 0.4 (0.100)" in summed
+    assert "IsoScore is greatest at s = 0.2 (0.200)" in summed
+    assert "Collapsed: none." in averaged and "least" not in averaged  # of one run
+    assert "not-begun" not in text
+    assert "| 0.2 | 18.000 | 9.000 | 9.000 | 9.000 | 7 | 50.0 | 0.300 | 0.800 | - | 0.200 |" in text
+
+
+def test_figures_show_every_run_that_is_done(swept, monkeypatch):
+    drawn = {}
+
+    def keep(figure):
+        legend = [text.get_text() for text in figure.legends[0].get_texts()]
+        panels = {
+            axis.get_title(loc="left"): [
+                [(x, y) for x, y in line.get_xydata().tolist() if y == y] for line in axis.lines
+            ]
+            for axis in figure.axes
+        }
+        drawn[len(drawn)] = (legend, panels)
+
+    monkeypatch.setattr(plt, "close", keep)
+    sweep.draw(swept, ["sum", "mean"], [1.0, 0.4])
+    for name in ("similarities", "losses", "kl", "curves-sum", "curves-mean"):
+        assert (swept / f"{name}.png").stat().st_size > 1000
+    (legend, panels), (loss_legend, losses), (kl_legend, kl), (_, two), (_, one) = drawn.values()
+    assert set(panels) == {"sum", "mean"}
+    assert panels["sum"][legend.index("random words")] == [
+        (0.2, 0.3), (0.4, 0.1), (0.8, 0.0), (1, 0.9)
+    ]  # fmt: skip
+    assert panels["sum"][legend.index("intra-sentence similarity")] == []  # unknown is a gap
+    assert losses["mean"][loss_legend.index("loss")] == [(1, 80)]
+    assert kl_legend == ["s = 0.2", "s = 0.4", "s = 0.8", "s = 1"]
+    assert [len(line) for line in kl["sum"]] == [3] * 4 and len(kl["mean"]) == 1
+    assert list(two) == [
+        f"{what}, s = {std}" for what in ("Weighted KL", "Reconstruction") for std in (1, 0.4)
+    ]
+    train, valid = two["Reconstruction, s = 1"]
+    assert [x for x, _ in train] == [20, 40, 60] and len(valid) == 1
+    assert train[0][1] == pytest.approx(1.3863, abs=1e-3)  # 2 bits
+    assert len(one) == 2  # s = 0.4 isn't done
