@@ -1,4 +1,4 @@
-"""``fairseq-vat embed``, ``encode`` and ``decode``: latents out of text, and text out of latents."""
+"""``fairseq-vat embed``, ``encode`` and ``decode``: from text to latents and back."""
 
 from __future__ import annotations
 
