@@ -4,6 +4,7 @@ tables and figures."""
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 import subprocess
@@ -11,7 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from matplotlib import pyplot as plt
+from test_model import batch, build
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
@@ -268,3 +271,26 @@ def test_figures_show_every_run_that_is_done(swept, monkeypatch):
     assert [x for x, _ in train] == [20, 40, 60] and len(valid) == 1
     assert train[0][1] == pytest.approx(1.3863, abs=1e-3)  # 2 bits
     assert len(one) == 2  # s = 0.4 isn't done
+
+
+@torch.no_grad()
+def test_the_prior_s_scale_is_no_property_of_a_model(data_dir):
+    """docs/sweep.md: every model has, under any other s, one with the same loss, token by token."""
+    task, model, criterion = build(data_dir, "--dropout", "0", "--prior-std", "1")
+    _, scaled, scaled_criterion = build(data_dir, "--dropout", "0", "--prior-std", "0.25")
+    scaled.load_state_dict(model.state_dict())
+    head = scaled.encoder.head
+    head.mean.weight *= 0.25
+    head.mean.bias *= 0.25
+    head.logvar.bias += 2 * math.log(0.25)
+    for layer in scaled.decoder.layers:
+        layer.encoder_attn.k_proj.weight /= 0.25
+        layer.encoder_attn.v_proj.weight /= 0.25
+    sample = batch(task, [0, 1, 2])
+    loss, _, logged = criterion(model.eval(), sample)
+    same, _, same_logged = scaled_criterion(scaled.eval(), sample)
+    torch.testing.assert_close(same, loss, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(same_logged["kl"], logged["kl"], rtol=1e-5, atol=1e-3)
+    # and not because s were without effect
+    other, _, _ = scaled_criterion(model, sample)
+    assert other > 1.5 * loss
