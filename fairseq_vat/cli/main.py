@@ -7,13 +7,39 @@ import os
 import sys
 from collections.abc import Sequence
 
-from fairseq_vat.cli import classify, demo_text, evaluate, isotropy, plot, probe, show, tokenize
+from fairseq_vat.cli import (
+    classify,
+    demo_text,
+    embed,
+    evaluate,
+    isotropy,
+    moves,
+    plot,
+    probe,
+    report,
+    show,
+    sts,
+    tokenize,
+)
 from fairseq_vat.errors import VATError
 
 # In the order of their use.  A new subcommand is a module with
 #   add_parser(subparsers): adds its parser and sets run as its default,
 #   run(args): does the work; it imports what is slow to import itself.
-SUBCOMMANDS = (demo_text, tokenize, plot, show, evaluate, classify, probe, isotropy)
+SUBCOMMANDS = (
+    demo_text,
+    tokenize,
+    plot,
+    show,
+    moves,
+    embed,
+    evaluate,
+    classify,
+    probe,
+    isotropy,
+    sts,
+    report,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
