@@ -6,14 +6,14 @@ sentence level), B sentences of a batch, L latent width, K draws.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from fairseq.data import data_utils
-from omegaconf import open_dict
+from fairseq.dataclass.configs import GenerationConfig
+from omegaconf import OmegaConf, open_dict
 from torch import Tensor
 from tqdm import tqdm
 
@@ -345,8 +345,8 @@ class LatentMoves:
         sampling: LatentSampling | None = None,
         latents_given: bool = False,
     ) -> Any:
-        """fairseq's generator with the checkpoint's settings, and those given instead."""
-        settings = copy.deepcopy(self.cfg.generation)
+        """fairseq's generator with its defaults, and what is given instead."""
+        settings = OmegaConf.structured(GenerationConfig)
         with open_dict(settings):
             for name, value in {"beam": beam, "nbest": 1, **generation}.items():
                 if name not in settings:

@@ -70,8 +70,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         _arithmetic,
         "a - b + c of sentences, decoded",
         "Reads three sentences a line, a, b and c with tabs between them, and prints the sentence "
-        "decoded from z(a) - z(b) + z(c); with a latent for every token, a's latents are each moved "
-        "by the difference of the pooled latents of c and b.",
+        "decoded from z(a) - z(b) + z(c); with a latent for every token, a's latents are moved by "
+        "the difference of the pooled latents of c and b.",
     )
     add_input_argument(parser, "three sentences a line, with tabs between them")
     parser.add_argument("--pooling", choices=("mean", "sum", "start"), default="mean")

@@ -1,0 +1,176 @@
+"""Reconstructions, samples, marked words, ways, sums and the prior, from Python."""
+
+from __future__ import annotations
+
+import commands
+import numpy as np
+import pytest
+import torch
+from test_model import build
+
+from fairseq_vat import hub
+from fairseq_vat.errors import VATError
+from fairseq_vat.models.vat_transformer import VATModel
+
+SENTENCES = ["w1 w2 w3 w4 w5", "w9 w8", "w3 w3 w8 w0 w1 w7"]
+
+
+@pytest.fixture(scope="module")
+def vat(data_dir, checkpoint):
+    return VATModel.from_pretrained(
+        checkpoint.parent, data_name_or_path=str(data_dir), device="cpu"
+    )
+
+
+@pytest.fixture(scope="module")
+def sentence_level(data_dir):
+    """An untrained model with one latent a sentence."""
+    flags = ("--arch", "vae_transformer", "--encoder-embed-dim", "16", "--decoder-embed-dim", "16")
+    task, model, _ = build(data_dir, *flags)
+    return hub.VATHubInterface(None, task, model)
+
+
+def test_reconstruct_is_what_generate_prints(vat, data_dir, text_dir, checkpoint):
+    lines = (text_dir / "test").read_text(encoding="utf-8").splitlines()
+    printed = commands.hypotheses(commands.generate(data_dir, checkpoint, "--beam", "3"))
+    assert vat.reconstruct(lines, beam=3, max_len_b=30) == [
+        printed[number][0] for number in range(len(lines))
+    ]
+
+
+def test_sample_is_what_interactive_prints(vat, data_dir, checkpoint):
+    text = "\n".join(SENTENCES).encode() + b"\n"
+    flags = ("--latent-sampling", "--latent-samples", "3", "--latent-seed", "7")
+    flags += ("--latent-temperature", "4")
+    printed = commands.hypotheses(commands.interactive(data_dir, checkpoint, text, *flags))
+    found = vat.sample(SENTENCES, samples=3, temperature=4, seed=7, beam=2, max_len_b=30)
+    assert found == [printed[number] for number in range(3)]
+    assert len({line for lines in found for line in lines}) > 3
+
+
+def test_the_other_sentences_do_not_matter(vat):
+    together = vat.sample([*SENTENCES, "", SENTENCES[1]], samples=2, temperature=3)
+    assert together[3] == ["", ""]
+    assert together[4] == together[1]
+    alone = [vat.sample([sentence], samples=2, temperature=3)[0] for sentence in SENTENCES]
+    assert together[:3] == alone
+    assert vat.reconstruct([]) == []
+
+
+def test_vary_draws_what_is_marked_as_sample_draws_it(vat):
+    sentences, positions = vat.read_marked(["w1 [w2 w3] w4", "[w9] w8"])
+    assert sentences == ["w1 w2 w3 w4", "w9 w8"]
+    assert positions == [[2, 3], [1]]
+    # all marked, but for start token and end of sentence, which are drawn by sample alone
+    everything = vat.vary(["[w1 w2 w3 w4]"], samples=4, temperature=5, seed=3)
+    some = vat.vary(["w1 [w2 w3] w4"], samples=4, temperature=5, seed=3)
+    assert everything != some
+    assert {len(lines) for lines in (*everything, *some)} == {4}
+
+
+def test_vary_keeps_the_rest_at_its_mean(vat):
+    """The drawn memory differs from the mean at marked positions only."""
+    encoder = vat.model.encoder
+    out = next(vat._encoded(["w1 w2 w3 w4"]))[1]
+    drawn_BT = torch.tensor([[False, False, True, True, False, False]])
+    z_PL = encoder.draw(out, seed=3, positions_BP=drawn_BT)["encoder_out"][0][:, 0]
+    all_PL = encoder.draw(out, seed=3)["encoder_out"][0][:, 0]
+    mean_PL = out["encoder_out"][0][:, 0]
+    assert torch.equal(z_PL[[0, 1, 4, 5]], mean_PL[[0, 1, 4, 5]])
+    assert torch.equal(z_PL[2:4], all_PL[2:4])
+    assert not torch.equal(all_PL[2:4], mean_PL[2:4])
+
+
+def test_interpolate_ends_in_the_reconstructions(vat):
+    ways = vat.interpolate(SENTENCES[:2], SENTENCES[1:], steps=4, beam=2)
+    plain = vat.reconstruct(SENTENCES, beam=2)
+    assert [len(way) for way in ways] == [4, 4]
+    assert [way[0] for way in ways] == plain[:2]
+    assert [way[-1] for way in ways] == plain[1:]
+    assert ways[0] != vat.interpolate(SENTENCES[:1], ["w5 w5"], steps=4, beam=2)[0]
+
+
+def test_decode_takes_what_encode_gives(vat):
+    plain = vat.reconstruct(SENTENCES, beam=2)
+    latents = vat.encode(SENTENCES)
+    assert vat.decode(latents, beam=2) == plain
+    arrays = [latents.mean[n][latents.mask[n]].numpy() for n in range(3)]
+    assert vat.decode(arrays, beam=2) == plain
+    assert vat.decode([], beam=2) == []
+
+
+def test_arithmetic(vat, sentence_level):
+    plain = vat.reconstruct(SENTENCES, beam=2)
+    assert vat.arithmetic(SENTENCES, ["w1 w2"] * 3, ["w1 w2"] * 3, beam=2) == plain
+    a, b, c = (torch.from_numpy(sentence_level.embed([x])) for x in SENTENCES)
+    expected = sentence_level.decode(a - b + c, beam=2, max_len_b=8)
+    found = sentence_level.arithmetic(*([sentence] for sentence in SENTENCES), beam=2, max_len_b=8)
+    assert found == expected
+    with pytest.raises(ValueError, match="as many of each"):
+        vat.arithmetic(SENTENCES, SENTENCES, SENTENCES[:1])
+
+
+def test_the_prior_s_draws(vat, monkeypatch):
+    points = []
+    monkeypatch.setattr(vat, "decode", lambda found, beam: points.extend(found) or found)
+    vat.sample_prior(300, length=6, prior_std=0.5, temperature=2.0)
+    z = torch.stack(points)
+    assert z.shape == (300, 8, vat.model.encoder.latent_dim)  # start token and end of sentence too
+    # 38,400 numbers: four standard errors are 0.02 and 0.015
+    assert abs(float(z.mean())) < 0.02
+    assert abs(float(z.std()) - 1.0) < 0.015
+    points.clear()
+    vat.sample_prior(3, length=6, prior_std=0.5, temperature=2.0)
+    assert torch.equal(torch.stack(points), z[:3])
+
+
+def test_the_prior_s_lengths_are_the_training_s(vat, text_dir):
+    lengths = vat._prior_lengths(2000, None, seed=1)
+    lines = (text_dir / "train").read_text(encoding="utf-8").splitlines()
+    expected = [len(line.split()) + 2 for line in lines]
+    assert set(lengths) == set(expected)
+    assert abs(np.mean(lengths) - np.mean(expected)) < 0.25  # four standard errors
+    assert vat._prior_lengths(5, None, seed=1) == lengths[:5]
+
+
+def test_sentence_level_moves(sentence_level):
+    ways = sentence_level.interpolate(
+        SENTENCES[:1], SENTENCES[1:2], 3, "spherical", beam=1, max_len_b=6
+    )
+    assert len(ways[0]) == 3
+    assert len(sentence_level.sample_prior(2, prior_std=1.0, beam=1, max_len_b=6)) == 2
+    with pytest.raises(VATError, match="one latent for a whole sentence"):
+        sentence_level.vary(["w1 [w2]"])
+    with pytest.raises(VATError, match="whatever its length"):
+        sentence_level.sample_prior(2, length=3, prior_std=1.0)
+
+
+def test_mistakes_are_named(vat, data_dir, tmp_path):
+    width = vat.model.encoder.latent_dim
+    for call, message in {
+        (lambda: vat.vary(["w1 w2"])): "no word is marked",
+        (lambda: vat.vary(["w1 [w2"])): "without",
+        (lambda: vat.vary(["w1 <w2>"], marks="<")): "opening and a closing mark",
+        (lambda: vat.sample(SENTENCES, samples=0)): "--samples must be at least 1",
+        (lambda: vat.sample(SENTENCES, temperature=0)): "--temperature must be above 0",
+        (lambda: vat.reconstruct(SENTENCES, beam=0)): "--beam must be at least 1",
+        (lambda: vat.interpolate(SENTENCES, SENTENCES, steps=1)): "at least 2",
+        (lambda: vat.interpolate(SENTENCES, SENTENCES, method="cubic")): "linear or spherical",
+        (lambda: vat.decode([np.zeros((3, width + 1))])): rf"needs \(P, {width}\)",
+        (lambda: vat.decode([np.full((3, width), np.nan)])): "aren't finite",
+        (lambda: vat.sample_prior(0)): "at least 1",
+        (lambda: vat.sample_prior(1, length=5000)): "must be from 1 to",
+        (lambda: vat.sample_prior(1, prior_std=-1.0)): "--prior-std must be above 0",
+    }.items():
+        with pytest.raises(VATError, match=message):
+            call()
+    with pytest.raises(TypeError, match="no setting 'beans'"):
+        vat.reconstruct(SENTENCES, beans=3)
+    with pytest.raises(TypeError, match="not one string"):
+        vat.vary("w1 [w2]")
+
+
+def test_lengths_need_the_training_data(vat, monkeypatch, tmp_path):
+    monkeypatch.setattr(vat.cfg.task, "data", str(tmp_path))
+    with pytest.raises(VATError, match="to draw lengths from: give a length"):
+        vat.sample_prior(1)
