@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import WORDS, sentences
 from fairseq.logging import metrics
+from test_configs import composed
 from test_model import batch, build
 
 from fairseq_vat import hub
@@ -305,3 +306,7 @@ def test_off_by_default_and_refused(data_dir):
         build(data_dir, "--arch", "gru_decoder_lm", "--log-isotropy", "5")
     with pytest.raises(VATError, match="--log-isotropy must be a number of sentences"):
         build(data_dir, "--log-isotropy", "-5")
+
+
+def test_hydra_takes_the_flag():
+    assert composed("demo", "task.data=d", "+task.log_isotropy=7").task.log_isotropy == 7
