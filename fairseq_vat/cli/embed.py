@@ -45,7 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "(sentences x width) for a model with one latent a sentence, and prints a sentence a line.",
     )
     add_checkpoint_arguments(parser)
-    parser.add_argument("latents", metavar="FILE", help=".npz of encode, or .npy")
+    parser.add_argument("--input", metavar="FILE", required=True, help=".npz of encode, or .npy")
     parser.add_argument("--beam", type=int, default=5, metavar="N", help="default: %(default)s")
     parser.set_defaults(run=_decode)
 
@@ -87,7 +87,7 @@ def _decode(args: argparse.Namespace) -> None:
         import numpy as np
 
         try:
-            loaded = np.load(args.latents, allow_pickle=False)
+            loaded = np.load(args.input, allow_pickle=False)
             if hasattr(loaded, "files"):
                 mean, mask = loaded["mean"], loaded["mask"].astype(bool)
                 points = [rows[kept] for rows, kept in zip(mean, mask, strict=True)]
@@ -95,7 +95,7 @@ def _decode(args: argparse.Namespace) -> None:
                 points = list(loaded)
         except (ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
             raise VATError(
-                f"{args.latents} isn't a .npz of 'fairseq-vat encode' or a .npy of numbers: {error}"
+                f"{args.input} isn't a .npz of 'fairseq-vat encode' or a .npy of numbers: {error}"
             ) from error
         found = load_hub(args).decode(points, beam=args.beam)
     for text in found:

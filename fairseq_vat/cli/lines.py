@@ -11,11 +11,10 @@ from fairseq_vat.text import clean_line, decode_line, read_raw_lines
 
 
 def add_input_argument(parser: argparse.ArgumentParser, what: str = "a sentence a line") -> None:
-    """Add FILE, standard input by default."""
+    """Add --input, standard input by default, as fairseq-interactive has it."""
     parser.add_argument(
-        "input",
+        "--input",
         metavar="FILE",
-        nargs="?",
         default="-",
         help=f"{what}; plain, .gz or .xz (default: standard input)",
     )

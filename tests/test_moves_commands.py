@@ -1,0 +1,132 @@
+"""The subcommands that move in latent space, and those that write and read latents."""
+
+from __future__ import annotations
+
+import io
+import json
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from fairseq_vat.cli import main as cli
+from fairseq_vat.models.vat_transformer import VATModel
+
+LINES = ["w1 w2 w3", "", "w9 w8"]
+
+
+@pytest.fixture(scope="module")
+def vat(data_dir, checkpoint):
+    return VATModel.from_pretrained(
+        checkpoint.parent, data_name_or_path=str(data_dir), device="cpu"
+    )
+
+
+@pytest.fixture
+def run(data_dir, checkpoint, capsys):
+    """A subcommand on standard input; its status, output and errors."""
+
+    def run(name, *flags, text=""):
+        every = [name, str(data_dir), "--path", str(checkpoint), "--cpu", *map(str, flags)]
+        stdin = io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8")
+        with mock.patch("sys.stdin", stdin):
+            status = cli.main(every)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def test_reconstruct_gives_a_line_for_every_line(run, vat):
+    status, out, _ = run("reconstruct", "--beam", "2", text="\n".join(LINES) + "\n")
+    assert status == 0
+    assert out.split("\n") == [*vat.reconstruct(LINES, beam=2), ""]
+
+
+def test_sample_and_vary(run, vat, tmp_path):
+    flags = ("--samples", "3", "--temperature", "4", "--beam", "2", "--json")
+    (tmp_path / "text").write_text("\n".join(LINES) + "\n", encoding="utf-8")
+    _, out, _ = run("sample", "--input", tmp_path / "text", *flags)
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [line["sentence"] for line in found] == LINES
+    assert [line["samples"] for line in found] == vat.sample(LINES, 3, temperature=4, beam=2)
+    assert [line["mean"] for line in found] == vat.reconstruct(LINES, beam=2)
+
+    text = "w1 {w2} w3\n"
+    _, out, _ = run("vary", *flags, "--marks", "{}", text=text)
+    expected = vat.vary(["w1 {w2} w3"], 3, temperature=4, beam=2, marks="{}")[0]
+    assert json.loads(out)["samples"] == expected
+    _, out, _ = run("vary", *flags[:-1], "--marks", "{}", text=text)
+    assert out.splitlines()[0] == "sentence  w1 {w2} w3"
+    counts = [line[:10].strip() for line in out.splitlines()[2:]]
+    assert sum(int(count.partition(" x")[2] or 1) for count in counts) == 3
+
+
+def test_interpolate_and_arithmetic(run, vat):
+    _, out, _ = run("interpolate", "--steps", "3", "--beam", "2", text="w1 w2\tw3 w4 w5\n")
+    way = vat.interpolate(["w1 w2"], ["w3 w4 w5"], steps=3, beam=2)[0]
+    assert out.splitlines() == [
+        "first   w1 w2",
+        *(f"{t:<8}{text}" for t, text in zip(("0.00", "0.50", "1.00"), way, strict=True)),
+        "second  w3 w4 w5",
+    ]
+    _, out, _ = run("arithmetic", "--beam", "2", text="w1 w2\tw3\tw4\n")
+    assert out.splitlines() == vat.arithmetic(["w1 w2"], ["w3"], ["w4"], beam=2)
+
+
+def test_prior(run, vat):
+    _, out, _ = run("prior", "--samples", "3", "--beam", "2", "--length", "4")
+    assert out.splitlines() == vat.sample_prior(3, length=4, beam=2)
+
+
+def test_embed_encode_decode(run, vat, tmp_path):
+    text = "\n".join(LINES) + "\n"
+    status, out, _ = run("embed", "--pooling", "sum", "--output", tmp_path / "v.npy", text=text)
+    assert (status, out) == (0, f"{tmp_path / 'v.npy'}: 3 x 16\n")
+    np.testing.assert_array_equal(np.load(tmp_path / "v.npy"), vat.embed(LINES, "sum"))
+
+    run("encode", "--output", tmp_path / "z.npz", text=text)
+    with np.load(tmp_path / "z.npz") as latents:
+        assert latents["mask"].sum(axis=1).tolist() == [5, 2, 4]
+        assert latents["mean"].shape == latents["logvar"].shape == (3, 5, 16)
+    _, out, _ = run("decode", "--input", tmp_path / "z.npz", "--beam", "2")
+    plain = vat.reconstruct(LINES, beam=2)
+    found = out.split("\n")[:3]
+    assert [found[0], found[2]] == [plain[0], plain[2]]
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "message"),
+    [
+        (["reconstruct"], "", "standard input is empty"),
+        (["vary"], "w1 w2\n", "no word is marked; put [ and ] around"),
+        (["vary"], "w1 [w2\n", "'[' without ']' after it"),
+        (["vary"], "\n\n", "empty lines only"),
+        (["interpolate"], "w1\tw2\nw3\n", "standard input:2: 2 sentences with tabs between"),
+        (["interpolate", "--steps", "1"], "w1\tw2\n", "give at least 2"),
+        (["arithmetic"], "w1\tw2\n", "standard input:1: 3 sentences"),
+        (["sample", "--input", "nowhere.txt"], "", "nowhere.txt: No such file"),
+        (["embed", "--output", "v.txt"], "w1\n", "must end in .npy"),
+        (["embed", "--output", "none/v.npy"], "w1\n", "the folder doesn't exist"),
+        (["prior", "--length", "9999"], "", "must be from 1 to"),
+    ],
+)
+def test_mistakes(run, tmp_path, monkeypatch, command, text, message):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(*command, text=text)
+    assert status == 1
+    assert out == ""
+    assert message in err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_decode_refuses_what_holds_no_latents(run, tmp_path):
+    np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    (tmp_path / "text.npz").write_text("text", encoding="utf-8")
+    for name in ("objects.npy", "other.npz", "text.npz"):
+        status, _, err = run("decode", "--input", tmp_path / name)
+        assert status == 1
+        assert "isn't a .npz of 'fairseq-vat encode'" in err
+    np.save(tmp_path / "wide.npy", np.zeros((2, 3, 5)))
+    assert "needs (P, 16)" in run("decode", "--input", tmp_path / "wide.npy")[2]
