@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 # tokenizers without a limit of their own give a number far over this
 _NO_LIMIT = 1_000_000
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model")
 
 
 class HuggingFaceEncoder:
@@ -62,19 +63,23 @@ class HuggingFaceEncoder:
                 weights_only=True,
                 dtype=torch.float32,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # named below
             )
         # the pooler, trained for another end, isn't used here and often isn't saved
-        missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
-        if missing:
+        wrong = sorted(name for name in report["missing_keys"] if "pooler" not in name)
+        wrong += [name for name, *_ in report["mismatched_keys"]]
+        if wrong:
             raise VATError(
-                f"{self.directory}: the weights lack {len(missing)} of the model's tensors, such "
-                f"as {missing[0]}"
+                f"{self.directory}: {len(wrong)} of the tensors that config.json speaks of are "
+                f"not among the weights, or have another shape, such as {wrong[0]}"
             )
         config = model.config
         if getattr(config, "is_encoder_decoder", False) or not hasattr(config, "hidden_size"):
             raise VATError(f"{self.directory}: {config.model_type} isn't an encoder of text alone")
         if self.tokenizer.pad_token is None:
             raise VATError(f"{self.directory}: its tokenizer has no token for padding")
+        if len(self.tokenizer) > model.get_input_embeddings().num_embeddings:
+            raise VATError(f"{self.directory}: its tokenizer has more pieces than its model")
         self.model = model.to(device).eval()
 
     @property
@@ -178,6 +183,12 @@ def _check_config(directory: str) -> None:
         raise VATError(f"{path} is not JSON ({error})") from error
     if not isinstance(config, dict) or "model_type" not in config:
         raise VATError(f"{path} names no model_type, as a Hugging Face model's does")
+    # without them transformers makes a tokenizer to which everything is unknown
+    if not any(found for pattern in _TOKENIZER_FILES for found in path.parent.glob(pattern)):
+        raise VATError(
+            f"{directory} has no tokenizer (none of {', '.join(_TOKENIZER_FILES)}); give a folder "
+            "that AutoTokenizer.save_pretrained wrote to, too"
+        )
 
 
 @contextlib.contextmanager

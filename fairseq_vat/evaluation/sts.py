@@ -74,7 +74,8 @@ def cosines(first_NL: np.ndarray, second_NL: np.ndarray) -> np.ndarray:
     first_NL, second_NL = np.asarray(first_NL, np.float64), np.asarray(second_NL, np.float64)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         lengths_N = np.linalg.norm(first_NL, axis=1) * np.linalg.norm(second_NL, axis=1)
-        return (first_NL * second_NL).sum(axis=1) / lengths_N
+        # rounded, so that pairs of one sentence twice are ties, not ranked by chance
+        return ((first_NL * second_NL).sum(axis=1) / lengths_N).round(12)
 
 
 def pearson(x_N: np.ndarray, y_N: np.ndarray) -> float:

@@ -1,0 +1,124 @@
+"""Hugging Face encoders as a baseline: their vectors, and folders that aren't one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import huggingface
+import numpy as np
+import pytest
+import torch
+from conftest import WORDS
+from safetensors.torch import load_file, save_file
+
+from fairseq_vat.errors import VATError
+from fairseq_vat.huggingface import HuggingFaceEncoder
+
+SENTENCES = ["w1 w2 w3 w4 w5 w6 w7", "w9", "w3 w3 nonsense w0", "w5", ""]
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bert")
+    huggingface.save_bert(folder, WORDS)
+    return folder
+
+
+@pytest.fixture
+def changed(bert, tmp_path):
+    """A copy, to be damaged."""
+    return shutil.copytree(bert, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("max_tokens", [1, 12, 1000])
+def test_pooling_is_over_the_pieces_of_each_sentence_alone(bert, max_tokens):
+    encoder = HuggingFaceEncoder(bert, max_tokens=max_tokens)
+    pieces = encoder.pieces(SENTENCES)
+    assert pieces[1] == [2, 13, 3]  # [CLS] w9 [SEP]
+    found = encoder.embed(pieces, ("start", "mean", "sum"))
+    for row, sentence in enumerate(pieces):
+        with torch.no_grad():
+            x_TC = encoder.model(torch.tensor([sentence])).last_hidden_state[0].numpy()
+        for name, expected in {"start": x_TC[0], "mean": x_TC.mean(0), "sum": x_TC.sum(0)}.items():
+            np.testing.assert_allclose(found[name][row], expected, atol=2e-6)
+    assert encoder.unknown(pieces).tolist() == [0, 0, 1, 0, 0]
+    assert not np.allclose(found["mean"][0], found["mean"][1], atol=1e-2)
+
+
+def test_no_sentences(bert):
+    encoder = HuggingFaceEncoder(bert)
+    assert encoder.embed(encoder.pieces([]))["mean"].shape == (0, 8)
+
+
+def test_a_sentence_longer_than_the_positions_is_cut_and_told(bert, caplog):
+    encoder = HuggingFaceEncoder(bert)
+    (pieces,) = encoder.pieces([" ".join(WORDS)])
+    assert len(pieces) == huggingface.POSITIONS
+    assert "1 of 1 sentences cut to 16 pieces" in caplog.text
+
+
+def test_a_pooler_that_is_missing_and_half_precision(bert, changed):
+    weights = load_file(changed / "model.safetensors")
+    kept = {name: value.half() for name, value in weights.items() if "pooler" not in name}
+    assert len(kept) < len(weights)
+    save_file(kept, changed / "model.safetensors", {"format": "pt"})
+    one, other = HuggingFaceEncoder(bert), HuggingFaceEncoder(changed)
+    assert other.model.dtype == torch.float32
+    vectors = [encoder.embed([[2, 9, 3]])["mean"] for encoder in (one, other)]
+    np.testing.assert_allclose(*vectors, atol=0.02)
+
+
+def configure(**values):
+    def damage(folder):
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+    return damage
+
+
+def remove(*names):
+    def damage(folder):
+        for name in names:
+            (folder / name).unlink()
+
+    return damage
+
+
+def overwrite(name, data):
+    return lambda folder: (folder / name).write_bytes(data)
+
+
+def pickle_code(folder):
+    (folder / "model.safetensors").unlink()
+    torch.save({"x": print}, folder / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (remove("config.json"), "is not a Hugging Face model's folder: it has no config.json"),
+        (overwrite("config.json", b"{"), "is not JSON"),
+        (overwrite("config.json", b"{}"), "names no model_type"),
+        (remove("tokenizer.json"), "has no tokenizer"),
+        (overwrite("tokenizer.json", b"{}"), "transformers can't read"),
+        (remove("model.safetensors"), "no file named model.safetensors"),
+        (overwrite("model.safetensors", b"\x08"), "transformers can't read"),
+        (configure(num_hidden_layers=2), r"not among the weights.*encoder\.layer\.1"),
+        (configure(hidden_size=16), "have another shape, such as"),
+        (configure(vocab_size=20), "have another shape, such as"),
+        (configure(model_type="zork", auto_map={"AutoModel": "code.Model"}), "can't read"),
+        (pickle_code, "[Ww]eights.only"),
+    ],
+)
+def test_folders_that_are_wrong(changed, damage, message):
+    damage(changed)
+    with pytest.raises(VATError, match=message) as caught:
+        HuggingFaceEncoder(changed)
+    assert str(changed) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(VATError, match="none is not a Hugging Face model's folder"):
+        HuggingFaceEncoder(tmp_path / "none")
