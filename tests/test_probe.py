@@ -7,12 +7,12 @@ from torch import nn
 from fairseq_vat.evaluation.folds import Split
 from fairseq_vat.evaluation.linear_probe import majority
 from fairseq_vat.evaluation.probe import (
-    FeatureClassifier,
+    SENTEVAL,
+    FeatureClassifiers,
     FineTunedClassifier,
     Training,
     _batches,
     fit,
-    fit_features,
     measure,
     new_head,
 )
@@ -55,12 +55,39 @@ def fine_tuned(encoder, seed=1):
 
 
 def test_separable_features_are_learned():
-    found = fit_features(clouds(), LABELS, SPLIT, lambda g: new_head(5, 3, 8, "tanh", g), 1)
+    found = fit(FeatureClassifiers(clouds(), head(5), 4), LABELS, SPLIT, SENTEVAL, 1)
     assert found.valid.accuracy == found.test.accuracy == 100
     assert found.epoch % 4 == 0  # looked at as SentEval does
     assert found.weight_decay == 1e-5  # the first of those that are as good
     nothing = majority(LABELS[SPLIT.train], LABELS[SPLIT.test], 3)
     assert nothing.accuracy == pytest.approx(100 / 3)
+
+
+@pytest.mark.parametrize("hidden", [0, 8])
+def test_side_by_side_is_as_alone_with_adams_weight_decay(hidden):
+    decays = (1e-4, 0.3, 1.0)
+    training = Training(epochs=3, batch_size=8, lr=0.01, weight_decays=decays)
+    together = FeatureClassifiers(clouds(), head(5, hidden=hidden), 3)
+    fit(together, LABELS, SPLIT, training, seed=4)
+    for number, decay in enumerate(decays):
+        alone = head(5, hidden=hidden)
+        optimizer = torch.optim.Adam(alone.parameters(), lr=0.01, weight_decay=decay)
+        order = generator(4)
+        for _ in range(3):
+            for batch in _batches(SPLIT.train, 8, None, order):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(alone(clouds()[batch]), LABELS[batch]).backward()
+                optimizer.step()
+        logits = together(SPLIT.test)[number]
+        torch.testing.assert_close(logits, alone(clouds()[SPLIT.test]), rtol=1e-3, atol=1e-4)
+
+
+def test_the_best_of_the_penalties_is_taken():
+    decays = (100.0, 1e-4)  # the first keeps every weight near 0
+    training = Training(epochs=5, batch_size=8, lr=0.01, weight_decays=decays)
+    found = fit(FeatureClassifiers(clouds(), head(5), 2), LABELS, SPLIT, training, 1)
+    assert found.weight_decay == 1e-4
+    assert found.test.accuracy == 100
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "sigmoid"])
@@ -70,7 +97,7 @@ def test_the_dense_layer_is_not_linear(activation):
     training = Training(epochs=60, batch_size=8, lr=0.02)
     accuracies = {
         hidden: fit(
-            FeatureClassifier(features, head(2, 2, hidden, activation)), labels, SPLIT, training, 1
+            FeatureClassifiers(features, head(2, 2, hidden, activation)), labels, SPLIT, training, 1
         ).test.accuracy
         for hidden in (0, 16)
     }
@@ -81,7 +108,7 @@ def test_the_dense_layer_is_not_linear(activation):
 def test_the_training_ends_when_nothing_gets_better():
     passes = []
     training = Training(epochs=200, batch_size=72, lr=1e-3, look_every=4, tenacity=5)
-    classifier = FeatureClassifier(torch.zeros(COUNT, 2), head(2))  # always one label, in turns
+    classifier = FeatureClassifiers(torch.zeros(COUNT, 2), head(2))  # always one label, in turns
     found = fit(classifier, LABELS, SPLIT, training, 1, on_batch=passes.append)
     assert found.epoch == 4
     assert found.valid.accuracy == pytest.approx(100 / 3)
@@ -93,13 +120,13 @@ def test_the_epoch_is_that_of_the_best_validation():
     features = clouds()
     labels = LABELS.clone()
     labels[SPLIT.valid] = (labels[SPLIT.valid] + 1) % 3
-    classifier = FeatureClassifier(features, head(5))
+    classifier = FeatureClassifiers(features, head(5))
     found = fit(classifier, labels, SPLIT, Training(epochs=6, batch_size=72, lr=0.003), 1)
     scores = []
     for epochs in range(1, 7):
-        fresh = FeatureClassifier(features, head(5))
+        fresh = FeatureClassifiers(features, head(5))
         fit(fresh, labels, SPLIT, Training(epochs=epochs, batch_size=72, lr=0.003), 1)
-        scores.append((measure(fresh, labels, SPLIT.valid), measure(fresh, labels, SPLIT.test)))
+        scores.append(tuple(measure(fresh, labels, part)[0] for part in (SPLIT.valid, SPLIT.test)))
     best = max(range(6), key=lambda n: scores[n][0].accuracy)
     assert found.epoch == best + 1
     assert (found.valid, found.test) == scores[best]
@@ -108,14 +135,14 @@ def test_the_epoch_is_that_of_the_best_validation():
 
 def test_without_a_test_part():
     split = Split(SPLIT.train, SPLIT.valid, None)
-    found = fit(FeatureClassifier(clouds(), head(5)), LABELS, split, FAST, 1)
+    found = fit(FeatureClassifiers(clouds(), head(5)), LABELS, split, FAST, 1)
     assert found.test is None
     assert found.valid.accuracy == 100
 
 
 def test_fine_tuning_trains_a_copy_of_the_encoder():
     encoder = Table()
-    frozen = fit(FeatureClassifier(encoder(LABELS).detach(), head(4)), LABELS, SPLIT, FAST, 1)
+    frozen = fit(FeatureClassifiers(encoder(LABELS).detach(), head(4)), LABELS, SPLIT, FAST, 1)
     assert frozen.test.accuracy == pytest.approx(100 / 3)  # its vectors tell nothing
     classifier = fine_tuned(encoder)
     assert fit(classifier, LABELS, SPLIT, FAST, 1).test.accuracy == 100

@@ -126,29 +126,33 @@ class Probe:
             pooling: as of `pool`.
             split: numbers of the examples.
             seed: of first weights, order and dropout.
-            on_batch: called with the number of examples after every update of a fine-tuning.
+            on_batch: called with the number of examples after every update.
         """
-        labels_N = self.examples.labels_N
+        head = self._new_head(seed)
         if mode == "features":
-            found = probe.fit_features(
-                self._embedded(pooling), labels_N, split, self._new_head, seed
+            training, lengths = probe.SENTEVAL, None
+            classifiers = probe.FeatureClassifiers(
+                self._embedded(pooling), head, len(training.weight_decays)
             )
         else:
-            classifier = probe.FineTunedClassifier(
+            training, sources = self.fine_tuning, self._read()
+            lengths = [len(sources[number]) for number in range(len(sources))]
+            classifiers = probe.FineTunedClassifier(
                 self.vat.model.encoder,
                 lambda encoder, numbers: self._vectors(encoder, numbers, pooling),
-                self._new_head(torch.Generator().manual_seed(seed)),
+                head,
             )
-            sources = self._read()
-            lengths = [len(sources[number]) for number in range(len(sources))]
-            found = probe.fit(
-                classifier, labels_N, split, self.fine_tuning, seed, lengths, on_batch
-            )
-        return asdict(found)
+        labels_N = self.examples.labels_N
+        return asdict(probe.fit(classifiers, labels_N, split, training, seed, lengths, on_batch))
 
-    def _new_head(self, generator: torch.Generator) -> nn.Module:
-        width, labels = self.vat.model.encoder.latent_dim, len(self.examples.labels)
-        return probe.new_head(width, labels, self.head.hidden, self.head.activation, generator)
+    def _new_head(self, seed: int) -> nn.Sequential:
+        return probe.new_head(
+            self.vat.model.encoder.latent_dim,
+            len(self.examples.labels),
+            self.head.hidden,
+            self.head.activation,
+            torch.Generator().manual_seed(seed),
+        )
 
     def _embedded(self, pooling: str) -> Tensor:
         if not self._features:
@@ -210,7 +214,8 @@ def run_all(
             if key in saved.runs:
                 continue
             bar.set_description(key)
-            saved.add(key, work.run(mode, pooling, split, seed, bar.update))
+            by_batch = bar.update if mode == "finetune" else lambda _: None
+            saved.add(key, work.run(mode, pooling, split, seed, by_batch))
             if mode == "features":
                 bar.update()
     return [{"seed": seed, **saved.runs[key]} for key, seed, _ in runs]

@@ -5,7 +5,8 @@ extracted features or on top of an encoder that is fine-tuned for five epochs. F
 features the training is SentEval's (Conneau and Kiela 2018, ``senteval/tools/classifier.py``),
 which the paper names.
 
-Shape legend: N examples, B of a batch, L latent width, K labels.
+Shape legend: N examples, B of a batch, L latent width, K labels, R classifiers trained side by
+side that differ in their L2 penalty.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ class Training:
         epochs: through the training examples, at most.
         batch_size: the last batch of an epoch may be smaller.
         lr: Adam's.
-        weight_decay: Adam's, an L2 penalty.
+        weight_decays: Adam's L2 penalty of each of the R classifiers.
         look_every: epochs between two looks at the validation accuracy.
         tenacity: the training ends when more looks than this brought nothing better, counted from
             its start as SentEval does; None: it never ends before its time.
@@ -45,14 +46,20 @@ class Training:
     epochs: int = 5
     batch_size: int = 32
     lr: float = 1e-3
-    weight_decay: float = 0.0
+    weight_decays: tuple[float, ...] = (0.0,)
     look_every: int = 1
     tenacity: int | None = None
 
 
 # SentEval's defaults, and the penalties it chooses from
-SENTEVAL = Training(epochs=200, batch_size=64, lr=1e-3, look_every=4, tenacity=5)
-SENTEVAL_WEIGHT_DECAYS = (1e-5, 1e-4, 1e-3, 1e-2)
+SENTEVAL = Training(
+    epochs=200,
+    batch_size=64,
+    lr=1e-3,
+    weight_decays=(1e-5, 1e-4, 1e-3, 1e-2),
+    look_every=4,
+    tenacity=5,
+)
 
 
 @dataclass(frozen=True)
@@ -90,22 +97,37 @@ def new_head(
     return nn.Sequential(dense, ACTIVATIONS[activation](), new_linear(hidden, labels, generator))
 
 
-class FeatureClassifier(nn.Module):
-    """A head on vectors that don't change; examples are called by their numbers.
+class FeatureClassifiers(nn.Module):
+    """Heads on vectors that don't change; examples are called by their numbers.
+
+    They begin alike and are trained at once, which takes little longer than training one.
 
     Args:
         features_NL: (N, L), of all examples.
         head: from `new_head`.
+        count: R.
     """
 
-    def __init__(self, features_NL: Tensor, head: nn.Module):
+    def __init__(self, features_NL: Tensor, head: nn.Sequential, count: int = 1):
         super().__init__()
         self.features_NL = features_NL
-        self.head = head.to(features_NL.device)
+        layers = [layer for layer in head if isinstance(layer, nn.Linear)]
+        self.activation = head[1] if len(layers) > 1 else None
+        parameters = [
+            parameter.detach().to(features_NL.device).expand(count, -1, -1).clone()
+            for layer in layers
+            for parameter in (layer.weight.t(), layer.bias.unsqueeze(0))
+        ]
+        self.layers = nn.ParameterList(parameters)  # weight, bias, weight, bias; R first
 
     def forward(self, numbers_B: Tensor) -> Tensor:
-        """Logits, (B, K)."""
-        return self.head(self.features_NL[numbers_B.to(self.features_NL.device)])
+        """Logits, (R, B, K)."""
+        x_BL = self.features_NL[numbers_B.to(self.features_NL.device)]
+        x_RBC = x_BL.expand(len(self.layers[0]), -1, -1)
+        x_RBC = torch.baddbmm(self.layers[1], x_RBC, self.layers[0])
+        if self.activation is None:
+            return x_RBC
+        return torch.baddbmm(self.layers[3], self.activation(x_RBC), self.layers[2])
 
 
 class FineTunedClassifier(nn.Module):
@@ -129,12 +151,12 @@ class FineTunedClassifier(nn.Module):
         self.head = head.to(next(encoder.parameters()).device)
 
     def forward(self, numbers_B: Tensor) -> Tensor:
-        """Logits, (B, K)."""
-        return self.head(self.vectors(self.encoder, numbers_B))
+        """Logits, (1, B, K): there is one of it."""
+        return self.head(self.vectors(self.encoder, numbers_B)).unsqueeze(0)
 
 
 def fit(
-    classifier: nn.Module,
+    classifiers: nn.Module,
     labels_N: Tensor,
     split: Split,
     training: Training,
@@ -142,13 +164,14 @@ def fit(
     lengths: Sequence[int] | None = None,
     on_batch: Callable[[int], object] = lambda _: None,
 ) -> Fit:
-    """Train a classifier, and measure it where its validation accuracy was best.
+    """Train R classifiers; the one of best validation accuracy, measured where that was.
 
     Order of examples and dropout come from `seed`; torch's global generators are left as they were.
     Dropout is on in training and off in measuring.
 
     Args:
-        classifier: numbers of examples (B,) to logits (B, K); it is trained in place, and ends as
+        classifiers: numbers of examples (B,) to logits (R, B, K); R is the first dimension of its
+            parameters, unless `training` has no penalty. They are trained in place, and end as
             after the last epoch.
         labels_N: (N,) int64, on the CPU.
         split: the examples' numbers.
@@ -158,74 +181,70 @@ def fit(
             together by chance alone.
         on_batch: called after every update with the number of its examples.
     """
-    optimizer = torch.optim.Adam(
-        classifier.parameters(), lr=training.lr, weight_decay=training.weight_decay
-    )
+    optimizer = torch.optim.Adam(classifiers.parameters(), lr=training.lr, fused=True)
     generator = torch.Generator().manual_seed(seed)
-    best: Fit | None = None
-    failures = 0
+    best: list[Fit | None] = [None] * len(training.weight_decays)
+    failures = [0] * len(best)
     with _seeded(seed):
         for epoch in range(1, training.epochs + 1):
-            classifier.train()
+            classifiers.train()
             for batch in _batches(split.train, training.batch_size, lengths, generator):
-                logits = classifier(batch)
-                optimizer.zero_grad()
-                F.cross_entropy(logits, labels_N[batch].to(logits.device)).backward()
-                optimizer.step()
+                _update(classifiers, optimizer, batch, labels_N[batch], training.weight_decays)
                 on_batch(len(batch))
             if epoch % training.look_every and epoch < training.epochs:
                 continue
-            valid = measure(classifier, labels_N, split.valid, lengths)
-            if best is None or valid.accuracy > best.valid.accuracy:
-                best = Fit(epoch, training.weight_decay, valid, None)
-                if split.test is not None:
-                    best = replace(best, test=measure(classifier, labels_N, split.test, lengths))
-            elif training.tenacity is not None:
-                failures += 1
-                if failures > training.tenacity:
-                    break
-    assert best is not None
-    return best
-
-
-def fit_features(
-    features_NL: Tensor,
-    labels_N: Tensor,
-    split: Split,
-    new_classifier: Callable[[torch.Generator], nn.Module],
-    seed: int,
-) -> Fit:
-    """SentEval's training on extracted features: of four L2 penalties the best in validation.
-
-    Args:
-        features_NL: (N, L), of all examples.
-        labels_N: (N,) int64.
-        split: the examples' numbers.
-        new_classifier: a head, with first weights from the generator.
-        seed: of first weights and order, the same for the four.
-    """
-    fits = []
-    for weight_decay in SENTEVAL_WEIGHT_DECAYS:
-        head = new_classifier(torch.Generator().manual_seed(seed))
-        training = replace(SENTEVAL, weight_decay=weight_decay)
-        fits.append(fit(FeatureClassifier(features_NL, head), labels_N, split, training, seed))
-    return max(fits, key=lambda found: found.valid.accuracy)
+            going = [training.tenacity is None or n <= training.tenacity for n in failures]
+            scores = measure(classifiers, labels_N, split.valid, lengths)
+            better = [
+                goes and (last is None or score.accuracy > last.valid.accuracy)
+                for goes, last, score in zip(going, best, scores, strict=True)
+            ]
+            tested: list[Score | None] = [None] * len(best)
+            if any(better) and split.test is not None:
+                tested = [*measure(classifiers, labels_N, split.test, lengths)]
+            for number, decay in enumerate(training.weight_decays):
+                if better[number]:
+                    best[number] = Fit(epoch, decay, scores[number], tested[number])
+                else:
+                    failures[number] += 1
+            if training.tenacity is not None and min(failures) > training.tenacity:
+                break
+    return max((found for found in best if found), key=lambda found: found.valid.accuracy)
 
 
 @torch.no_grad()
 def measure(
-    classifier: nn.Module,
+    classifiers: nn.Module,
     labels_N: Tensor,
     numbers: Tensor,
     lengths: Sequence[int] | None = None,
     batch_size: int = 128,
-) -> Score:
-    """Loss and accuracy on some of the examples, without dropout."""
-    classifier.eval()
+) -> list[Score]:
+    """Loss and accuracy of each on some of the examples, without dropout."""
+    classifiers.eval()
     if lengths is not None:
         numbers = numbers[_of_like_length(numbers, lengths)]
-    logits = torch.cat([classifier(batch).cpu() for batch in numbers.split(batch_size)])
-    return score_logits(logits, labels_N[numbers])
+    logits = [classifiers(batch).cpu() for batch in numbers.split(batch_size)]
+    return [score_logits(logits_NK, labels_N[numbers]) for logits_NK in torch.cat(logits, dim=1)]
+
+
+def _update(
+    classifiers: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    numbers_B: Tensor,
+    labels_B: Tensor,
+    weight_decays: Sequence[float],
+) -> None:
+    logits = classifiers(numbers_B)
+    targets = labels_B.to(logits.device).repeat(len(logits))
+    optimizer.zero_grad()
+    # each one's loss is a mean of its own
+    (F.cross_entropy(logits.flatten(0, 1), targets) * len(logits)).backward()
+    if any(weight_decays):
+        for parameter in classifiers.parameters():
+            decay_R11 = parameter.new_tensor(weight_decays).view(-1, 1, 1)
+            parameter.grad += decay_R11 * parameter.detach()
+    optimizer.step()
 
 
 def _batches(

@@ -1,0 +1,262 @@
+"""``fairseq-vat probe`` on labels that a word decides, stopped and gone on with, and misused."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import commands
+import pytest
+from conftest import sentences
+
+from fairseq_vat import hub
+from fairseq_vat.cli import main as cli
+from fairseq_vat.cli import probe_runs
+from fairseq_vat.cli.labelled_input import pieces_of
+from fairseq_vat.errors import VATError
+from fairseq_vat.files import sha256
+from fairseq_vat.labelled import read_labelled_pairs
+
+FILES = ("train", "valid", "test")
+QUICK = ("--cpu", "--json", "--seeds", "1", "--epochs", "8", "--lr", "0.003", "--pooling", "sum")
+
+
+def by_words(sentence):
+    return "low" if {"w0", "w1", "w2", "w3", "w4"} & set(sentence.split()) else 'high "quoted"'
+
+
+def write(path, label_of=by_words, count=150, seed=10):
+    lines = [f"{label_of(s)}\t{s}" for s in sentences(count, seed)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def three(folder, label_of=by_words):
+    """Flags that name a training, a validation and a test file."""
+    counts = zip(FILES, (240, 40, 60), strict=True)
+    return [
+        part
+        for seed, (name, count) in enumerate(counts)
+        for part in (f"--{name}", write(folder / name, label_of, count, 10 + seed))
+    ]
+
+
+@pytest.fixture
+def probe(data_dir, checkpoint, capsys):
+    def run(*flags, path=checkpoint, data=data_dir, quick=QUICK, status=0):
+        capsys.readouterr()
+        found = cli.main(["probe", str(data), "--path", str(path), *quick, *map(str, flags)])
+        captured = capsys.readouterr()
+        assert found == status or not status, captured.err
+        if found:
+            assert not captured.out
+            assert captured.err.count("\n") == 1
+            return captured.err.removeprefix("fairseq-vat: error: ").strip()
+        return json.loads(captured.out) if "--json" in quick else captured.out
+
+    return run
+
+
+@pytest.fixture
+def count_runs(monkeypatch):
+    """The runs that are trained, by mode and seed; one more than `stop` interrupts."""
+    trained = []
+    train = probe_runs.Probe.run
+
+    def counting(self, mode, pooling, split, seed, on_batch):
+        if len(trained) == counting.stop:
+            raise KeyboardInterrupt
+        trained.append((mode, seed))
+        return train(self, mode, pooling, split, seed, on_batch)
+
+    counting.stop = None
+    monkeypatch.setattr(probe_runs.Probe, "run", counting)
+    return SimpleNamespace(trained=trained, function=counting)
+
+
+def test_features_and_fine_tuning(probe, tmp_path, checkpoint):
+    flags = [*three(tmp_path), "--mode", "features", "finetune", "--seeds", "2"]
+    before = sha256(checkpoint)
+    found = probe(*flags)
+    assert sha256(checkpoint) == before
+    assert found["examples"] == {"train": 240, "valid": 40, "test": 60}
+    assert sum(found["labels"].values()) == 340
+    assert [(r["mode"], r["pooling"]) for r in found["results"]] == [
+        ("features", "sum"),
+        ("finetune", "sum"),
+    ]
+    features, fine_tuned = found["results"]
+    for part in ("valid", "test"):
+        nothing = found["majority"][part]["accuracy"]
+        assert features[part]["accuracy"] > nothing + 5
+        assert fine_tuned[part]["accuracy"] > nothing + 15
+        assert fine_tuned[part]["accuracy"] > 90
+        accuracies = [run[part]["accuracy"] for run in features["runs"]]
+        assert features[part]["accuracy"] == pytest.approx(sum(accuracies) / 2)
+        assert features[part]["accuracy_std"] == pytest.approx(
+            abs(accuracies[0] - accuracies[1]) / 2**0.5
+        )
+    labels = [line.partition("\t")[0] for line in (tmp_path / "test").read_text().splitlines()]
+    trained = [line.partition("\t")[0] for line in (tmp_path / "train").read_text().splitlines()]
+    share = 100 * labels.count(max(trained, key=trained.count)) / len(labels)
+    assert found["majority"]["test"]["accuracy"] == pytest.approx(share)
+    assert found["majority"]["test"]["accuracy_std"] == 0
+    assert all(1 <= run["epoch"] <= 8 for run in fine_tuned["runs"])
+    assert probe(*flags) == found  # nothing is left to chance
+
+
+def test_cross_validation_and_the_table(probe, tmp_path):
+    flags = ["--cv", write(tmp_path / "all", count=240), "--folds", "4", "--max-folds", "2"]
+    flags += ["--mode", "finetune", "--epochs", "12", "--save", tmp_path / "runs.json"]
+    found = probe(*flags)
+    (result,) = found["results"]
+    assert [run["seed"] for run in result["runs"]] == [1, 1]
+    assert (found["folds"], found["folds_run"]) == (4, 2)
+    assert result["test"]["accuracy"] > found["majority"]["test"]["accuracy"] + 15
+    table = probe(*flags, quick=[flag for flag in QUICK if flag != "--json"]).splitlines()
+    assert "sentences: 240, 4-fold cross-validation; labels: " in table[1]
+    assert "folds run: 2 of 4; seeds: 1; dense layer: 16, tanh" in table[2]
+    mean, deviation = result["test"]["accuracy"], result["test"]["accuracy_std"]
+    assert table[-2].startswith("fine-tuned, sum ")
+    assert table[-2].endswith(f" {mean:.1f} ± {deviation:.1f}")
+    assert table[-1].startswith("most frequent label ")
+
+
+def test_without_valid_a_tenth_is_held_out_and_without_test_there_is_none(probe, tmp_path):
+    found = probe("--train", write(tmp_path / "train"))
+    (result,) = found["results"]
+    assert result["test"] is None
+    assert found["majority"]["test"] is None
+    assert (result["valid"]["accuracy"] * 15 / 100) % 1 == pytest.approx(0, abs=1e-6)
+
+
+def test_stopped_and_gone_on_with(probe, tmp_path, count_runs):
+    flags = ["--train", write(tmp_path / "train", count=60), "--mode", "finetune", "features"]
+    flags += ["--seeds", "2", "--epochs", "1"]
+    whole = probe(*flags)
+    assert count_runs.trained == [
+        (mode, seed) for mode in ("finetune", "features") for seed in (1, 2)
+    ]
+    save = tmp_path / "deep" / "runs.json"
+    count_runs.trained.clear()
+    count_runs.function.stop = 3
+    assert probe(*flags, "--save", save, status=130) == "fairseq-vat: interrupted"
+    assert len(json.loads(save.read_text())["runs"]) == 3
+    count_runs.trained.clear()
+    assert probe(*flags, "--save", save) == whole  # the last one only
+    assert count_runs.trained == [("features", 2)]
+    count_runs.function.stop = 1
+    assert probe(*flags, "--save", save) == whole
+    # one more mode, pooling or seed is something to add; another training is another file's
+    assert "interrupted" in probe(*flags, "--save", save, "--seeds", "3", status=130)
+    kept = save.read_text()
+    for change, name in (
+        (["--hidden", "4"], "--hidden (16, now 4)"),
+        (["--lr", "0.5"], "--lr (0.003, now 0.5)"),
+        (["--train", write(tmp_path / "other", count=60, seed=3)], "sentences or labels"),
+    ):
+        error = probe(*flags, "--save", save, *change, status=1)
+        assert error.startswith(f"--save {save}: its runs were made with another {name}")
+    assert save.read_text() == kept
+
+
+@pytest.mark.parametrize("text", ["", "not JSON", '{"settings": {}}', "[]"])
+def test_a_file_that_is_not_one_of_runs_stays(probe, tmp_path, text):
+    save = tmp_path / "mine.json"
+    save.write_text(text)
+    error = probe("--train", write(tmp_path / "train"), "--save", save, status=1)
+    assert error == f"--save {save}: is there and holds no runs of probe; name another file"
+    assert save.read_text() == text
+
+
+def test_pairs_are_joined_by_the_end_of_sentence(probe, tmp_path, checkpoint, data_dir):
+    path = tmp_path / "pairs"
+    path.write_text("no\tw1 w2\tw3\nyes\tw3\tw1 w2\n", encoding="utf-8")
+    loaded = hub.load_model(checkpoint, data_dir, "cpu")
+    vat = hub.VATHubInterface(loaded.cfg, loaded.task, loaded.model)
+    lines = read_labelled_pairs(path)
+    pieces = pieces_of(str(path), vat, lines)
+    assert pieces == ["w1 w2 </s> w3", "w3 </s> w1 w2"]
+    examples = probe_runs.Examples(["no", "yes"], pieces, None, {})
+    work = probe_runs.Probe(vat, examples, ["sum"], probe_runs.Head(4, "tanh"), None)
+    tokens, symbols = work._read()[0], loaded.task.source_dictionary
+    assert tokens.tolist() == [
+        symbols.bos(),
+        *(symbols.index(word) for word in ("w1", "w2")),
+        symbols.eos(),
+        symbols.index("w3"),
+        symbols.eos(),
+    ]
+    # what decides is in the second sentence
+    pairs = zip(sentences(240, 1), sentences(240, 2), strict=True)
+    text = [f"{by_words(two)}\t{one}\t{two}" for one, two in pairs]
+    path.write_text("\n".join(text) + "\n", encoding="utf-8")
+    found = probe("--train", path, "--pairs", "--mode", "finetune", "--epochs", "10")
+    assert found["pairs"]
+    (result,) = found["results"]
+    assert result["valid"]["accuracy"] > found["majority"]["valid"]["accuracy"] + 10
+
+
+def test_one_latent_a_sentence(probe, data_dir, tmp_path):
+    flags = ("--arch", "vae_transformer", "--encoder-embed-dim", "16", "--decoder-embed-dim", "16")
+    commands.train(data_dir, tmp_path, *flags, "--latent-dim", "4", "--max-update", "1")
+    files = ["--train", write(tmp_path / "train", count=60), "--pooling", "start", "sum"]
+    found = probe(
+        *files, "--mode", "finetune", "--hidden", "0", path=tmp_path / "checkpoint_last.pt"
+    )
+    (result,) = found["results"]  # all poolings are one
+    assert result["pooling"] is None
+    assert (found["hidden"], found["activation"]) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "give --train, with --valid and --test where there are any, or else --cv"),
+        (["--train", "{a}", "--cv", "{a}"], "give --train, with"),
+        (["--cv", "{a}", "--test", "{a}"], "--test goes with --train"),
+        (["--train", "{a}", "--folds", "3"], "--folds goes with --cv"),
+        (["--train", "{a}", "--max-folds", "3"], "--max-folds goes with --cv"),
+        (["--cv", "{a}", "--folds", "1"], "--folds 1: must be at least 2"),
+        (["--cv", "{a}", "--folds", "500"], "has only 20 lines"),
+        (["--train", "{a}", "--seeds", "0"], "--seeds 0: must be at least 1"),
+        (["--train", "{a}", "--hidden", "-1"], "--hidden -1: must be at least 0"),
+        (["--train", "{a}", "--lr", "nan"], "--lr nan: must be above 0"),
+        (["--train", "{a}", "--pairs"], ":1: 2 columns; each line must be label<TAB>sentence<TAB>"),
+        (["--train", "{a}", "--test", "{b}"], "{b}:1: label 'rare' isn't in {a}, which has"),
+        (["--train", "{b}"], "{b} has only the label 'rare'"),
+        (["--cv", "{c}"], "{c}: label 'rare', of 1 lines, is left out of a training part"),
+        (["--train", "none.tsv"], "none.tsv: No such file"),
+        (["--train", "{a}", "--path", "none.pt"], "checkpoint none.pt doesn't exist"),
+    ],
+)
+def test_mistakes_are_named(probe, tmp_path, flags, message):
+    files = {"a": write(tmp_path / "a", count=20), "b": str(tmp_path / "b")}
+    files["c"] = write(tmp_path / "c", count=40)
+    (tmp_path / "b").write_text("rare\tw1\n", encoding="utf-8")
+    with (tmp_path / "c").open("a", encoding="utf-8") as file:
+        file.write("rare\tw1\n")
+    error = probe(*(flag.format(**files) for flag in flags), status=1)
+    assert message.format(**files) in error
+
+
+def test_start_tokens_that_the_model_does_not_have(probe, data_dir, tmp_path):
+    commands.train(data_dir, tmp_path, "--no-start-token", "--max-update", "1")
+    flags = ["--train", write(tmp_path / "train", count=20), "--pooling", "start"]
+    error = probe(*flags, path=tmp_path / "checkpoint_last.pt", status=1)
+    assert error == "--pooling start: the model was trained with --no-start-token"
+
+
+def test_read_labelled_pairs(tmp_path):
+    path = tmp_path / "pairs"
+    path.write_text(' yes \tone  "quoted\ttwo\n\nno\ta\tb\n', encoding="utf-8")
+    assert read_labelled_pairs(path) == [("yes", 'one "quoted', "two", 1), ("no", "a", "b", 3)]
+    for text, message in (
+        ("yes\tone\t \n", ":1: the second sentence is empty"),
+        ("yes\t\ttwo\n", ":1: the first sentence is empty"),
+        ("\tone\ttwo\n", ":1: the label is empty"),
+        ("a b c\n", ":1: no TAB; each line must be label<TAB>sentence<TAB>sentence"),
+    ):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(VATError, match=message):
+            read_labelled_pairs(path)
