@@ -44,6 +44,8 @@ _STYLE = {
     "xtick.labelsize": 9,
     "ytick.labelsize": 9,
 }
+# nats of a dimension, the least height of their picture
+_LEAST_KL = 0.01
 _SIZE = (4.2, 2.9)
 _MAP_SIZE = (4.6, 4.7)
 # by the names of `measure_isotropy`, short ones for the legend
@@ -89,6 +91,8 @@ def kl_per_dimension(kl_L: Tensor, active_L: Tensor) -> Markup:
         axis.set_xlabel("dimensions, sorted by KL")
         axis.set_ylabel("nats per latent")
         axis.set_xlim(0.5, len(values) + 0.5)
+        # else what is next to nothing would fill the picture
+        axis.set_ylim(0, max(1.05 * values[0], _LEAST_KL))
 
     active = int(active_L.sum())
     label = (

@@ -77,9 +77,10 @@ def glance(content: Content) -> Markup:
     )
 
 
-def checkpoint(content: Content) -> Markup:
+def checkpoint(content: Content, path: str) -> Markup:
     """What was trained, and how."""
-    pairs = [join(element("dt", name), element("dd", text)) for name, text in content.facts.items()]
+    facts = {"File": path, **content.facts}
+    pairs = [join(element("dt", name), element("dd", text)) for name, text in facts.items()]
     return element("dl", *pairs, class_="facts")
 
 
@@ -192,9 +193,9 @@ def sentence_map(content: Content) -> Markup:
             element(
                 "figcaption",
                 f"Every point is a sentence, {pooled}, on the two principal components that hold "
-                f"{float(explained.sum()):.1%} of the variance. Pointing at one shows its "
-                "sentence; the numbered ones are the examples below. Good: neighbours are alike in "
-                "what they say, and colours are mixed: where they run along an axis, it is mostly "
+                f"{float(explained.sum()):.1%} of the variance. Pointing at one with a mouse "
+                "shows its sentence; the numbered ones are the examples below. Good: neighbours "
+                "are alike in what they say, and colours are mixed: where they run along an axis, it is mostly "
                 "the sentence's length. Correlation of the components with the number of words: "
                 f"{_with_length(coordinates, texts)}.",
             ),

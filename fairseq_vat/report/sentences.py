@@ -61,8 +61,7 @@ def samples(content: Content) -> Markup:
             "Good: variants that are sentences still, with some words exchanged. All equal: the "
             "posterior is too narrow, or the decoder doesn't listen to the latents. Nothing in "
             "common with the sentence: it is too wide, or has collapsed. "
-            f"Of the {len(draws)}, {different} are different ones of their sentence, and {equal} "
-            "equal it.",
+            f"Of {len(draws)} draws {different} are distinct, and {equal} equal their sentence.",
         ),
         *(
             element(
@@ -86,7 +85,7 @@ def _list(lines: list[str], markup: Callable[[str], Markup]) -> Markup:
     """Lines as a list, equal ones once, with their number."""
     items = []
     for line, count in Counter(lines).items():
-        times = element("small", f" \u00d7 {count}", class_="note") if count > 1 else None
+        times = element("small", f" \u00d7\u00a0{count}", class_="note") if count > 1 else None
         items.append(element("li", markup(line), times, dir="auto"))
     return element("ul", *items)
 

@@ -1,0 +1,331 @@
+"""``fairseq-vat report``: the page's content, its safety, and whether it fits a phone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from html import unescape
+from html.parser import HTMLParser
+
+import browser
+import commands
+import pytest
+import torch
+
+from fairseq_vat import hub, plots
+from fairseq_vat.cli import main as cli
+from fairseq_vat.evaluation import measures
+from fairseq_vat.evaluation.principal_components import project
+from fairseq_vat.evaluation.subset import Subset
+from fairseq_vat.report import content, corpus, page, sections, svg
+from fairseq_vat.report.differences import Run, differences
+from fairseq_vat.report.markup import Markup, element
+from fairseq_vat.report.sentences import marked
+
+QUICK = (
+    *("--cpu", "--sentences", "30", "--examples", "4", "--samples", "2", "--steps", "3"),
+    *("--beam", "2"),
+)
+SMALL = (
+    *("--encoder-embed-dim", "32", "--encoder-ffn-embed-dim", "64", "--latent-dim", "8"),
+    *("--decoder-embed-dim", "32", "--decoder-ffn-embed-dim", "64", "--dropout", "0"),
+)
+SECTIONS = (
+    *("glance", "checkpoint", "curves", "dimensions", "isotropy", "map"),
+    *("reconstructions", "samples", "prior", "interpolations"),
+)
+EVIL = "w1 w2 <script>alert('w3')</script> w4 & \"w5\" w6"
+_VOID = {"meta", "br"}
+
+
+class Page(HTMLParser):
+    """What is in a page; fails on tags that don't pair."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.tags, self.ids, self.attributes = [], [], [], []
+        self.text = ""
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, *pair) for pair in attrs]
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in _VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def sentence_level(data_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vae")
+    flags = ("--arch", "vae_transformer", "--kl-weight", "0.01", "--max-update", "40", *SMALL)
+    log = commands.train(data_dir, folder, *flags)
+    messages = [line.split(" | ", 3)[-1] for line in log.splitlines()]
+    (folder / "train.log").write_text("\n".join(messages), encoding="utf-8")
+    return folder / "checkpoint_last.pt"
+
+
+@pytest.fixture(scope="module")
+def pages(data_dir, checkpoint, sentence_level, tmp_path_factory):
+    """A page of each level; the token level's is about sentences of a file."""
+    folder = tmp_path_factory.mktemp("report")
+    text = folder / "text"
+    lines = [f"w{n} w{n + 1} w{2 * n} w{n} w7" for n in range(19)]
+    text.write_text("\n".join([EVIL, *lines]) + "\n", encoding="utf-8")
+    more = {"token": ("--text", text), "sentence": ()}
+    found = {}
+    for level, path in {"token": checkpoint, "sentence": sentence_level}.items():
+        output = folder / f"{level}.html"
+        command = ["report", data_dir, "--path", path, "--output", output, *QUICK, *more[level]]
+        assert cli.main([str(part) for part in command]) == 0
+        found[level] = output.read_text(encoding="utf-8")
+    return found
+
+
+@pytest.fixture(scope="module")
+def gathered(data_dir, checkpoint):
+    loaded = hub.load_model(checkpoint, data_dir, "cpu")
+    vat = hub.VATHubInterface(loaded.cfg, loaded.task, loaded.model)
+    settings = content.Settings(0.4, examples=2, samples=1, steps=2, beam=1)
+    return content.gather(vat, corpus.of_subset(vat, "test", 20), settings)
+
+
+def failure(capsys, *command):
+    capsys.readouterr()
+    assert cli.main([str(part) for part in command]) == 1
+    captured = capsys.readouterr()
+    assert not captured.out and captured.err.count("\n") == 1
+    return captured.err
+
+
+@pytest.mark.parametrize("level", ["token", "sentence"])
+def test_the_page_is_whole(pages, level):
+    found = Page(pages[level])
+    assert set(SECTIONS) <= set(found.ids)
+    assert len(found.ids) == len(set(found.ids))
+    assert found.tags.count("h1") == 1
+    for tag, name, value in found.attributes:
+        if name in ("href", "src"):
+            assert value.startswith("#") and value[1:] in found.ids, (tag, value)
+        assert not name.startswith("on")
+    # nothing that a browser would fetch or run
+    assert not {"script", "img", "link", "iframe", "object"} & set(found.tags)
+    assert "http://" not in pages[level] and "https://" not in pages[level]
+    assert "url(" not in pages[level].replace("url(#", "")
+    labels = [
+        value for tag, name, value in found.attributes if (tag, name) == ("svg", "aria-label")
+    ]
+    assert len(labels) == found.tags.count("svg") >= 5 and all(labels)
+    assert len(pages[level]) < 2_000_000
+    assert f"one latent for each {level}" in found.text
+    assert len(re.findall(r"<title>[^<]*w\d", pages[level])) >= 20  # points tell their sentence
+
+
+def test_text_is_escaped(pages):
+    assert "<script" not in pages["token"]
+    assert unescape(pages["token"]).count(EVIL) >= 1  # at least the map's tooltip
+    assert "&lt;script&gt;" in pages["token"]
+
+
+def test_the_log_beside_the_checkpoint_is_found(pages):
+    assert "Reconstruction by update" in pages["sentence"]
+    assert "There is no train.log beside the checkpoint" in pages["token"]
+    assert "Reconstruction by update" not in pages["token"]
+
+
+def test_the_same_command_gives_the_same_page(pages, data_dir, sentence_level, tmp_path, capsys):
+    output = tmp_path / "again" / "page.html"
+    command = ["report", data_dir, "--path", sentence_level, "--output", output, *QUICK]
+    assert cli.main([str(part) for part in command]) == 0
+    assert capsys.readouterr().out.strip() == str(output)
+    assert output.read_text(encoding="utf-8") == pages["sentence"]
+    assert [path.name for path in output.parent.iterdir()] == ["page.html"]
+
+
+@pytest.mark.parametrize("level", ["token", "sentence"])
+def test_it_fits_a_phone(pages, level, tmp_path):
+    script = """
+      const wide = [...page.querySelectorAll("body *")].filter(
+        node => !node.closest("svg") && node.getBoundingClientRect().right > 360.5);
+      return {width: view.innerWidth, scroll: page.documentElement.scrollWidth,
+        wide: wide.map(node => node.outerHTML.slice(0, 100)),
+        pictures: [...page.querySelectorAll("svg")].map(node => node.clientWidth),
+        sections: [...page.querySelectorAll("section")].map(node => node.id),
+        background: view.getComputedStyle(page.body).backgroundColor,
+        title: page.title};"""
+    # a word that doesn't end, and a script that the page's own policy must keep from running
+    long = "w" * 500 + "<script>document.title = 'it ran'</script>"
+    text = pages[level].replace("</h1>", f" {long}</h1>", 1)
+    text = text.replace("<section", f"<p>{long}</p><section", 1)
+    framed = tmp_path / "framed.html"
+    framed.write_text(browser.in_frame(text, 360, script), encoding="utf-8")
+    found, dark = (
+        json.loads(unescape(re.search(r'<pre id="found">(.+?)</pre>', dom, re.S)[1]))
+        for dom in (
+            browser.dump_dom(framed, tmp_path / "light"),
+            browser.dump_dom(framed, tmp_path / "dark", "--blink-settings=preferredColorScheme=0"),
+        )
+    )
+    assert found["width"] == 360 and found["sections"] == list(SECTIONS)
+    assert found["wide"] == [] and found["scroll"] <= 360
+    assert all(250 < width <= 360 for width in found["pictures"])
+    assert found["background"] == "rgb(255, 255, 255)" != dark["background"]
+    assert found["title"].endswith(": report")
+
+
+def test_warnings_stand_first(gathered, pages):
+    line = "the posterior has collapsed (no active unit): the decoder ignores the latents; try x"
+    unknown = dataclasses.replace(gathered.corpus, unknown_share=0.4)
+    changed = dataclasses.replace(gathered, warning=line, corpus=unknown)
+    told = page.build(changed, "a.pt", None, "no log")
+    contents = told.index("<nav")
+    assert told.index("The posterior has collapsed (no active unit).") < contents
+    assert told.index("40% of the text is unknown to the dictionary.") < contents
+    assert gathered.warning is None and 'class="warning"' not in pages["sentence"]
+
+
+def test_isotropy_that_cant_be_measured_is_told(gathered):
+    without = dataclasses.replace(gathered, isotropy=None, isotropy_error="vectors <are> zero")
+    assert "vectors &lt;are&gt; zero" in sections.isotropy(without)
+    assert "Cosine of random" not in sections.glance(without)
+
+
+def test_figures_are_those_of_evaluate(gathered, data_dir, checkpoint):
+    loaded = hub.load_model(checkpoint, data_dir, "cpu")
+    subset = Subset(loaded.task, "test")
+    measured = measures.measure(
+        loaded.model, subset.batches(400, None, loaded.device), measures.Settings(0.4, iw_samples=0)
+    )
+    found = gathered.figures
+    close = {"rel": 1e-4}
+    assert found["nll_mean"]["per_sentence"] == pytest.approx(sum(measured.nll) / 20, **close)
+    assert found["nll_samples"]["per_sentence"] == pytest.approx(
+        sum(measured.nll_samples) / 20, **close
+    )
+    assert found["kl"]["per_sentence"] == pytest.approx(sum(measured.kl) / 20, **close)
+    assert found["nll_mean"]["per_token"] == pytest.approx(
+        sum(measured.nll) / subset.tokens, **close
+    )
+    # the bars add up to the whole
+    assert float(gathered.kl_L.sum()) == pytest.approx(found["kl_nats"], **close)
+    assert int((gathered.variance_L >= 0.01).sum()) == found["active_units"]["count"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--sentences", "1"), "--sentences 1: must be at least 2"),
+        (("--steps", "1"), "--steps 1: must be at least 2"),
+        (("--prior-std", "0"), "--prior-std 0.0: must be a standard deviation above 0"),
+        (("--gen-subset", "dev"), "has test, train, valid"),
+        (("--text", "nowhere.txt"), "nowhere.txt"),
+        (("--train-log", "nowhere.log"), "nowhere.log"),
+    ],
+)
+def test_mistakes_are_one_line(data_dir, checkpoint, tmp_path, capsys, flags, message):
+    command = ("report", data_dir, "--path", checkpoint, "--output", tmp_path / "page.html")
+    assert message in failure(capsys, *command, *QUICK, *flags)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mistakes_in_files_are_one_line(data_dir, checkpoint, tmp_path, capsys):
+    command = ("report", data_dir, "--path", checkpoint, "--output", tmp_path / "page.html", *QUICK)
+    text = tmp_path / "text"
+    text.write_text("\n\n", encoding="utf-8")
+    assert "at least 2 sentences" in failure(capsys, *command, "--text", text)
+    text.write_text("epoch 1 | loss 3 | num_updates 5\n", encoding="utf-8")
+    assert "token_kl_cross_entropy" in failure(capsys, *command, "--train-log", text)
+    assert "is a folder" in failure(capsys, *command, "--output", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["text"]
+
+
+def test_a_language_model_is_refused(data_dir, tmp_path, capsys):
+    commands.train(
+        data_dir, tmp_path, "--arch", "transformer_decoder_lm", "--max-update", "1", *SMALL
+    )
+    output = tmp_path / "page.html"
+    command = ("report", data_dir, "--path", tmp_path / "checkpoint_last.pt", "--output", output)
+    assert "language model" in failure(capsys, *command, *QUICK)
+    assert not output.exists()
+
+
+def test_differences():
+    assert differences("the cat sat", "the cat sat") == [Run("same", "the cat sat")]
+    assert differences("the cat sat down", "the dog sat") == [
+        *(Run("same", "the"), Run("missing", "cat"), Run("new", "dog"), Run("same", "sat")),
+        Run("missing", "down"),
+    ]
+    # hardly anything in common: what is missing would only be in the way
+    assert differences("a b c d e", "x b y") == [Run("new", "x"), Run("same", "b"), Run("new", "y")]
+    # a script without spaces is compared by characters
+    assert differences("猫座下", "狗座下") == [
+        *(Run("missing", "猫"), Run("new", "狗"), Run("same", "座下")),
+    ]
+
+
+def test_marks():
+    assert marked("a b c", "a <b> c") == "a <del>b</del> <ins>&lt;b&gt;</ins> c"
+    assert marked("a b c", "a x c", missing=False) == "a <ins>x</ins> c"
+    assert "empty" in marked("a b c", "")
+
+
+def test_markup():
+    inner = element("b", "<&>", Markup("<i>x</i>"), title='"')
+    assert inner == '<b title="&quot;">&lt;&amp;&gt;<i>x</i></b>'
+    assert element("p", inner, None, class_="a", id=None) == f'<p class="a">{inner}</p>'
+
+
+def test_principal_components():
+    # along (3, 4) with lengths -2 .. 2, and a tenth of that across
+    along, across = torch.tensor([0.6, 0.8]), torch.tensor([-0.8, 0.6])
+    steps = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]).unsqueeze(1)
+    flat = steps.square() - 2
+    vectors = 5 + steps * along + 0.1 * flat * across
+    found = project(vectors)
+    assert torch.allclose(found.coordinates[:, 0], steps[:, 0].double(), atol=1e-5)
+    whole = 10 + 0.01 * 14
+    assert found.explained.tolist() == pytest.approx([10 / whole, 0.14 / whole], rel=1e-4)
+    # the sign doesn't depend on the order, and what vectors don't have is 0
+    other = project(vectors.flip(0)).coordinates.flip(0)
+    assert torch.allclose(other, found.coordinates, atol=1e-5)
+    same = project(torch.ones(3, 1))
+    assert same.coordinates.tolist() == [[0, 0]] * 3 and same.explained.tolist() == [0, 0]
+
+
+def test_examples_are_different_sentences_of_a_good_length():
+    texts = ["one", "a b c d", "a b c d", "e f g h", "w " * 40, "i j k l m"]
+    assert content.choose_examples(texts, 3) == [1, 3, 5]
+    assert content.choose_examples(texts, 2) == [1, 3]
+    assert content.choose_examples(texts, 9) == [0, 1, 3, 4, 5]
+
+
+def test_pictures_are_made_fit():
+    with plots.plt.rc_context({"svg.fonttype": "none"}):
+        figure, axis = plots.plt.subplots()
+        axis.scatter([1, 2], [3, 4], color="#0072b2", gid="points")
+        axis.set_title("a < b")
+        picture = svg.inline(
+            figure, "x", 'a "label"', {"#0072b2": "var(--blue)"}, {"points": ["<1>", "two"]}
+        )
+        plots.plt.close(figure)
+    found = Page(picture)
+    assert "a < b" in found.text and "<1>" in found.text
+    assert "#0072b2" not in picture and "var(--blue)" in picture
+    assert all(identity.startswith("x-") for identity in found.ids)
+    links = re.findall(r'(?:href="|url\()#([^")]+)', picture)
+    assert links and set(links) <= set(found.ids)
+    assert "style" not in found.tags and "font-family" not in picture
+    assert "xlink" not in picture and "purl" not in picture
