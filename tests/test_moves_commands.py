@@ -57,8 +57,8 @@ def test_sample_and_vary(run, vat, tmp_path):
     expected = vat.vary(["w1 {w2} w3"], 3, temperature=4, beam=2, marks="{}")[0]
     assert json.loads(out)["samples"] == expected
     _, out, _ = run("vary", *flags[:-1], "--marks", "{}", text=text)
-    assert out.splitlines()[0] == "sentence  w1 {w2} w3"
-    counts = [line[:10].strip() for line in out.splitlines()[2:]]
+    assert out.splitlines()[0] == "sentence    w1 {w2} w3"
+    counts = [line[:12].strip() for line in out.splitlines()[2:]]
     assert sum(int(count.partition(" x")[2] or 1) for count in counts) == 3
 
 

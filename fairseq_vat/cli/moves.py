@@ -176,11 +176,11 @@ def _print_samples(
         if number:
             print()
         for title, text in (("sentence", sentence), ("mean", mean)):
-            print(f"{title:10}{text}")
+            print(f"{title:12}{text}")
         # equal samples are one line, with their number
         for text in dict.fromkeys(drawn):
             count = drawn.count(text)
-            print(f"{'sample' if count == 1 else f'sample x{count}':10}{text}")
+            print(f"{'sample' if count == 1 else f'sample x{count}':12}{text}")
 
 
 def _interpolate(args: argparse.Namespace) -> None:
