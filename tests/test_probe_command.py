@@ -13,6 +13,7 @@ from fairseq_vat import hub
 from fairseq_vat.cli import main as cli
 from fairseq_vat.cli import probe_runs
 from fairseq_vat.cli.labelled_input import pieces_of
+from fairseq_vat.cli.probe_data import Examples
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import sha256
 from fairseq_vat.labelled import read_labelled_pairs
@@ -177,7 +178,7 @@ def test_pairs_are_joined_by_the_end_of_sentence(probe, tmp_path, checkpoint, da
     lines = read_labelled_pairs(path)
     pieces = pieces_of(str(path), vat, lines)
     assert pieces == ["w1 w2 </s> w3", "w3 </s> w1 w2"]
-    examples = probe_runs.Examples(["no", "yes"], pieces, None, {})
+    examples = Examples(["no", "yes"], pieces, None, {})
     work = probe_runs.Probe(vat, examples, ["sum"], probe_runs.Head(4, "tanh"), None)
     tokens, symbols = work._read()[0], loaded.task.source_dictionary
     assert tokens.tolist() == [
@@ -225,7 +226,9 @@ def test_one_latent_a_sentence(probe, data_dir, tmp_path):
         (["--train", "{a}", "--pairs"], ":1: 2 columns; each line must be label<TAB>sentence<TAB>"),
         (["--train", "{a}", "--test", "{b}"], "{b}:1: label 'rare' isn't in {a}, which has"),
         (["--train", "{b}"], "{b} has only the label 'rare'"),
-        (["--cv", "{c}"], "{c}: label 'rare', of 1 lines, is left out of a training part"),
+        (["--cv", "{c}"], "{c}: label 'rare' has too few lines: a part"),
+        (["--train", "{a}", "--mode", "finetune", "--lr", "1e30"], "give a smaller --lr"),
+        (["--train", "{d}"], "{d}: label 'high' has too few lines: a part"),
         (["--train", "none.tsv"], "none.tsv: No such file"),
         (["--train", "{a}", "--path", "none.pt"], "checkpoint none.pt doesn't exist"),
     ],
@@ -233,6 +236,8 @@ def test_one_latent_a_sentence(probe, data_dir, tmp_path):
 def test_mistakes_are_named(probe, tmp_path, flags, message):
     files = {"a": write(tmp_path / "a", count=20), "b": str(tmp_path / "b")}
     files["c"] = write(tmp_path / "c", count=40)
+    files["d"] = str(tmp_path / "d")
+    (tmp_path / "d").write_text("low\tw1\nhigh\tw9\n", encoding="utf-8")
     (tmp_path / "b").write_text("rare\tw1\n", encoding="utf-8")
     with (tmp_path / "c").open("a", encoding="utf-8") as file:
         file.write("rare\tw1\n")

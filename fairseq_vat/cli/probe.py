@@ -23,7 +23,8 @@ from fairseq_vat.errors import VATError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fairseq_vat.cli.probe_runs import Examples, Head
+    from fairseq_vat.cli.probe_data import Examples
+    from fairseq_vat.cli.probe_runs import Head
     from fairseq_vat.evaluation.folds import Split
 
 MODES = ("features", "finetune")
@@ -91,7 +92,7 @@ def _add_int(
 def run(args: argparse.Namespace) -> None:
     """Read, train, print."""
     _check(args)
-    from fairseq_vat.cli import probe_runs
+    from fairseq_vat.cli import probe_data, probe_runs
     from fairseq_vat.evaluation.probe import Training
     from fairseq_vat.labelled import read_labelled, read_labelled_pairs
 
@@ -107,8 +108,8 @@ def run(args: argparse.Namespace) -> None:
         if token_level and "start" in poolings and not vat.task.start_token:
             raise VATError("--pooling start: the model was trained with --no-start-token")
         pieces = {name: pieces_of(path, vat, lines[name]) for name, path in paths.items()}
-        examples = _examples(lines, labels, pieces)
-        splits = _splits(args, paths, lines, examples)
+        examples = probe_data.examples_of(lines, labels, pieces)
+        splits = probe_data.splits_of(args, examples)
         head = probe_runs.Head(
             vat.model.encoder.latent_dim if args.hidden is None else args.hidden, args.activation
         )
@@ -169,60 +170,6 @@ def _check(args: argparse.Namespace) -> None:
             raise VATError(f"--{name.replace('_', '-')} {value}: must be at least {bound}")
     if not 0 < args.lr < math.inf:
         raise VATError(f"--lr {args.lr}: must be above 0")
-
-
-def _examples(lines: dict[str, list], labels: list[str], pieces: dict[str, list[str]]) -> Examples:
-    import torch
-
-    from fairseq_vat.cli.probe_runs import Examples
-
-    index = {label: number for number, label in enumerate(labels)}
-    numbers, start = {}, 0
-    for name in lines:
-        numbers[name] = range(start, start + len(lines[name]))
-        start += len(lines[name])
-    return Examples(
-        labels,
-        [sentence for name in lines for sentence in pieces[name]],
-        torch.tensor([index[line.label] for name in lines for line in lines[name]]),
-        numbers,
-    )
-
-
-def _splits(
-    args: argparse.Namespace, paths: dict[str, str], lines: dict[str, list], examples: Examples
-) -> dict[int, list[Split]]:
-    """Of every seed: the files' split, or the folds."""
-    import torch
-
-    from fairseq_vat.evaluation import folds
-
-    labels_N = examples.labels_N
-    if args.cv is not None and args.folds > len(labels_N):
-        raise VATError(f"--folds {args.folds}: {args.cv} has only {len(labels_N)} lines")
-    numbers = {name: torch.tensor(list(some)) for name, some in examples.numbers.items()}
-    splits: dict[int, list[Split]] = {}
-    for seed in range(1, args.seeds + 1):
-        if args.cv is not None:
-            splits[seed] = folds.cross_validation(labels_N, args.folds, seed)[: args.max_folds]
-            continue
-        train, valid = numbers["train"], numbers.get("valid")
-        if valid is None:
-            train, valid = folds.hold_out(labels_N, train, torch.Generator().manual_seed(seed))
-        splits[seed] = [folds.Split(train, valid, numbers.get("test"))]
-    for split in (split for some in splits.values() for split in some):
-        missing = set(labels_N.tolist()) - set(labels_N[split.train].tolist())
-        if missing:
-            label = min(missing)
-            count = int(labels_N.eq(label).sum())
-            raise VATError(
-                f"{args.cv or args.train}: label {examples.labels[label]!r}, of {count} lines, is "
-                "left out of a training part; give it more lines, or fewer --folds"
-                if args.cv
-                else f"{args.train}: label {examples.labels[label]!r} has too few lines to hold "
-                "out some for validation; give it more, or a file with --valid"
-            )
-    return splits
 
 
 def _settings(args: argparse.Namespace, examples: Examples, head: Head) -> dict[str, Any]:

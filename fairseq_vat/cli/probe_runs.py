@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from fairseq.data import data_utils
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from fairseq_vat.cli.probe_data import Examples
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation import probe
 from fairseq_vat.evaluation.folds import Split
 from fairseq_vat.evaluation.pooling import pool
 from fairseq_vat.files import read_json, write_json
 from fairseq_vat.hub import VATHubInterface
-
-
-class Examples(NamedTuple):
-    """All labelled sentences of a probe.
-
-    Attributes:
-        labels: the names, in order.
-        pieces: every example in subwords.
-        labels_N: every example's label by its number, int64.
-        numbers: of the examples of each file.
-    """
-
-    labels: list[str]
-    pieces: list[str]
-    labels_N: Tensor
-    numbers: dict[str, range]
 
 
 @dataclass(frozen=True)
@@ -143,7 +129,14 @@ class Probe:
                 head,
             )
         labels_N = self.examples.labels_N
-        return asdict(probe.fit(classifiers, labels_N, split, training, seed, lengths, on_batch))
+        found = probe.fit(classifiers, labels_N, split, training, seed, lengths, on_batch)
+        losses = [score.loss for score in (found.valid, found.test) if score is not None]
+        if not all(map(math.isfinite, losses)):
+            raise VATError(
+                f"{mode}, {pooling}, seed {seed}: the training diverged, the loss is "
+                f"{losses[0]}; give a smaller --lr"
+            )
+        return asdict(found)
 
     def _new_head(self, seed: int) -> nn.Sequential:
         return probe.new_head(
