@@ -203,6 +203,18 @@ def test_isotropy_that_cant_be_measured_is_told(gathered):
     assert "Cosine of random" not in sections.glance(without)
 
 
+def test_two_equal_sentences_make_a_page(data_dir, checkpoint, tmp_path):
+    loaded = hub.load_model(checkpoint, data_dir, "cpu")
+    vat = hub.VATHubInterface(loaded.cfg, loaded.task, loaded.model)
+    text = tmp_path / "text"
+    text.write_text("w1 w2 w3\n" * 2, encoding="utf-8")
+    settings = content.Settings(0.4, examples=2, samples=1, steps=2, beam=1)
+    found = content.gather(vat, corpus.of_file(vat, text, 20), settings)
+    assert len(found.examples) == 1 and found.ways == []
+    told = Page(page.build(found, "a.pt", None, "no log")).text
+    assert "number of words: undefined and undefined" in told
+
+
 def test_figures_are_those_of_evaluate(gathered, data_dir, checkpoint):
     loaded = hub.load_model(checkpoint, data_dir, "cpu")
     subset = Subset(loaded.task, "test")
@@ -249,6 +261,8 @@ def test_mistakes_in_files_are_one_line(data_dir, checkpoint, tmp_path, capsys):
     text.write_text("epoch 1 | loss 3 | num_updates 5\n", encoding="utf-8")
     assert "token_kl_cross_entropy" in failure(capsys, *command, "--train-log", text)
     assert "is a folder" in failure(capsys, *command, "--output", tmp_path)
+    inside = text / "page.html"
+    assert "nothing can be written" in failure(capsys, *command, "--output", inside)
     assert [path.name for path in tmp_path.iterdir()] == ["text"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,8 +104,13 @@ def _check(args: argparse.Namespace) -> None:
             raise VATError(f"--{name} {value}: must be at least {least}")
     if args.prior_std is not None and not 0 < args.prior_std < math.inf:
         raise VATError(f"--prior-std {args.prior_std}: must be a standard deviation above 0")
-    if Path(args.output).is_dir():
-        raise VATError(f"--output {args.output} is a folder; give the name of a file in it")
+    output = Path(args.output)
+    if output.is_dir():
+        raise VATError(f"--output {output} is a folder; give the name of a file in it")
+    # now, and not after minutes of work
+    there = next(folder for folder in output.absolute().parents if folder.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise VATError(f"--output {output}: nothing can be written in {there}")
 
 
 def _log(args: argparse.Namespace) -> tuple[list[Record] | None, str]:

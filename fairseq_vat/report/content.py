@@ -136,12 +136,13 @@ def gather(
     stage("samples")
     draws = vat.sample(chosen, settings.samples, seed=settings.seed, **search)
     stage("samples from the prior")
+    # lengths of the training data may be beyond the longest of these sentences
     prior = vat.sample_prior(
         settings.examples,
         length=_prior_length(vat, corpus),
         prior_std=settings.prior_std,
         seed=settings.seed,
-        **search,
+        beam=settings.beam,
     )
     stage("interpolations")
     pairs = [(n, n + 1) for n in range(0, min(len(rows), 6) - 1, 2)]

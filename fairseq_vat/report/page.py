@@ -68,7 +68,8 @@ def build(content: Content, checkpoint: str, records: list[Record] | None, log_n
     ]
     links = [element("li", element("a", title, href=f"#{anchor}")) for anchor, title, _ in parts]
     # the last folder tells runs apart, whose checkpoints all have one name
-    name = "/".join(Path(checkpoint).parts[-2:])
+    path = Path(checkpoint)
+    name = f"{path.parent.name}/{path.name}" if path.parent.name else path.name
     summary = (
         f"{content.architecture}, one latent for each {content.latent_level}, "
         f"{content.updates:,} updates"

@@ -195,8 +195,9 @@ def sentence_map(content: Content) -> Markup:
                 f"Every point is a sentence, {pooled}, on the two principal components that hold "
                 f"{float(explained.sum()):.1%} of the variance. Pointing at one with a mouse "
                 "shows its sentence; the numbered ones are the examples below. Good: neighbours "
-                "are alike in what they say, and colours are mixed: where they run along an axis, it is mostly "
-                "the sentence's length. Correlation of the components with the number of words: "
+                "are alike in what they say, and colours are mixed: where they run along an axis, "
+                "it is mostly the sentence's length. Correlation of the components with the number "
+                "of words: "
                 f"{_with_length(coordinates, texts)}.",
             ),
             class_="map",
