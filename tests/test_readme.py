@@ -1,4 +1,4 @@
-"""The README's commands run as printed: what a user copies must work."""
+"""The README's commands run as printed, and those of docs/ parse: what a user copies must work."""
 
 from __future__ import annotations
 
@@ -12,17 +12,26 @@ import pytest
 from fairseq_vat.cli.main import build_parser
 
 ROOT = Path(__file__).parent.parent
-BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def printed(program: str) -> list[list[str]]:
-    """The flags of every command of a program in the README."""
+def printed(program: str, page: Path = ROOT / "README.md") -> list[list[str]]:
+    """The flags of every command of a program on a page, its shell variables put in."""
     found = []
-    for block in BLOCKS:
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            if words and words[0] == program:
-                found.append(words[1:])
+    text = "\n".join(re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL))
+    assignment = re.compile(r'^(\w+)="([^"]*)"$', re.MULTILINE)
+    variables = {name: " ".join(value.split()) for name, value in assignment.findall(text)}
+    for line in assignment.sub("", text).replace("\\\n", " ").splitlines():
+        line = re.sub(r"\$(\w+)", lambda match: variables.get(match[1], match[0]), line)
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="|>;")
+        lexer.whitespace_split = True
+        commands_of_line = [[]]
+        for word in lexer:
+            if set(word) <= set("|>;"):
+                commands_of_line.append([])
+            else:
+                commands_of_line[-1].append(word)
+        found += [words[1:] for words in commands_of_line if words[:1] == [program]]
     return found
 
 
@@ -43,8 +52,9 @@ def test_train(number, data_dir, checkpoint, tmp_path):
     assert commands.stats(log)[-1]["num_updates"] == "2"
 
 
-def test_evaluate_and_classify_parse():
-    for flags in printed("fairseq-vat"):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_our_subcommands_parse(page):
+    for flags in printed("fairseq-vat", page):
         args = build_parser().parse_args(flags)
         assert callable(args.run)
 
