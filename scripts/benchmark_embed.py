@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""Sentences a second of the hub's `embed`, against the bare encoder's forward on the same batches.
+
+Both go over the same sentences with the same model.  `embed` reads strings and gives a numpy array:
+cleaning, subwords, dictionary, batching, encoder, pooling.  The bare encoder is fairseq's encoder
+without the latents' layers, on batches that were made before the clock started.  The two take turns
+in one process, so that whatever else the machine does hits both; figures are medians.
+
+    python scripts/benchmark_embed.py DATA --path CHECKPOINT --sentencepiece-model MODEL \
+        --sentences text.txt
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
+from fairseq_vat.cli.quiet import quiet
+from fairseq_vat.errors import VATError
+from fairseq_vat.text import read_lines
+
+
+def seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """Wall time of a call, the device's work included."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+@torch.no_grad()
+def measure(vat: Any, sentences: list[str], repeats: int) -> dict[str, Any]:
+    """Alternating passes over all sentences; the first of each, to warm up, isn't counted."""
+    batches = [sample["net_input"] for sample in vat.batches(sentences)]
+    encoder = vat.model.encoder.body
+
+    def forward() -> None:
+        for batch in batches:
+            encoder(batch["src_tokens"], src_lengths=batch["src_lengths"])
+
+    systems = {"embed": lambda: vat.embed(sentences), "encoder": forward}
+    taken: dict[str, list[float]] = {name: [] for name in systems}
+    for repeat in range(repeats + 1):
+        for name, work in systems.items():
+            passed = seconds(work, vat.device)
+            if repeat:
+                taken[name].append(passed)
+        print(f"repeat {repeat} of {repeats}", file=sys.stderr, flush=True)
+    medians = {name: statistics.median(times) for name, times in taken.items()}
+    sizes = torch.tensor([tuple(batch["src_tokens"].shape) for batch in batches])
+    tokens = int(sum(batch["src_lengths"].sum() for batch in batches))
+    return {
+        "device": torch.cuda.get_device_name() if vat.device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "sentences": len(sentences),
+        "tokens": tokens,
+        "padding": 1 - tokens / int(sizes.prod(dim=1).sum()),
+        "batches": len(batches),
+        "seconds": taken,
+        "sentences_per_second": {name: len(sentences) / time for name, time in medians.items()},
+        # each pair of turns by itself, so that a slow minute counts in both
+        "ratio": statistics.median(
+            bare / whole for whole, bare in zip(taken["embed"], taken["encoder"], strict=True)
+        ),
+    }
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_checkpoint_arguments(parser)
+    parser.add_argument("--sentences", metavar="FILE", required=True, help="a sentence a line")
+    parser.add_argument("--count", type=int, default=10_000, help="of sentences")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    sentences = [
+        line for line, _ in zip(read_lines(args.sentences), range(args.count), strict=False)
+    ]
+    if not sentences or args.repeats < 1:
+        raise VATError(
+            f"{args.sentences} and --repeats: a sentence and a repeat at least are needed"
+        )
+    with quiet():
+        found = measure(load_hub(args), sentences, args.repeats)
+    if args.json:
+        print(json.dumps(found))
+        return
+    print(
+        f"{found['sentences']:,} sentences, {found['tokens']:,} tokens in {found['batches']:,} "
+        f"batches ({found['padding']:.1%} padding); {found['device']}, {found['threads']} threads"
+    )
+    for name, speed in found["sentences_per_second"].items():
+        times = ", ".join(f"{time:.2f}" for time in found["seconds"][name])
+        print(f"{name:8} {speed:10,.0f} sentences a second ({times} s)")
+    print(f"ratio    {found['ratio']:10.2f}")
+
+
+if __name__ == "__main__":
+    main()
