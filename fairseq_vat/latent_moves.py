@@ -1,4 +1,4 @@
-"""What can be decoded from latent space: the generating half of the hub interface.
+"""Ways to get about in latent space: the generating half of the hub interface.
 
 Shape legend: N sentences, P latents of a sentence (its source positions at token level, 1 at
 sentence level), B sentences of a batch, L latent width, K draws.
@@ -7,33 +7,22 @@ sentence level), B sentences of a batch, L latent width, K draws.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from fairseq.data import data_utils
-from fairseq.dataclass.configs import GenerationConfig
-from omegaconf import OmegaConf, open_dict
-from torch import Tensor
-from tqdm import tqdm
 
 from fairseq_vat import interpolation, noise
+from fairseq_vat.decoding import LatentDecoding, separate
 from fairseq_vat.errors import VATError
-from fairseq_vat.generation import (
-    MAX_ROWS,
-    LatentSampling,
-    LatentSequenceGenerator,
-    VariationalSequenceGenerator,
-)
+from fairseq_vat.generation import LatentSampling
 from fairseq_vat.marks import marked_pieces, parse_marks, read_marked
 from fairseq_vat.text import clean_line
 
-if TYPE_CHECKING:
-    from fairseq_vat.hub import Latents
 
-
-class LatentMoves:
-    """Decoding, for `VATHubInterface`; its methods take and give lists.
+class LatentMoves(LatentDecoding):
+    """Moves, for `VATHubInterface`; its methods take and give lists.
 
     Every method takes fairseq's generation settings as keywords: ``beam=5`` (the VAT paper's),
     ``lenpen=...``, ``max_len_b=...``, ``sampling=True, sampling_topk=10`` and so on. The result for
@@ -162,7 +151,7 @@ class LatentMoves:
             raise VATError(f"{steps} steps: give at least 2, the two sentences themselves")
         if method not in interpolation.METHODS:
             raise VATError(f"method {method!r}: must be {' or '.join(interpolation.METHODS)}")
-        latents = _separate(self.encode([*firsts, *seconds]))
+        latents = separate(self.encode([*firsts, *seconds]))
         ways = [
             interpolation.interpolate(latents[number], latents[len(firsts) + number], steps, method)
             for number in range(len(firsts))
@@ -196,7 +185,7 @@ class LatentMoves:
         if not len(a) == len(b) == len(c):
             raise ValueError(f"{len(a)}, {len(b)} and {len(c)} sentences: as many of each, please")
         shift_NL = torch.from_numpy(self.embed(c, pooling) - self.embed(b, pooling))
-        points = _separate(self.encode(a))
+        points = separate(self.encode(a))
         moved = [point + shift for point, shift in zip(points, shift_NL, strict=True)]
         return self.decode(moved, beam, **generation)
 
@@ -270,129 +259,6 @@ class LatentMoves:
         chosen = sizes[(drawn * len(sizes)).astype(int)] + extra - 1
         return np.minimum(chosen, room).tolist()
 
-    def decode(
-        self, latents: Latents | Sequence[Tensor | np.ndarray], beam: int = 5, **generation: Any
-    ) -> list[str]:
-        """Sentences from latents.
-
-        Args:
-            latents: what `encode` gave (its means are decoded), or one (P, L) array a sentence;
-                at sentence level also (L,).
-            beam: width of the beam search.
-            **generation: settings of fairseq's generation.
-
-        Raises:
-            VATError: for arrays of another shape, or with values that aren't finite.
-        """
-        points = [self._point(number, x) for number, x in enumerate(_separate(latents))]
-        generator = self._generator(beam, generation, latents_given=True)
-        sentences = [""] * len(points)
-        order = sorted(range(len(points)), key=lambda number: len(points[number]))
-        at_once = max(1, MAX_ROWS // generator.beam_size)
-        with _progress(len(points)) as bar:
-            for first in range(0, len(points), at_once):
-                numbers = order[first : first + at_once]
-                found = generator.generate(
-                    [self.model], self._given([points[number] for number in numbers])
-                )
-                for number, hypotheses in zip(numbers, found, strict=True):
-                    sentences[number] = self._text(hypotheses[0])
-                bar.update(len(numbers))
-        return sentences
-
-    def _point(self, number: int, x: Tensor | np.ndarray) -> Tensor:
-        """Latents of one sentence, (P, L), checked."""
-        point = torch.as_tensor(x).float().cpu()
-        level, width = self.model.encoder.latent_level, self.model.encoder.latent_dim
-        if point.dim() == 1 and level == "sentence":
-            point = point.unsqueeze(0)
-        rows = "1" if level == "sentence" else "P"
-        fits = point.dim() == 2 and point.size(1) == width and len(point) > 0
-        if not fits or (level == "sentence" and len(point) > 1):
-            raise VATError(
-                f"latents number {number} are of shape {tuple(point.shape)}: the model needs "
-                f"({rows}, {width})"
-            )
-        if not bool(point.isfinite().all()):
-            raise VATError(f"latents number {number} hold values that aren't finite")
-        return point
-
-    def _given(self, points: list[Tensor]) -> dict[str, Any]:
-        """A batch for the generator whose encoder output is there already."""
-        device, dtype = self.device, next(self.model.parameters()).dtype
-        lengths_B = torch.tensor([len(point) for point in points])
-        memory_PBL = torch.nn.utils.rnn.pad_sequence(points).to(device, dtype)
-        mask_BP = (torch.arange(len(memory_PBL)) >= lengths_B.unsqueeze(1)).to(device)
-        memory = {name: [] for name in ("encoder_embedding", "encoder_states", "src_tokens")}
-        memory |= {
-            "src_lengths": [],
-            "encoder_out": [memory_PBL],
-            "encoder_padding_mask": [mask_BP],
-        }
-        tokens_BP = mask_BP.new_full(mask_BP.shape, 0, dtype=torch.long)
-        return {
-            "net_input": {
-                "src_tokens": tokens_BP.masked_fill(mask_BP, self.task.source_dictionary.pad()),
-                "src_lengths": lengths_B.to(device),
-                "encoder_outs": [memory],
-            }
-        }
-
-    def _generator(
-        self,
-        beam: int,
-        generation: dict[str, Any],
-        sampling: LatentSampling | None = None,
-        latents_given: bool = False,
-    ) -> Any:
-        """fairseq's generator with its defaults, and what is given instead."""
-        settings = OmegaConf.structured(GenerationConfig)
-        with open_dict(settings):
-            for name, value in {"beam": beam, "nbest": 1, **generation}.items():
-                if name not in settings:
-                    raise TypeError(f"fairseq's generation has no setting {name!r}")
-                settings[name] = value
-        if beam < 1:
-            raise VATError(f"--beam must be at least 1, not {beam}")
-        kwargs: dict[str, Any] = {}
-        if sampling is not None:
-            kwargs = {
-                "seq_gen_cls": VariationalSequenceGenerator,
-                "extra_gen_cls_kwargs": {"latent_sampling": sampling, "nbest": 1},
-            }
-        elif latents_given:
-            kwargs = {"seq_gen_cls": LatentSequenceGenerator}
-        return self.task.build_generator([self.model], settings, **kwargs)
-
-    def _generate(
-        self,
-        generator: Any,
-        sentences: Sequence[str],
-        positions: list[list[int]] | None = None,
-    ) -> list[list[str]]:
-        """The hypotheses of each sentence, one a draw."""
-        found: list[list[str]] = [[] for _ in sentences]
-        for sample in self.batches(sentences, rows=max(1, MAX_ROWS // generator.beam_size)):
-            numbers = sample["id"].tolist()
-            if positions is not None:
-                drawn_BT = torch.zeros_like(sample["net_input"]["src_tokens"], dtype=torch.bool)
-                for row, number in enumerate(numbers):
-                    drawn_BT[row, positions[number]] = True
-                sample["latent_positions"] = drawn_BT
-            decoded = self.task.inference_step(generator, [self.model], sample)
-            for number, hypotheses in zip(numbers, decoded, strict=True):
-                count = generator.latent_sampling.samples if _draws(generator) else 1
-                found[number] = [self._text(hypothesis) for hypothesis in hypotheses[:count]]
-        return found
-
-    def _text(self, hypothesis: dict[str, Tensor]) -> str:
-        tokens = hypothesis["tokens"].int().cpu()
-        return self.remove_bpe(self.task.target_dictionary.string(tokens))
-
-
-def _draws(generator: Any) -> bool:
-    return isinstance(generator, VariationalSequenceGenerator)
-
 
 def _sampling(samples: int, temperature: float, seed: int) -> LatentSampling:
     if samples < 1:
@@ -404,14 +270,3 @@ def _sampling(samples: int, temperature: float, seed: int) -> LatentSampling:
 def _check_temperature(temperature: float) -> None:
     if not 0 < temperature < float("inf"):
         raise VATError(f"--temperature must be above 0, not {temperature}")
-
-
-def _separate(latents: Any) -> list[Any]:
-    """One array a sentence, out of what `encode` gives or a list of arrays."""
-    if hasattr(latents, "mask"):
-        return [mean[mask] for mean, mask in zip(latents.mean, latents.mask, strict=True)]
-    return list(latents)
-
-
-def _progress(total: int) -> tqdm:
-    return tqdm(total=total, unit=" sentences", delay=1, leave=False, disable=None)

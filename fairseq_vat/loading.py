@@ -16,7 +16,8 @@ from omegaconf import MISSING, DictConfig, open_dict
 from fairseq_vat import subwords
 from fairseq_vat.errors import VATError, explain
 from fairseq_vat.models.vat_transformer import VATModel
-from fairseq_vat.tasks.variational_lm import VariationalLMConfig, VariationalLMTask
+from fairseq_vat.tasks.config import VariationalLMConfig
+from fairseq_vat.tasks.variational_lm import VariationalLMTask
 
 TASK_SETTINGS = frozenset(field.name for field in fields(VariationalLMConfig))
 

@@ -4,12 +4,9 @@ Shape legend: B sentences, T source positions.
 """
 
 import argparse
-import hashlib
 import logging
 import os
-from dataclasses import dataclass, field
-from glob import glob
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from fairseq import utils
@@ -22,104 +19,20 @@ from fairseq.data import (
     TruncateDataset,
     data_utils,
 )
-from fairseq.dataclass import FairseqDataclass
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.tasks import register_task
-from omegaconf import II, MISSING
 from torch import Tensor
 
+from fairseq_vat.data_directory import fingerprint, first_data_directory, why_no_split
 from fairseq_vat.errors import VATError
-from fairseq_vat.generation import LatentSampling, VariationalSequenceGenerator, empty_hypothesis
+from fairseq_vat.generation import VariationalSequenceGenerator, empty_hypothesis
 from fairseq_vat.selection import LatentSelection
 from fairseq_vat.tasks.aggressive import AggressiveTask
+from fairseq_vat.tasks.config import VariationalLMConfig, latent_sampling
 from fairseq_vat.tasks.isotropy import IsotropyTask
 from fairseq_vat.text import clean_line
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class VariationalLMConfig(FairseqDataclass):
-    data: str = field(
-        default=MISSING,
-        metadata={
-            "help": "directory made by fairseq-preprocess --only-source; several, separated by "
-            "colons, are gone through one an epoch (valid and test are in the first)"
-        },
-    )
-    max_source_positions: int = field(
-        default=1024,
-        metadata={"help": "longest source, counting the start token and the end of sentence"},
-    )
-    max_target_positions: int = field(
-        default=1024, metadata={"help": "longest target, counting the end of sentence"}
-    )
-    truncate: bool = field(
-        default=False,
-        metadata={
-            "help": "cut sentences that are too long (default: training skips them; validation and "
-            "generation refuse them, or skip them with --skip-invalid-size-inputs-valid-test)"
-        },
-    )
-    start_token: bool = field(
-        default=True, metadata={"help": "head every source sentence with a start token"}
-    )
-    latent_sampling: bool = field(
-        default=False,
-        metadata={"help": "generation: draw the latents (default: keep them at their mean)"},
-    )
-    latent_samples: Optional[int] = field(
-        default=None,
-        metadata={"help": "generation: draws a sentence, with --latent-sampling (default: 1)"},
-    )
-    latent_temperature: float = field(
-        default=1.0,
-        metadata={"help": "generation: factor on the posterior's standard deviation, above 0"},
-    )
-    latent_seed: int = field(
-        default=1,
-        metadata={"help": "generation: with the sentence and the draw's number it fixes a draw"},
-    )
-    latent_positions: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "generation: draw only the latents at these source positions, such as 3,7-9, "
-            "with --latent-sampling; the first subword is 1, the start token 0"
-        },
-    )
-    latent_marks: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "fairseq-interactive: draw only the latents of words between these marks, "
-            "such as '[]' or '<v> </v>', with --latent-sampling; a backslash before a mark makes "
-            "it text"
-        },
-    )
-    aggressive_encoder_updates: int = field(
-        default=0,
-        metadata={
-            "help": "aggressive training (He et al. 2019): at most so many updates of the encoder "
-            "alone before each of the decoder alone, fewer where the loss over 10 of them stops "
-            "falling (100 is theirs; up to 10 it is the exact number; 0: off)"
-        },
-    )
-    aggressive_max_updates: Optional[int] = field(
-        default=None,
-        metadata={
-            "help": "aggressive training ends after so many updates at the latest (default: when "
-            "mutual information falls between validations at --validate-interval-updates)"
-        },
-    )
-    log_isotropy: int = field(
-        default=0,
-        metadata={
-            "help": "measure the isotropy of the latents of a validation subset's first so many "
-            "sentences at each validation (0: off)"
-        },
-    )
-    seed: int = II("common.seed")
-    train_subset: str = II("dataset.train_subset")
-    validate_interval_updates: int = II("dataset.validate_interval_updates")
 
 
 @register_task("variational_lm", dataclass=VariationalLMConfig)
@@ -138,7 +51,7 @@ class VariationalLMTask(IsotropyTask, AggressiveTask):
 
     def __init__(self, cfg: VariationalLMConfig, dictionary: Dictionary):
         super().__init__(cfg)
-        self.latent_sampling = _latent_sampling(cfg)
+        self.latent_sampling = latent_sampling(cfg)
         self.latent_selection = LatentSelection(cfg.latent_positions, cfg.latent_marks)
         for flag in ("max_source_positions", "max_target_positions"):
             if getattr(cfg, flag) < 3:
@@ -167,7 +80,7 @@ class VariationalLMTask(IsotropyTask, AggressiveTask):
     @classmethod
     def setup_task(cls, cfg: VariationalLMConfig, **kwargs: Any) -> "VariationalLMTask":
         """Load the dictionary of the (first) data directory."""
-        path = _first_data_directory(cfg.data)
+        path = first_data_directory(cfg.data)
         dictionary = Dictionary.load(os.path.join(path, "dict.txt"))
         logger.info(f"dictionary: {len(dictionary):,} types")
         return cls(cfg, dictionary)
@@ -181,7 +94,7 @@ class VariationalLMTask(IsotropyTask, AggressiveTask):
             os.path.join(path, split), self.dictionary, combine=combine
         )
         if sentences is None:
-            raise VATError(_why_no_split(path, split))
+            raise VATError(why_no_split(path, split))
         if len(sentences) == 0:
             raise VATError(f"{os.path.join(path, split)}.bin holds no sentence")
         source, target = sentences, sentences
@@ -397,12 +310,12 @@ class VariationalLMTask(IsotropyTask, AggressiveTask):
 
     def state_dict(self) -> dict[str, Any]:
         """What goes into a checkpoint: the dictionary's fingerprint."""
-        return {"dictionary": _fingerprint(self.dictionary)}
+        return {"dictionary": fingerprint(self.dictionary)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Refuse a checkpoint that was trained with another dictionary."""
-        trained_with = state_dict.get("dictionary", _fingerprint(self.dictionary))
-        if trained_with != _fingerprint(self.dictionary):
+        trained_with = state_dict.get("dictionary", fingerprint(self.dictionary))
+        if trained_with != fingerprint(self.dictionary):
             raise VATError(
                 f"{os.path.join(utils.split_paths(self.cfg.data)[0], 'dict.txt')} is not the "
                 f"dictionary the checkpoint was trained with ({trained_with.split()[0]} types "
@@ -423,59 +336,7 @@ class VariationalLMTask(IsotropyTask, AggressiveTask):
         return self.dictionary
 
 
-def _latent_sampling(cfg: VariationalLMConfig) -> LatentSampling | None:
-    """What the generation flags ask for: None keeps latents at their mean."""
-    if not (cfg.latent_temperature > 0 and cfg.latent_temperature != float("inf")):
-        raise VATError(f"--latent-temperature must be above 0, not {cfg.latent_temperature}")
-    if cfg.latent_samples is not None and cfg.latent_samples < 1:
-        raise VATError(f"--latent-samples must be at least 1, not {cfg.latent_samples}")
-    if not cfg.latent_sampling:
-        for flag, given in (
-            ("--latent-samples", cfg.latent_samples is not None),
-            ("--latent-temperature", cfg.latent_temperature != 1.0),
-            ("--latent-positions", cfg.latent_positions is not None),
-            ("--latent-marks", cfg.latent_marks is not None),
-        ):
-            if given:
-                raise VATError(f"{flag} needs --latent-sampling: without it latents aren't drawn")
-        return None
-    return LatentSampling(cfg.latent_samples or 1, cfg.latent_temperature, cfg.latent_seed)
-
-
 def _aligns(model: Any) -> bool:
     """Whether the decoder attends to latents of single tokens, and says how much."""
     level = getattr(getattr(model, "encoder", None), "latent_level", None)
     return level == "token" and model.cfg.decoder_type == "transformer"
-
-
-def _first_data_directory(data: str) -> str:
-    paths = utils.split_paths(data)
-    path = paths[0] if paths else ""
-    if not os.path.isdir(path):
-        raise VATError(f"data directory {path!r} doesn't exist; make it with fairseq-preprocess")
-    if os.path.isfile(os.path.join(path, "dict.txt")):
-        return path
-    if glob(os.path.join(path, "dict.*.txt")):
-        raise VATError(
-            f"{path} was preprocessed as a pair of languages (it has dict.LANG.txt, no dict.txt): "
-            "run fairseq-preprocess again with --only-source"
-        )
-    raise VATError(
-        f"{path} has no dict.txt: it must be the --destdir of fairseq-preprocess --only-source"
-    )
-
-
-def _why_no_split(path: str, split: str) -> str:
-    where = os.path.join(path, split)
-    if glob(f"{where}.*-*.*.bin"):
-        return (
-            f"{where} was preprocessed as a pair of languages: run fairseq-preprocess again with "
-            "--only-source"
-        )
-    found = sorted(os.path.basename(name)[:-4] for name in glob(os.path.join(path, "*.idx")))
-    return f"no {where}.bin and .idx; {path} has {', '.join(found) or 'no binarised text'}"
-
-
-def _fingerprint(dictionary: Dictionary) -> str:
-    digest = hashlib.sha256("\n".join(dictionary.symbols).encode()).hexdigest()
-    return f"{len(dictionary)} {digest}"

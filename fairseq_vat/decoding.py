@@ -1,0 +1,163 @@
+"""From latents to text, through fairseq's own generators.
+
+Shape legend: P latents of a sentence (its source positions at token level, 1 at sentence level),
+B sentences of a batch, L latent width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from fairseq.dataclass.configs import GenerationConfig
+from omegaconf import OmegaConf, open_dict
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+
+from fairseq_vat.errors import VATError
+from fairseq_vat.generation import (
+    MAX_ROWS,
+    LatentSampling,
+    LatentSequenceGenerator,
+    VariationalSequenceGenerator,
+)
+
+if TYPE_CHECKING:
+    from fairseq_vat.hub import Latents
+
+
+class LatentDecoding:
+    """Decoding, for `VATHubInterface`."""
+
+    def decode(
+        self, latents: Latents | Sequence[Tensor | np.ndarray], beam: int = 5, **generation: Any
+    ) -> list[str]:
+        """Sentences from latents.
+
+        Args:
+            latents: what `encode` gave (its means are decoded), or one (P, L) array a sentence;
+                at sentence level also (L,).
+            beam: width of the beam search.
+            **generation: settings of fairseq's generation.
+
+        Raises:
+            VATError: for arrays of another shape, or with values that aren't finite.
+        """
+        points = [self._point(number, x) for number, x in enumerate(separate(latents))]
+        generator = self._generator(beam, generation, latents_given=True)
+        sentences = [""] * len(points)
+        order = sorted(range(len(points)), key=lambda number: len(points[number]))
+        at_once = max(1, MAX_ROWS // generator.beam_size)
+        with tqdm(total=len(points), unit=" sentences", delay=1, leave=False, disable=None) as bar:
+            for first in range(0, len(points), at_once):
+                numbers = order[first : first + at_once]
+                found = generator.generate(
+                    [self.model], self._given([points[number] for number in numbers])
+                )
+                for number, hypotheses in zip(numbers, found, strict=True):
+                    sentences[number] = self._text(hypotheses[0])
+                bar.update(len(numbers))
+        return sentences
+
+    def _point(self, number: int, x: Tensor | np.ndarray) -> Tensor:
+        """Latents of one sentence, (P, L), checked."""
+        point = torch.as_tensor(x).float().cpu()
+        level, width = self.model.encoder.latent_level, self.model.encoder.latent_dim
+        if point.dim() == 1 and level == "sentence":
+            point = point.unsqueeze(0)
+        rows = "1" if level == "sentence" else "P"
+        fits = point.dim() == 2 and point.size(1) == width and len(point) > 0
+        if not fits or (level == "sentence" and len(point) > 1):
+            raise VATError(
+                f"latents number {number} are of shape {tuple(point.shape)}: the model needs "
+                f"({rows}, {width})"
+            )
+        if not bool(point.isfinite().all()):
+            raise VATError(f"latents number {number} hold values that aren't finite")
+        return point
+
+    def _given(self, points: list[Tensor]) -> dict[str, Any]:
+        """A batch for the generator whose encoder output is there already."""
+        device, dtype = self.device, next(self.model.parameters()).dtype
+        lengths_B = torch.tensor([len(point) for point in points])
+        memory_PBL = pad_sequence(points).to(device, dtype)
+        mask_BP = (torch.arange(len(memory_PBL)) >= lengths_B.unsqueeze(1)).to(device)
+        memory = {name: [] for name in ("encoder_embedding", "encoder_states", "src_tokens")}
+        memory |= {
+            "src_lengths": [],
+            "encoder_out": [memory_PBL],
+            "encoder_padding_mask": [mask_BP],
+        }
+        tokens_BP = mask_BP.new_full(mask_BP.shape, 0, dtype=torch.long)
+        return {
+            "net_input": {
+                "src_tokens": tokens_BP.masked_fill(mask_BP, self.task.source_dictionary.pad()),
+                "src_lengths": lengths_B.to(device),
+                "encoder_outs": [memory],
+            }
+        }
+
+    def _generator(
+        self,
+        beam: int,
+        generation: dict[str, Any],
+        sampling: LatentSampling | None = None,
+        latents_given: bool = False,
+    ) -> Any:
+        """fairseq's generator with its defaults, and what is given instead."""
+        settings = OmegaConf.structured(GenerationConfig)
+        with open_dict(settings):
+            for name, value in {"beam": beam, "nbest": 1, **generation}.items():
+                if name not in settings:
+                    raise TypeError(f"fairseq's generation has no setting {name!r}")
+                settings[name] = value
+        if beam < 1:
+            raise VATError(f"--beam must be at least 1, not {beam}")
+        kwargs: dict[str, Any] = {}
+        if sampling is not None:
+            kwargs = {
+                "seq_gen_cls": VariationalSequenceGenerator,
+                "extra_gen_cls_kwargs": {"latent_sampling": sampling, "nbest": 1},
+            }
+        elif latents_given:
+            kwargs = {"seq_gen_cls": LatentSequenceGenerator}
+        return self.task.build_generator([self.model], settings, **kwargs)
+
+    def _generate(
+        self,
+        generator: Any,
+        sentences: Sequence[str],
+        positions: list[list[int]] | None = None,
+    ) -> list[list[str]]:
+        """The hypotheses of each sentence, one a draw."""
+        found: list[list[str]] = [[] for _ in sentences]
+        for sample in self.batches(sentences, rows=max(1, MAX_ROWS // generator.beam_size)):
+            numbers = sample["id"].tolist()
+            if positions is not None:
+                drawn_BT = torch.zeros_like(sample["net_input"]["src_tokens"], dtype=torch.bool)
+                for row, number in enumerate(numbers):
+                    drawn_BT[row, positions[number]] = True
+                sample["latent_positions"] = drawn_BT
+            decoded = self.task.inference_step(generator, [self.model], sample)
+            for number, hypotheses in zip(numbers, decoded, strict=True):
+                count = generator.latent_sampling.samples if _draws(generator) else 1
+                found[number] = [self._text(hypothesis) for hypothesis in hypotheses[:count]]
+        return found
+
+    def _text(self, hypothesis: dict[str, Tensor]) -> str:
+        tokens = hypothesis["tokens"].int().cpu()
+        return self.remove_bpe(self.task.target_dictionary.string(tokens))
+
+
+def separate(latents: Any) -> list[Any]:
+    """One array a sentence, out of what `encode` gives or a list of arrays."""
+    if hasattr(latents, "mask"):
+        return [mean[mask] for mean, mask in zip(latents.mean, latents.mask, strict=True)]
+    return list(latents)
+
+
+def _draws(generator: Any) -> bool:
+    return isinstance(generator, VariationalSequenceGenerator)
