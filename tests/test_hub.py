@@ -219,6 +219,9 @@ def test_subwords(vat, text_dir, tmp_path):
     pieces = interface.apply_bpe("w12  w3")
     assert pieces.startswith("\u2581w")
     assert interface.remove_bpe(pieces) == "w12 w3"
+    sentences = ["w12  w3", "w1 nonsense", ""]  # together as one by one
+    alone = [interface.binarize(interface.apply_bpe(sentence)) for sentence in sentences]
+    assert [t.tolist() for t in interface._read(sentences)] == [t.tolist() for t in alone]
     assert interface.binarize("w12 w3 nonsense").tolist() == [
         *(vat.task.source_dictionary.index(word) for word in ("w12", "w3")),
         vat.task.source_dictionary.unk(),
