@@ -183,8 +183,8 @@ class VATHubInterface(LatentMoves, nn.Module):
         for numbers, out in self._encoded(sentences, rows, progress):
             for name, whole in found.items():
                 pooled = pool(encoder.posterior(out), _padding(out), name)
-                whole.mean[numbers] = pooled.mean.cpu()
-                whole.logvar[numbers] = pooled.logvar.cpu()
+                whole.mean[numbers] = pooled.mean.float().cpu()
+                whole.logvar[numbers] = pooled.logvar.float().cpu()
         return found
 
     def _apply_bpe(self, sentences: Sequence[str]) -> list[str]:

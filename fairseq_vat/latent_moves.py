@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fairseq import utils
 from fairseq.data import data_utils
 
 from fairseq_vat import interpolation, noise
@@ -81,7 +82,8 @@ class LatentMoves(LatentDecoding):
 
         Raises:
             VATError: for a sentence without marks, or with marks that don't pair, for marked words
-                beyond the model's positions, and for a model with one latent a sentence.
+                beyond the model's positions or without a subword, and for a model with one latent
+                a sentence.
         """
         sampling = _sampling(samples, temperature, seed)
         sentences, positions = self.read_marked(marked, marks)
@@ -116,12 +118,14 @@ class LatentMoves(LatentDecoding):
                     "be varied"
                 )
             pieces = marked_pieces(found, self.apply_bpe, self.remove_bpe)
+            if not pieces:
+                raise VATError(f"{text!r}: no subword has anything of what is marked in it")
             if pieces[-1] + first >= room - 1:
                 raise VATError(
                     f"{text!r}: a marked word is subword {pieces[-1] + 1}, and the model reads the "
                     f"first {room - 1 - first} only"
                 )
-            sentences.append(found.sentence)
+            sentences.append(clean_line(found.sentence))  # spaces may meet where a mark was
             positions.append([piece + first for piece in pieces])
         return sentences, positions
 
@@ -145,6 +149,8 @@ class LatentMoves(LatentDecoding):
             beam: width of the beam search.
             **generation: settings of fairseq's generation.
         """
+        if isinstance(firsts, str) or isinstance(seconds, str):
+            raise TypeError("lists of sentences are needed, not one string")
         if len(firsts) != len(seconds):
             raise ValueError(f"{len(firsts)} sentences and {len(seconds)} to go to")
         if steps < 2:
@@ -247,7 +253,7 @@ class LatentMoves(LatentDecoding):
                     f"--length {length}: must be from 1 to {room - extra}, the model's positions"
                 )
             return [length + extra] * count
-        path = f"{self.cfg.task.data.split(':')[0]}/{self.task.cfg.train_subset}"
+        path = f"{utils.split_paths(self.cfg.task.data)[0]}/{self.task.cfg.train_subset}"
         sentences = data_utils.load_indexed_dataset(path, self.task.source_dictionary)
         if sentences is None or len(sentences) == 0:
             raise VATError(
@@ -255,7 +261,8 @@ class LatentMoves(LatentDecoding):
                 "directory of the training"
             )
         sizes = np.asarray(sentences.sizes)
-        drawn = np.random.default_rng(seed).random(count)  # number n doesn't depend on the count
+        generator = np.random.default_rng(seed % 2**64)  # numpy takes no negative seed
+        drawn = generator.random(count)  # number n doesn't depend on the count
         chosen = sizes[(drawn * len(sizes)).astype(int)] + extra - 1
         return np.minimum(chosen, room).tolist()
 

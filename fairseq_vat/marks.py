@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from fairseq_vat.errors import VATError
 
@@ -54,10 +53,9 @@ def read_marked(text: str, marks: tuple[str, str]) -> Marked:
             there are marks within marks.
     """
     opening, closing = marks
-    token = re.compile(
-        rf"\\(?P<escaped>\\|{re.escape(opening)}|{re.escape(closing)})"
-        rf"|(?P<mark>{re.escape(opening)}|{re.escape(closing)})"
-    )
+    # the longer one first: it may begin with the shorter
+    either = "|".join(map(re.escape, sorted(marks, key=len, reverse=True)))
+    token = re.compile(rf"\\(?P<escaped>\\|{either})|(?P<mark>{either})")
     pieces: list[str] = []
     spans: list[tuple[int, int]] = []
     length, start, last = 0, None, 0
@@ -96,30 +94,44 @@ def marked_pieces(
 
     Subwords are matched to characters by how many characters other than white space come before
     them, so that any of fairseq's encoders will do. The text before a stretch goes through the
-    encoder too: it may change characters, as a sentencepiece model's normalisation does.
+    encoder too: it may change characters, as a sentencepiece model's normalisation does. A subword
+    that is a part of a character's bytes has the character in it.
 
     Args:
         marked: the sentence.
         encode: text to subwords with single spaces between them.
         decode: subwords to text.
+
+    Returns:
+        in ascending order; empty if the encoder leaves nothing of the marked stretches.
     """
     pieces = encode(marked.sentence).split()
-    ends = [_visible(decode(" ".join(pieces[: count + 1]))) for count in range(len(pieces))]
+    whole = _visible(decode(" ".join(pieces)))
+
+    def after(count: int) -> int:
+        text = _visible(decode(" ".join(pieces[:count])))
+        # the beginning of a character's bytes is decoded as U+FFFD: the character isn't over
+        while text.endswith("\ufffd") and whole[len(text) - 1 : len(text)] != "\ufffd":
+            text = text[:-1]
+        return len(text)
+
+    ends = [after(count) for count in range(1, len(pieces) + 1)]
     starts = [0, *ends[:-1]]
 
     def before(position: int) -> int:
-        return _visible(decode(encode(marked.sentence[:position])))
+        return len(_visible(decode(encode(marked.sentence[:position]))))
 
     found: set[int] = set()
     for span in marked.spans:
         start, end = before(span[0]), before(span[1])
         for number, (first, last) in enumerate(zip(starts, ends, strict=True)):
-            # a subword may be a word boundary alone: it belongs to the word after it
+            # a subword may be a word boundary alone, which belongs to the word after it, or bytes
+            # of a character that ends in a later one
             if start < max(last, first + 1) and first < end:
                 found.add(number)
     return sorted(found)
 
 
-def _visible(text: Any) -> int:
-    """Characters other than white space."""
-    return sum(not character.isspace() for character in text)
+def _visible(text: str) -> str:
+    """The characters other than white space."""
+    return "".join(text.split())

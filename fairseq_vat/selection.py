@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.marks import marked_pieces, parse_marks, read_marked
+from fairseq_vat.text import clean_line
 
 logger = logging.getLogger(__name__)
 
@@ -64,19 +65,22 @@ class LatentSelection:
             )
         self.check_lengths(lengths, start_token, what)
 
-    def check_lengths(self, lengths: Sequence[int], start_token: bool, what: str) -> None:
+    def check_lengths(
+        self, lengths: Sequence[int], start_token: bool, what: str, first: int = 0
+    ) -> None:
         """Raise `VATError` if a position lies outside a sentence.
 
         Args:
             lengths: source positions of each sentence, start token and end of sentence included.
             start_token: whether sources begin with one.
             what: names the sentences.
+            first: number of the first.
         """
         if self.positions is None:
             return
         if not start_token and self.positions[0] == 0:
             raise VATError("--latent-positions 0: the model was trained with --no-start-token")
-        for number, length in enumerate(lengths):
+        for number, length in enumerate(lengths, first):
             subwords = int(length) - 1 - int(start_token)
             if self.positions[-1] > subwords + 1:
                 raise VATError(
@@ -105,11 +109,16 @@ class LatentSelection:
         if self.marks is None:
             return list(lines)
         self._marked, sentences = [], []
+
+        def encode_cleaned(text: str) -> str:
+            return encode(clean_line(text))  # two spaces may meet where a mark was
+
         for number, line in enumerate(lines, first):
             sentence, pieces = line, []
             try:
                 found = read_marked(line, self.marks)
-                sentence, pieces = found.sentence, marked_pieces(found, encode, decode)
+                pieces = marked_pieces(found, encode_cleaned, decode)
+                sentence = clean_line(found.sentence)
                 if line and not pieces:
                     logger.warning(f"line {number} is decoded from the mean: no word is marked")
             except VATError as error:

@@ -14,6 +14,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
 from fairseq_vat import noise
 from fairseq_vat.latent import LOG_VARIANCE_MAX, LOG_VARIANCE_MIN, DiagonalGaussian
+from fairseq_vat.models.vat_transformer import VATModel
 
 FLAGS = ["--dropout", "0", "--kl-weight", "0.1", "--log-interval", "1", "--max-update", "30"]
 EXTREMES = [60_000.0, -60_000.0]
@@ -198,6 +199,33 @@ def test_gpu_extreme_log_variances(
     dtype: torch.dtype, logvar: float, gpu: torch.device, data_dir: Path
 ):
     assert_finite_at_extremes(data_dir, gpu, dtype, logvar)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("level", ["token", "sentence"])
+def test_gpu_moves_as_the_cpu(level: str, gpu: torch.device, data_dir: Path, tmp_path: Path):
+    """`vat.cuda()` moves all of it, and the latents are the CPU's."""
+    flags = ("--latent-level", level, "--dropout", "0", "--max-update", "30")
+    commands.train(data_dir, tmp_path, *flags)
+    here, there = (
+        VATModel.from_pretrained(tmp_path, data_name_or_path=str(data_dir), device="cpu")
+        for _ in range(2)
+    )
+    there.cuda()
+    lines = ["w1 w2 w3", "w9", "w3 w3 w8 w0 w1 w7"]
+    assert there.device.type == "cuda"
+    for ours, expected in zip(there.encode(lines), here.encode(lines), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-3)
+    settings = {"beam": 2, "max_len_b": 10}
+    for vat in (there, there.half()):
+        assert vat.embed(lines).shape == here.embed(lines).shape
+        assert vat.decode(vat.encode(lines), **settings) == vat.reconstruct(lines, **settings)
+        assert [len(found) for found in vat.sample(lines, samples=2, **settings)] == [2, 2, 2]
+        assert len(vat.interpolate(lines[:1], lines[1:2], 3, "spherical", **settings)[0]) == 3
+        assert len(vat.arithmetic(*([line] for line in lines), **settings)) == 1
+        assert len(vat.sample_prior(2, **settings)) == 2
+        if level == "token":
+            assert len(vat.vary(["w1 [w2]"], samples=3, **settings)[0]) == 3
 
 
 @pytest.mark.gpu

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import commands
 import numpy as np
 import pytest
@@ -13,6 +15,16 @@ from fairseq_vat.errors import VATError
 from fairseq_vat.models.vat_transformer import VATModel
 
 SENTENCES = ["w1 w2 w3 w4 w5", "w9 w8", "w3 w3 w8 w0 w1 w7"]
+
+
+class Dropping:
+    """Subwords without zero-width spaces, as sentencepiece's normalisation leaves them."""
+
+    def encode(self, text):
+        return text.replace("\u200b", "")
+
+    def decode(self, pieces):
+        return pieces
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +143,7 @@ def test_the_prior_s_lengths_are_the_training_s(vat, text_dir):
     assert set(lengths) == set(expected)
     assert abs(np.mean(lengths) - np.mean(expected)) < 0.25  # four standard errors
     assert vat._prior_lengths(5, None, seed=1) == lengths[:5]
+    assert vat._prior_lengths(50, None, seed=-1) != lengths[:50]
 
 
 def test_sentence_level_moves(sentence_level):
@@ -145,11 +158,42 @@ def test_sentence_level_moves(sentence_level):
         sentence_level.sample_prior(2, length=3, prior_std=1.0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions(built_model, dtype):
+    task, model = built_model
+    model = copy.deepcopy(model)
+    single = hub.VATHubInterface(None, task, copy.deepcopy(model))
+    other = hub.VATHubInterface(None, task, model.to(dtype))
+    settings = {"beam": 2, "max_len_b": 6}
+    assert other.embed(SENTENCES).dtype == np.float32
+    np.testing.assert_allclose(other.embed(SENTENCES), single.embed(SENTENCES), atol=0.05)
+    assert other.decode(other.encode(SENTENCES), **settings) == other.reconstruct(
+        SENTENCES, **settings
+    )
+    assert len(other.vary(["w1 [w2]"], samples=2, **settings)[0]) == 2
+    assert len(other.interpolate(SENTENCES[:1], SENTENCES[1:2], 3, "spherical", **settings)) == 1
+    assert len(other.sample_prior(2, length=4, prior_std=1.0, **settings)) == 2
+
+
+def test_sentences_longer_than_the_model(built_model, caplog):
+    task, model = built_model
+    vat = hub.VATHubInterface(None, task, model)
+    room = task.max_positions()[0]
+    long = " ".join(["w1"] * (room + 5))
+    kept = " ".join(["w1"] * (room - 2))
+    assert vat.reconstruct([long], beam=1, max_len_b=6) == vat.reconstruct([kept], 1, max_len_b=6)
+    assert f"cut to their first {room - 2:,} subwords" in caplog.text
+    with pytest.raises(VATError, match=f"subword {room - 1}, and the model"):
+        vat.vary([f"{kept} [w2]"])
+
+
 def test_mistakes_are_named(vat, data_dir, tmp_path):
     width = vat.model.encoder.latent_dim
+    dropping = hub.VATHubInterface(vat.cfg, vat.task, vat.model, Dropping())
     for call, message in {
         (lambda: vat.vary(["w1 w2"])): "no word is marked",
         (lambda: vat.vary(["w1 [w2"])): "without",
+        (lambda: dropping.vary(["w1 [\u200b] w2"])): "no subword has anything of what is marked",
         (lambda: vat.vary(["w1 <w2>"], marks="<")): "opening and a closing mark",
         (lambda: vat.sample(SENTENCES, samples=0)): "--samples must be at least 1",
         (lambda: vat.sample(SENTENCES, temperature=0)): "--temperature must be above 0",
@@ -166,8 +210,14 @@ def test_mistakes_are_named(vat, data_dir, tmp_path):
             call()
     with pytest.raises(TypeError, match="no setting 'beans'"):
         vat.reconstruct(SENTENCES, beans=3)
-    with pytest.raises(TypeError, match="not one string"):
-        vat.vary("w1 [w2]")
+    for call in (
+        lambda: vat.vary("w1 [w2]"),
+        lambda: vat.sample("w1"),
+        lambda: vat.interpolate("w1", "w2"),
+        lambda: vat.arithmetic("w1", "w2", "w3"),
+    ):
+        with pytest.raises(TypeError, match="not one string"):
+            call()
 
 
 def test_lengths_need_the_training_data(vat, monkeypatch, tmp_path):

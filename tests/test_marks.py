@@ -42,6 +42,11 @@ def test_marks_of_several_characters():
     assert found == Marked("an [old] house <v>", ((9, 14),))
 
 
+def test_a_mark_that_begins_with_the_other():
+    found = read_marked(r"an *old** house \** \*", parse_marks("* **"))
+    assert found == Marked("an old house ** *", ((3, 6),))
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -82,6 +87,36 @@ def test_subwords_of_marked_words(line, expected):
 def test_a_word_boundary_alone_belongs_to_the_word_after_it():
     marked = read_marked("ab [cd] ef", SQUARE)
     assert marked_pieces(marked, lambda line: pieces(line, 1), text) == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("a [\U0001f600]x", "f0 9f 98 80"),
+        ("a \U0001f600[x] y", "78"),
+        ("\xe9[\xe8]\u4e2d", "c3 a8"),
+    ],
+)
+def test_bytes_of_a_character_stay_together(line, expected):
+    """A GPT-2's subwords may be parts of a character, which it decodes as U+FFFD."""
+
+    def decode(pieces):
+        return bytes.fromhex(pieces).decode("utf-8", errors="replace")
+
+    marked = read_marked(line, SQUARE)
+    numbers = marked_pieces(marked, lambda text: text.encode().hex(" "), decode)
+    found = [marked.sentence.encode().hex(" ").split()[number] for number in numbers]
+    assert [piece for piece in found if piece != "20"] == expected.split()
+
+
+@pytest.mark.parametrize(("line", "expected"), [("a [\ufffd] b", [1]), ("a \ufffd [b]", [2])])
+def test_a_replacement_character_that_is_text(line, expected):
+    assert marked_pieces(read_marked(line, SQUARE), str, str) == expected
+
+
+def test_marked_characters_that_the_encoder_drops():
+    marked = read_marked("a [\u200b] b", SQUARE)
+    assert marked_pieces(marked, lambda line: pieces(line.replace("\u200b", "")), text) == []
 
 
 def test_an_encoder_that_changes_characters():

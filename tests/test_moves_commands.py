@@ -93,6 +93,8 @@ def test_embed_encode_decode(run, vat, tmp_path):
     plain = vat.reconstruct(LINES, beam=2)
     found = out.split("\n")[:3]
     assert [found[0], found[2]] == [plain[0], plain[2]]
+    _, out, _ = run("decode", "--input", tmp_path / "z.npz", "--beam", "2", "--json")
+    assert [json.loads(line) for line in out.splitlines()] == [{"text": text} for text in found]
 
 
 @pytest.mark.parametrize(
@@ -103,6 +105,8 @@ def test_embed_encode_decode(run, vat, tmp_path):
         (["vary"], "w1 [w2\n", "'[' without ']' after it"),
         (["vary"], "\n\n", "empty lines only"),
         (["interpolate"], "w1\tw2\nw3\n", "standard input:2: 2 sentences with tabs between"),
+        (["interpolate"], "w1\tw2\nw3\t\n", "standard input:2: 2 sentences with tabs between"),
+        (["interpolate"], "w1\tw2\t\n", "are needed, not 3"),
         (["interpolate", "--steps", "1"], "w1\tw2\n", "give at least 2"),
         (["arithmetic"], "w1\tw2\n", "standard input:1: 3 sentences"),
         (["sample", "--input", "nowhere.txt"], "", "nowhere.txt: No such file"),
@@ -124,7 +128,11 @@ def test_decode_refuses_what_holds_no_latents(run, tmp_path):
     np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     (tmp_path / "text.npz").write_text("text", encoding="utf-8")
-    for name in ("objects.npy", "other.npz", "text.npz"):
+    np.save(tmp_path / "number.npy", np.float32(3))
+    np.save(tmp_path / "words.npy", np.array([["a", "b"]]))
+    np.save(tmp_path / "complex.npy", np.ones((2, 16), dtype=complex))
+    files = ("objects.npy", "other.npz", "text.npz", "number.npy", "words.npy", "complex.npy")
+    for name in files:
         status, _, err = run("decode", "--input", tmp_path / name)
         assert status == 1
         assert "isn't a .npz of 'fairseq-vat encode'" in err

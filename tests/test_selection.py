@@ -48,6 +48,9 @@ def test_lines_keep_their_marks_until_a_dataset_is_made():
     masks = selection.take_marked([5, 4, 3], start_token=True)
     assert [mask.tolist() for mask in masks] == [[0, 0, 1, 0, 0], [0] * 4, [0] * 3]
     assert selection.take_marked([5], start_token=True) is None
+    # two spaces met where a mark was: an encoder that keeps spaces must not see them
+    assert selection.read_lines(["a [ b ] c"], 1, str, str) == ["a b c"]
+    assert selection.take_marked([5], start_token=True)[0].tolist() == [0, 0, 1, 0, 0]
 
 
 def test_generate_draws_at_the_positions_only(data_dir, text_dir, checkpoint):
@@ -69,6 +72,13 @@ def test_interactive_draws_the_marked_words(data_dir, checkpoint):
     found = commands.hypotheses(commands.interactive(data_dir, checkpoint, text, *flags))
     assert len(set(found[0])) > 1  # drawn
     assert len(set(found[1])) == len(set(found[2])) == 1  # from the mean
+
+
+def test_interactive_names_the_line_that_is_too_short(data_dir, checkpoint):
+    text = b"w1 w2 w3 w4\nw1 w2 w3\nw1\nw1 w2 w3\n"
+    flags = (*DRAWN, "--latent-positions", "3", "--buffer-size", "2")
+    with pytest.raises(VATError, match=r"--latent-positions 3: line 3 has 1 subwords"):
+        commands.interactive(data_dir, checkpoint, text, *flags)
 
 
 @pytest.mark.parametrize(

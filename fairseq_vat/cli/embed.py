@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import zipfile
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add_checkpoint_arguments(parser)
     parser.add_argument("--input", metavar="FILE", required=True, help=".npz of encode, or .npy")
     parser.add_argument("--beam", type=int, default=5, metavar="N", help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="print a JSON object a line")
     parser.set_defaults(run=_decode)
 
 
@@ -93,10 +95,13 @@ def _decode(args: argparse.Namespace) -> None:
                 points = [rows[kept] for rows, kept in zip(mean, mask, strict=True)]
             else:
                 points = list(loaded)
-        except (ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+            if any(point.dtype.kind not in "fiu" for point in points):
+                raise ValueError(f"its values are of type {points[0].dtype}")
+            points = [point.astype(np.float32) for point in points]
+        except (ValueError, TypeError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
             raise VATError(
                 f"{args.input} isn't a .npz of 'fairseq-vat encode' or a .npy of numbers: {error}"
             ) from error
         found = load_hub(args).decode(points, beam=args.beam)
     for text in found:
-        print(text)
+        print(json.dumps({"text": text}, ensure_ascii=False) if args.json else text)

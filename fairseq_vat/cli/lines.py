@@ -35,9 +35,10 @@ def read_input(path: str, columns: int = 1) -> list[list[str]]:
         line = decode_line(raw)
         row = [clean_line(part) for part in (line.split("\t") if columns > 1 else [line])]
         if len(row) != columns or (columns > 1 and not all(row)):
+            found = "an empty one" if len(row) == columns else len(row)
             raise VATError(
                 f"{name}:{number}: {columns} sentences with tabs between them are needed, "
-                f"not {len([part for part in row if part])}"
+                f"not {found}"
             )
         rows.append(row)
     if not rows:

@@ -174,7 +174,8 @@ class VariationalLMTask(IsotropyTask, AggressiveTask):
         room = self._max_positions[0] - int(self.start_token)
         start = [self.dictionary.bos()] if self.start_token else []
         sources = []
-        for number, tokens in enumerate(src_tokens, self._lines_read - len(src_tokens) + 1):
+        first = self._lines_read - len(src_tokens) + 1
+        for number, tokens in enumerate(src_tokens, first):
             if len(tokens) > room:
                 logger.warning(
                     f"line {number} has {len(tokens) - 1} tokens: cut to the first {room - 1}, "
@@ -182,12 +183,14 @@ class VariationalLMTask(IsotropyTask, AggressiveTask):
                 )
                 tokens = torch.cat((tokens[: room - 1], tokens[-1:]))
             sources.append(torch.cat((tokens.new_tensor(start), tokens)))
-        marked = self.latent_selection.take_marked([len(x) for x in sources], self.start_token)
+        lengths = [len(source) for source in sources]
+        self.latent_selection.check_lengths(lengths, self.start_token, "line", first)
+        marked = self.latent_selection.take_marked(lengths, self.start_token)
         if marked is not None and constraints is not None:
             raise VATError("--latent-marks can't be combined with --constraints")
         return LanguagePairDataset(
             sources,
-            [len(source) for source in sources],
+            lengths,
             self.dictionary,
             tgt_dict=self.dictionary,
             left_pad_source=False,
