@@ -121,7 +121,7 @@ one_run() {
         say "$name, s = $prior_std: measuring"
     [ -e "$save/evaluate.json" ] ||
         to_json "$save/evaluate.json" fairseq-vat evaluate "${model[@]}" --gen-subset test \
-            --iw-samples 0 --no-bleu || return 1
+            --iw-samples 0 --mi-latents 1000 --no-bleu || return 1
     [ -e "$save/isotropy.json" ] ||
         to_json "$save/isotropy.json" fairseq-vat isotropy "${model[@]}" \
             --sentencepiece-model "$corpus/sentencepiece.model" $isotropy_flag "$isotropy_text"
