@@ -16,12 +16,8 @@ def quiet() -> Iterator[None]:
     without.  Everything is as before when the block ends.
     """
     # importing fairseq configures the root logger: here, so that it happens before
-    # and it logs what isn't installed, tensorboardX, which no subcommand needs
-    logging.disable(logging.INFO)
-    try:
-        import fairseq_vat  # noqa: F401
-    finally:
-        logging.disable(logging.NOTSET)
+    import fairseq_vat  # noqa: F401
+
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.WARNING)
