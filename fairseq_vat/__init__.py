@@ -10,6 +10,12 @@ Importing the package registers
 and makes fairseq's commands robust where they are not (`fairseq_vat.compat`).
 """
 
+# ruff: noqa: E402
+import logging
+
+# While it is imported, fairseq tells of a package that its speech models would like to have.
+logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
+
 from fairseq_vat import compat
 from fairseq_vat.criterions import token_kl_cross_entropy
 from fairseq_vat.models import presets, vat_transformer
