@@ -36,7 +36,7 @@ setup(
         "gpt2": ["transformers>=4.57"],
         # fairseq-vat sts --hf
         "hf": ["transformers>=4.57"],
-        "test": ["IsoScore==2.0.1", "pytest", "ruff==0.17.5", "transformers>=4.57"],
+        "test": ["IsoScore==2.0.1", "pytest", "pytest-xdist", "ruff==0.17.5", "transformers>=4.57"],
     },
     entry_points={"console_scripts": ["fairseq-vat = fairseq_vat.cli.main:main"]},
 )
