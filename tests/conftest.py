@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -51,3 +52,48 @@ def built_model(data_dir: Path):
 
     task, model, _ = build(data_dir, "--dropout", "0")
     return task, model.eval()
+
+
+@pytest.fixture(scope="module")
+def vat(data_dir: Path, checkpoint: Path):
+    """The tiny VAT's hub interface; of the module's own, since a test may move it."""
+    from fairseq_vat.models.vat_transformer import VATModel
+
+    return VATModel.from_pretrained(
+        checkpoint.parent, data_name_or_path=str(data_dir), device="cpu"
+    )
+
+
+@pytest.fixture(scope="module")
+def sentence_level(data_dir: Path):
+    """A hub interface of an untrained model with one latent a sentence."""
+    from test_model import build
+
+    from fairseq_vat.hub import VATHubInterface
+
+    flags = ("--arch", "vae_transformer", "--encoder-embed-dim", "16", "--decoder-embed-dim", "16")
+    task, model, _ = build(data_dir, *flags)
+    return VATHubInterface(None, task, model)
+
+
+@pytest.fixture
+def subcommand(data_dir: Path, checkpoint: Path, capsys: pytest.CaptureFixture):
+    """A subcommand on the tiny VAT: its output, parsed with --json; its one line if it fails."""
+    from fairseq_vat.cli.main import main
+
+    def make(name: str, *always: str):
+        def run(*flags: object, path: object = checkpoint, data: object = data_dir):
+            capsys.readouterr()
+            every = [*always, *map(str, flags)]
+            status = main([name, str(data), "--path", str(path), *every])
+            captured = capsys.readouterr()
+            if status:
+                assert not captured.out
+                assert captured.err.count("\n") == 1
+                return captured.err.removeprefix("fairseq-vat: error: ").strip()
+            run.warnings = captured.err
+            return json.loads(captured.out) if "--json" in every else captured.out
+
+        return run
+
+    return make

@@ -11,19 +11,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from fairseq_vat import adapters
 from fairseq_vat.errors import VATError
-from fairseq_vat.models.vat_transformer import VATModel
 
 SENTENCES = ["w1 w2 w3 w4 w5 w6 w7", "w9", "w3 w3 w8 w0 w1", "w5 w6", ""]
 # what MTEB 2 gives beside the data loader, and MTEB 1 beside the sentences
 MTEB_2 = {"task_metadata": SimpleNamespace(name="x"), "hf_split": "test", "hf_subset": "default"}
 MTEB_1 = {"task_name": "x", "prompt_type": None}
-
-
-@pytest.fixture(scope="module")
-def vat(data_dir, checkpoint):
-    return VATModel.from_pretrained(
-        checkpoint.parent, data_name_or_path=str(data_dir), device="cpu"
-    )
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import re
@@ -12,7 +11,6 @@ import pytest
 from conftest import sentences
 
 from fairseq_vat import subwords
-from fairseq_vat.cli import main as cli
 from fairseq_vat.errors import VATError
 from fairseq_vat.labelled import read_labelled
 
@@ -35,19 +33,8 @@ def by_words(sentence):
 
 
 @pytest.fixture
-def classify(data_dir, checkpoint, capsys):
-    def run(*flags, path=checkpoint, data=data_dir):
-        capsys.readouterr()
-        status = cli.main(["classify", str(data), "--path", str(path), *QUICK, *flags])
-        captured = capsys.readouterr()
-        if status:
-            assert not captured.out
-            assert captured.err.count("\n") == 1
-            return captured.err.removeprefix("fairseq-vat: error: ").strip()
-        run.warnings = captured.err
-        return json.loads(captured.out) if "--json" in flags else captured.out
-
-    return run
+def classify(subcommand):
+    return subcommand("classify", *QUICK)
 
 
 def test_two_labels(classify, tmp_path):

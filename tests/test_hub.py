@@ -18,21 +18,6 @@ from fairseq_vat.models.vat_transformer import VATModel
 SENTENCES = ["w1 w2 w3 w4 w5 w6 w7", "w9", "w3 w3 w8 w0 w1", "w5 w6", "", "w9"]
 
 
-@pytest.fixture(scope="module")
-def vat(data_dir, checkpoint):
-    return VATModel.from_pretrained(
-        checkpoint.parent, data_name_or_path=str(data_dir), device="cpu"
-    )
-
-
-@pytest.fixture(scope="module")
-def sentence_level(data_dir):
-    """An untrained model with one latent a sentence."""
-    flags = ("--arch", "vae_transformer", "--encoder-embed-dim", "16", "--decoder-embed-dim", "16")
-    task, model, _ = build(data_dir, *flags)
-    return hub.VATHubInterface(None, task, model)
-
-
 def assert_close(one, other):
     torch.testing.assert_close(torch.as_tensor(one), torch.as_tensor(other), atol=2e-6, rtol=2e-5)
 

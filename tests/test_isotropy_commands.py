@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import commands
@@ -14,7 +13,6 @@ from test_configs import composed
 from test_model import batch, build
 
 from fairseq_vat import hub
-from fairseq_vat.cli import main as cli
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.isotropy import (
     intra_sentence_similarity,
@@ -29,12 +27,6 @@ TEXT = [*sentences(60, seed=5), "w1 what w2 ever", "", "w3"]
 MEASURES = ("random_cosine", "self_similarity", "intra_sentence_similarity", "iso_score")
 SMALL = ("--encoder-embed-dim", "16", "--decoder-embed-dim", "16", "--latent-dim", "8")
 RECURRENT = ("--arch", "vae_lstm", "--encoder-hidden-size", "16", "--decoder-hidden-size", "16")
-
-
-@pytest.fixture(scope="module")
-def vat(data_dir, checkpoint):
-    loaded = hub.load_model(checkpoint, data_dir, "cpu")
-    return hub.VATHubInterface(loaded.cfg, loaded.task, loaded.model)
 
 
 def untrained(data_dir, *flags):
@@ -171,21 +163,8 @@ def test_batches_do_not_matter(vat):
 
 
 @pytest.fixture
-def isotropy(data_dir, checkpoint, capsys):
-    def run(*flags, path=checkpoint):
-        capsys.readouterr()
-        status = cli.main(
-            ["isotropy", str(data_dir), "--path", str(path), "--cpu", *map(str, flags)]
-        )
-        captured = capsys.readouterr()
-        if status:
-            assert not captured.out
-            assert captured.err.count("\n") == 1
-            return captured.err.removeprefix("fairseq-vat: error: ").strip()
-        run.warnings = captured.err
-        return json.loads(captured.out) if "--json" in flags else captured.out
-
-    return run
+def isotropy(subcommand):
+    return subcommand("isotropy", "--cpu")
 
 
 @pytest.fixture

@@ -8,11 +8,9 @@ import commands
 import numpy as np
 import pytest
 import torch
-from test_model import build
 
 from fairseq_vat import hub
 from fairseq_vat.errors import VATError
-from fairseq_vat.models.vat_transformer import VATModel
 
 SENTENCES = ["w1 w2 w3 w4 w5", "w9 w8", "w3 w3 w8 w0 w1 w7"]
 
@@ -25,21 +23,6 @@ class Dropping:
 
     def decode(self, pieces):
         return pieces
-
-
-@pytest.fixture(scope="module")
-def vat(data_dir, checkpoint):
-    return VATModel.from_pretrained(
-        checkpoint.parent, data_name_or_path=str(data_dir), device="cpu"
-    )
-
-
-@pytest.fixture(scope="module")
-def sentence_level(data_dir):
-    """An untrained model with one latent a sentence."""
-    flags = ("--arch", "vae_transformer", "--encoder-embed-dim", "16", "--decoder-embed-dim", "16")
-    task, model, _ = build(data_dir, *flags)
-    return hub.VATHubInterface(None, task, model)
 
 
 def test_reconstruct_is_what_generate_prints(vat, data_dir, text_dir, checkpoint):

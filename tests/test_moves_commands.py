@@ -10,16 +10,8 @@ import numpy as np
 import pytest
 
 from fairseq_vat.cli import main as cli
-from fairseq_vat.models.vat_transformer import VATModel
 
 LINES = ["w1 w2 w3", "", "w9 w8"]
-
-
-@pytest.fixture(scope="module")
-def vat(data_dir, checkpoint):
-    return VATModel.from_pretrained(
-        checkpoint.parent, data_name_or_path=str(data_dir), device="cpu"
-    )
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.selection import LatentSelection, parse_positions
 
 DRAWN = ("--latent-sampling", "--latent-samples", "6", "--latent-temperature", "30")
@@ -53,9 +52,8 @@ def test_lines_keep_their_marks_until_a_dataset_is_made():
     assert selection.take_marked([5], start_token=True)[0].tolist() == [0, 0, 1, 0, 0]
 
 
-def test_generate_draws_at_the_positions_only(data_dir, text_dir, checkpoint):
+def test_generate_draws_at_the_positions_only(vat, data_dir, text_dir, checkpoint):
     """What generate prints for position 2 is what `vary` makes of a marked second word."""
-    vat = VATModel.from_pretrained(checkpoint.parent, data_name_or_path=str(data_dir), device="cpu")
     flags = (*DRAWN, "--latent-positions", "2", "--gen-subset", "test")
     printed = commands.hypotheses(commands.generate(data_dir, checkpoint, *flags))
     lines = (text_dir / "test").read_text(encoding="utf-8").splitlines()

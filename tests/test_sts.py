@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 
@@ -14,7 +13,6 @@ from conftest import WORDS, sentences
 from scipy import stats
 
 from fairseq_vat import hub
-from fairseq_vat.cli import main as cli
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation import sts
 from fairseq_vat.scored_pairs import read_pairs, read_task
@@ -106,19 +104,8 @@ def write(folder, **subsets):
 
 
 @pytest.fixture
-def run(data_dir, checkpoint, capsys):
-    def run(*flags, path=checkpoint):
-        capsys.readouterr()
-        status = cli.main(["sts", str(data_dir), "--path", str(path), "--cpu", *map(str, flags)])
-        captured = capsys.readouterr()
-        if status:
-            assert not captured.out
-            assert captured.err.count("\n") == 1
-            return captured.err.removeprefix("fairseq-vat: error: ").strip()
-        run.warnings = captured.err
-        return json.loads(captured.out) if "--json" in flags else captured.out
-
-    return run
+def run(subcommand):
+    return subcommand("sts", "--cpu")
 
 
 def test_the_command(run, data_dir, checkpoint, tmp_path, monkeypatch):
