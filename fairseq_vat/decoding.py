@@ -116,6 +116,8 @@ class LatentDecoding:
                 settings[name] = value
         if beam < 1:
             raise VATError(f"--beam must be at least 1, not {beam}")
+        if settings.max_len_b < 1:
+            raise VATError(f"--max-len-b must be at least 1, not {settings.max_len_b}")
         kwargs: dict[str, Any] = {}
         if sampling is not None:
             kwargs = {

@@ -121,24 +121,33 @@ class VATHubInterface(LatentMoves, nn.Module):
 
     def encode(self, sentences: Sequence[str]) -> Latents:
         """Mean, log-variance and mask of the sentences' latents, in their order."""
-        means: dict[int, Tensor] = {}
-        logvars: dict[int, Tensor] = {}
+        posteriors = self.posteriors(sentences)
+        if not posteriors:
+            nothing = torch.zeros(0, 0, self.model.encoder.latent_dim)
+            return Latents(nothing, nothing, torch.zeros(0, 0, dtype=torch.bool))
+        masks = [torch.ones(len(posterior.mean), dtype=torch.bool) for posterior in posteriors]
+        return Latents(
+            pad_sequence([posterior.mean for posterior in posteriors], batch_first=True),
+            pad_sequence([posterior.logvar for posterior in posteriors], batch_first=True),
+            pad_sequence(masks, batch_first=True),
+        )
+
+    def posteriors(self, sentences: Sequence[str]) -> list[DiagonalGaussian]:
+        """The posterior of each sentence's latents, (P, L), on the CPU: `encode` without padding.
+
+        One long sentence among many short ones makes `encode`'s arrays as wide as itself; here
+        each takes its own room only.
+        """
+        found: dict[int, DiagonalGaussian] = {}
         for numbers, out in self._encoded(sentences):
             posterior = self.model.encoder.posterior(out)
             mean_PBL, logvar_PBL = posterior.mean.cpu(), posterior.logvar.cpu()
             lengths_B = (~_padding(out)).sum(dim=1).tolist()
             for row, (number, length) in enumerate(zip(numbers, lengths_B, strict=True)):
-                means[number] = mean_PBL[:length, row]
-                logvars[number] = logvar_PBL[:length, row]
-        if not means:
-            nothing = torch.zeros(0, 0, self.model.encoder.latent_dim)
-            return Latents(nothing, nothing, torch.zeros(0, 0, dtype=torch.bool))
-        order = range(len(means))
-        return Latents(
-            pad_sequence([means[number] for number in order], batch_first=True),
-            pad_sequence([logvars[number] for number in order], batch_first=True),
-            pad_sequence([torch.ones(len(means[n]), dtype=torch.bool) for n in order], True),
-        )
+                # copies: a view would keep the batch's padding
+                mean, logvar = mean_PBL[:length, row].clone(), logvar_PBL[:length, row].clone()
+                found[number] = DiagonalGaussian(mean, logvar)
+        return [found[number] for number in range(len(found))]
 
     def embed(self, sentences: Sequence[str], pooling: str = "mean") -> np.ndarray:
         """One vector a sentence, (N, L): the mean of `embed_posterior`, in single precision."""

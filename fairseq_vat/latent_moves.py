@@ -15,7 +15,7 @@ from fairseq import utils
 from fairseq.data import data_utils
 
 from fairseq_vat import interpolation, noise
-from fairseq_vat.decoding import LatentDecoding, separate
+from fairseq_vat.decoding import LatentDecoding
 from fairseq_vat.errors import VATError
 from fairseq_vat.generation import LatentSampling
 from fairseq_vat.marks import marked_pieces, parse_marks, read_marked
@@ -157,7 +157,7 @@ class LatentMoves(LatentDecoding):
             raise VATError(f"{steps} steps: give at least 2, the two sentences themselves")
         if method not in interpolation.METHODS:
             raise VATError(f"method {method!r}: must be {' or '.join(interpolation.METHODS)}")
-        latents = separate(self.encode([*firsts, *seconds]))
+        latents = [posterior.mean for posterior in self.posteriors([*firsts, *seconds])]
         ways = [
             interpolation.interpolate(latents[number], latents[len(firsts) + number], steps, method)
             for number in range(len(firsts))
@@ -191,8 +191,8 @@ class LatentMoves(LatentDecoding):
         if not len(a) == len(b) == len(c):
             raise ValueError(f"{len(a)}, {len(b)} and {len(c)} sentences: as many of each, please")
         shift_NL = torch.from_numpy(self.embed(c, pooling) - self.embed(b, pooling))
-        points = separate(self.encode(a))
-        moved = [point + shift for point, shift in zip(points, shift_NL, strict=True)]
+        points = self.posteriors(a)
+        moved = [point.mean + shift for point, shift in zip(points, shift_NL, strict=True)]
         return self.decode(moved, beam, **generation)
 
     def sample_prior(

@@ -88,14 +88,19 @@ def read_raw_lines(path: str | os.PathLike) -> Iterator[bytes]:
     """
     with _open_bytes(path) as file:
         try:
-            for number, raw in enumerate(file):
-                if number == 0:
-                    raw = _without_byte_order_mark(raw, path)
-                yield raw.removesuffix(b"\n").removesuffix(b"\r")
+            yield from raw_lines(file, path)
         except (lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError) as error:
             raise VATError(
                 f"{path} can't be decompressed ({error}); give the whole file, or plain text"
             ) from error
+
+
+def raw_lines(file: BinaryIO, name: str | os.PathLike) -> Iterator[bytes]:
+    """`read_raw_lines` of an open file; `name` is for errors."""
+    for number, raw in enumerate(file):
+        if number == 0:
+            raw = _without_byte_order_mark(raw, name)
+        yield raw.removesuffix(b"\n").removesuffix(b"\r")
 
 
 def _open_bytes(path: str | os.PathLike) -> BinaryIO:

@@ -45,7 +45,7 @@ def test_load_model_refuses_settings_that_do_not_exist(data_dir, checkpoint):
 )
 def test_a_device_that_is_not_there(device, message):
     if device != "gpu" and torch.cuda.is_available():
-        pytest.skip("there is one")
+        pytest.skip("says what happens without a CUDA device, and there is one")
     with pytest.raises(VATError, match=message):
         hub.pick_device(device)
 

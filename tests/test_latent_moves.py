@@ -94,6 +94,16 @@ def test_decode_takes_what_encode_gives(vat):
     assert vat.decode([], beam=2) == []
 
 
+def test_posteriors_are_encode_without_padding(vat):
+    latents = vat.encode(SENTENCES)
+    assert not latents.mask.all()
+    for number, posterior in enumerate(vat.posteriors(SENTENCES)):
+        assert torch.equal(posterior.mean, latents.mean[number][latents.mask[number]])
+        assert torch.equal(posterior.logvar, latents.logvar[number][latents.mask[number]])
+        # its own memory, not a view of a batch as long as its longest sentence
+        assert posterior.mean.untyped_storage().nbytes() == posterior.mean.nbytes
+
+
 def test_arithmetic(vat, sentence_level):
     plain = vat.reconstruct(SENTENCES, beam=2)
     assert vat.arithmetic(SENTENCES, ["w1 w2"] * 3, ["w1 w2"] * 3, beam=2) == plain

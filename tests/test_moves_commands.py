@@ -35,6 +35,27 @@ def test_reconstruct_gives_a_line_for_every_line(run, vat):
     assert out.split("\n") == [*vat.reconstruct(LINES, beam=2), ""]
 
 
+def test_max_len_b(run, vat):
+    flags = ("--beam", "2", "--max-len-b", "2")
+    _, out, _ = run("reconstruct", *flags, text="w1 w2 w3\n")
+    assert out.splitlines() == vat.reconstruct(["w1 w2 w3"], beam=2, max_len_b=2)
+    assert len(out.split()) <= 2 < len(vat.reconstruct(["w1 w2 w3"], beam=2)[0].split())
+    for name in ("sample", "interpolate"):
+        _, out, _ = run(name, *flags, "--json", text="w1 w2 w3" + "\tw4" * (name != "sample"))
+        texts = [text for found in json.loads(out).values() if isinstance(found, list)
+                 for text in found]  # fmt: skip
+        assert texts
+        assert all(len(text.split()) <= 2 for text in texts)
+    status, _, err = run("reconstruct", "--max-len-b", "0", text="w1\n")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "--max-len-b must be at least 1, not 0" in err
+
+
+def test_a_byte_order_mark_is_no_text(run, vat):
+    _, out, _ = run("reconstruct", "--beam", "2", text="\ufeffw1 w2 w3\n")
+    assert out.splitlines() == vat.reconstruct(["w1 w2 w3"], beam=2)
+
+
 def test_sample_and_vary(run, vat, tmp_path):
     flags = ("--samples", "3", "--temperature", "4", "--beam", "2", "--json")
     (tmp_path / "text").write_text("\n".join(LINES) + "\n", encoding="utf-8")

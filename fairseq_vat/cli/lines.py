@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.text import clean_line, decode_line, read_raw_lines
+from fairseq_vat.text import clean_line, decode_line, raw_lines, read_raw_lines
 
 
 def add_input_argument(parser: argparse.ArgumentParser, what: str = "a sentence a line") -> None:
@@ -26,12 +25,10 @@ def read_input(path: str, columns: int = 1) -> list[list[str]]:
     Raises:
         VATError: for a file without a line, and a line with another number of columns.
     """
-    raw_lines: Iterable[bytes] = (
-        (line.rstrip(b"\r\n") for line in sys.stdin.buffer) if path == "-" else read_raw_lines(path)
-    )
     name = "standard input" if path == "-" else path
+    lines = raw_lines(sys.stdin.buffer, name) if path == "-" else read_raw_lines(path)
     rows = []
-    for number, raw in enumerate(raw_lines, 1):
+    for number, raw in enumerate(lines, 1):
         line = decode_line(raw)
         row = [clean_line(part) for part in (line.split("\t") if columns > 1 else [line])]
         if len(row) != columns or (columns > 1 and not all(row)):

@@ -103,6 +103,13 @@ def _command(
     parser = subparsers.add_parser(name, help=text, description=description)
     add_checkpoint_arguments(parser)
     parser.add_argument("--beam", type=int, default=5, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--max-len-b",
+        type=int,
+        default=200,
+        metavar="N",
+        help="subwords of a generated sentence, at most (default: %(default)s, fairseq's)",
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON object a line")
     parser.set_defaults(run=work)
     return parser
@@ -124,12 +131,16 @@ def _add_drawing(
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="default: %(default)s")
 
 
+def _search(args: argparse.Namespace) -> dict[str, Any]:
+    return {"beam": args.beam, "max_len_b": args.max_len_b}
+
+
 def _drawing(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "samples": args.samples,
         "temperature": args.temperature,
         "seed": args.seed,
-        "beam": args.beam,
+        **_search(args),
     }
 
 
@@ -140,7 +151,7 @@ def _sentences(args: argparse.Namespace) -> list[str]:
 def _reconstruct(args: argparse.Namespace) -> None:
     sentences = _sentences(args)
     with quiet():
-        found = load_hub(args).reconstruct(sentences, beam=args.beam)
+        found = load_hub(args).reconstruct(sentences, **_search(args))
     for sentence, text in zip(sentences, found, strict=True):
         print(_json(sentence=sentence, mean=text) if args.json else text)
 
@@ -150,7 +161,7 @@ def _sample(args: argparse.Namespace) -> None:
     with quiet():
         vat = load_hub(args)
         samples = vat.sample(sentences, **_drawing(args))
-        means = vat.reconstruct(sentences, beam=args.beam)
+        means = vat.reconstruct(sentences, **_search(args))
     _print_samples(args, sentences, means, samples)
 
 
@@ -162,7 +173,7 @@ def _vary(args: argparse.Namespace) -> None:
         vat = load_hub(args)
         plain, _ = vat.read_marked(marked, args.marks)
         samples = vat.vary(marked, marks=args.marks, **_drawing(args))
-        means = vat.reconstruct(plain, beam=args.beam)
+        means = vat.reconstruct(plain, **_search(args))
     _print_samples(args, marked, means, samples)
 
 
@@ -191,7 +202,7 @@ def _interpolate(args: argparse.Namespace) -> None:
             [row[1] for row in rows],
             steps=args.steps,
             method=args.method,
-            beam=args.beam,
+            **_search(args),
         )
     for number, (row, way) in enumerate(zip(rows, ways, strict=True)):
         if args.json:
@@ -211,7 +222,7 @@ def _arithmetic(args: argparse.Namespace) -> None:
         found = load_hub(args).arithmetic(
             *([row[column] for row in rows] for column in range(3)),
             pooling=args.pooling,
-            beam=args.beam,
+            **_search(args),
         )
     for (a, b, c), text in zip(rows, found, strict=True):
         print(_json(a=a, b=b, c=c, result=text) if args.json else text)
