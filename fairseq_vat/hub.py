@@ -142,10 +142,10 @@ class VATHubInterface(LatentMoves, nn.Module):
         for numbers, out in self._encoded(sentences):
             posterior = self.model.encoder.posterior(out)
             mean_PBL, logvar_PBL = posterior.mean.cpu(), posterior.logvar.cpu()
-            lengths_B = (~_padding(out)).sum(dim=1).tolist()
-            for row, (number, length) in enumerate(zip(numbers, lengths_B, strict=True)):
-                # copies: a view would keep the batch's padding
-                mean, logvar = mean_PBL[:length, row].clone(), logvar_PBL[:length, row].clone()
+            there_BP = ~_padding(out).cpu()
+            for row, (number, there_P) in enumerate(zip(numbers, there_BP, strict=True)):
+                # copies, where views would keep the batch's padding
+                mean, logvar = mean_PBL[there_P, row], logvar_PBL[there_P, row]
                 found[number] = DiagonalGaussian(mean, logvar)
         return [found[number] for number in range(len(found))]
 
@@ -161,6 +161,9 @@ class VATHubInterface(LatentMoves, nn.Module):
             pooling: ``mean`` or ``sum`` of a sentence's latents, start token and end of sentence
                 included, or ``start``: the start token's. A model with one latent a sentence
                 gives that latent, whichever is asked for.
+
+        Raises:
+            VATError: for another pooling, and ``start`` of a model without start tokens.
         """
         return self.embed_posteriors(sentences, (pooling,))[pooling]
 
@@ -178,6 +181,9 @@ class VATHubInterface(LatentMoves, nn.Module):
             poolings: what to give.
             rows: at most so many sentences in a batch.
             progress: show a bar, on a terminal.
+
+        Raises:
+            VATError: as `embed_posterior`.
         """
         encoder = self.model.encoder
         for name in poolings:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fairseq.data import data_utils
 from torch import Tensor
 from tqdm import tqdm
 
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 # tokenizers without a limit of their own give a number far over this
 _NO_LIMIT = 1_000_000
+_USUAL_LIMIT = 512  # BERT's
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model")
 
 
@@ -95,11 +97,17 @@ class HuggingFaceEncoder:
     @property
     def max_positions(self) -> int:
         """Pieces of the longest sentence, [CLS] and [SEP] or what stands for them included."""
-        limit = self.tokenizer.model_max_length
-        if limit < _NO_LIMIT:
-            return limit
-        # some models number positions from 2
-        return getattr(self.model.config, "max_position_embeddings", 514) - 2
+        limits = [self.tokenizer.model_max_length]
+        embeddings = getattr(self.model, "embeddings", None)
+        positions = getattr(embeddings, "position_embeddings", None)
+        if positions is not None:
+            # RoBERTa and its like number positions from the one after the padding's
+            first = 0 if positions.padding_idx is None else positions.padding_idx + 1
+            limits.append(positions.num_embeddings - first)
+        elif getattr(self.model.config, "max_position_embeddings", None):
+            limits.append(self.model.config.max_position_embeddings)
+        limit = min(limits)
+        return limit if limit < _NO_LIMIT else _USUAL_LIMIT
 
     def pieces(self, sentences: Sequence[str]) -> list[list[int]]:
         """The sentences' pieces, special ones included, cut (with a warning) to the positions."""
@@ -136,7 +144,12 @@ class HuggingFaceEncoder:
         with tqdm(
             total=len(pieces), unit=" sentences", delay=1, leave=False, disable=None
         ) as progress:
-            for rows in _batches([len(sentence) for sentence in pieces], self.max_tokens):
+            sizes = np.array([len(sentence) for sentence in pieces], dtype=np.int64)
+            for rows in data_utils.batch_by_size(
+                np.argsort(sizes, kind="stable"),
+                num_tokens_fn=sizes.__getitem__,
+                max_tokens=max(self.max_tokens, sizes.max(initial=1)),
+            ):
                 padded = self.tokenizer.pad(
                     {"input_ids": [pieces[row] for row in rows]},
                     padding_side="right",
@@ -155,19 +168,6 @@ def _pooled(x_BTC: Tensor, mask_BT: Tensor) -> dict[str, Tensor]:
     sum_BC = (x_BTC * mask_BT.unsqueeze(-1)).sum(dim=1)
     mean_BC = sum_BC / mask_BT.sum(dim=1, keepdim=True)
     return {"start": x_BTC[:, 0], "mean": mean_BC, "sum": sum_BC}
-
-
-def _batches(sizes: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Sentences' numbers in batches of at most `max_tokens`, padding included; by length."""
-    batch: list[int] = []
-    for row in np.argsort(sizes, kind="stable").tolist():
-        # the newest is the longest
-        if batch and (len(batch) + 1) * sizes[row] > max_tokens:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
 
 
 def _check_config(directory: str) -> None:

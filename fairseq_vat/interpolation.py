@@ -19,7 +19,7 @@ def pad_latents(latents_PL: Tensor, length: int) -> Tensor:
 
     The last latent is the end of sentence's. Zeros, the prior's mean, would be the other choice;
     but no position of a sentence is decoded from them in training, while more of the end of
-    sentence says nothing new (docs/latent-space.md has both measured).
+    sentence says nothing new (docs/latent-space.md has measured what either changes).
 
     Raises:
         ValueError: if there are more than `length` latents, or none.
@@ -72,6 +72,8 @@ def spherical(a: Tensor, b: Tensor, t: float) -> Tensor:
     Where the circle isn't defined (a vector is 0, or both point the same or opposite ways), the
     straight line.
     """
+    dtype = a.dtype
+    a, b = a.double(), b.double()  # near opposite directions single precision loses the angle
     length_a, length_b = (x.norm(dim=-1, keepdim=True) for x in (a, b))
     tiny = torch.finfo(a.dtype).tiny
     unit_a, unit_b = a / length_a.clamp_min(tiny), b / length_b.clamp_min(tiny)
@@ -80,4 +82,5 @@ def spherical(a: Tensor, b: Tensor, t: float) -> Tensor:
     defined = (sine > _PARALLEL) & (length_a > 0) & (length_b > 0)
     safe = torch.where(defined, sine, torch.ones_like(sine))
     direction = (((1 - t) * angle).sin() * unit_a + (t * angle).sin() * unit_b) / safe
-    return torch.where(defined, torch.lerp(length_a, length_b, t) * direction, linear(a, b, t))
+    between = torch.lerp(length_a, length_b, t) * direction
+    return torch.where(defined, between, linear(a, b, t)).to(dtype)

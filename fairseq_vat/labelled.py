@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from fairseq_vat.errors import VATError
-from fairseq_vat.text import clean_line, decode_line, read_raw_lines
+from fairseq_vat.tab_separated import read_columns
 
 
 class LabelledSentence(NamedTuple):
@@ -49,32 +48,11 @@ def read_labelled(path: str | os.PathLike) -> list[LabelledSentence]:
         VATError: for a line without a label or without a sentence, for one of more columns, and
             for a file that holds none.
     """
-    rows = _read(path, ("label", "sentence"))
+    rows = read_columns(path, ("label", "sentence"))
     return [LabelledSentence(*columns, number) for number, columns in rows]
 
 
 def read_labelled_pairs(path: str | os.PathLike) -> list[LabelledPair]:
     """Read a file of ``label<TAB>sentence<TAB>sentence`` lines, otherwise as `read_labelled`."""
-    rows = _read(path, ("label", "first sentence", "second sentence"))
+    rows = read_columns(path, ("label", "first sentence", "second sentence"))
     return [LabelledPair(*columns, number) for number, columns in rows]
-
-
-def _read(path: str | os.PathLike, names: tuple[str, ...]) -> list[tuple[int, list[str]]]:
-    """The lines' numbers and columns, the first stripped and the others cleaned."""
-    form = "<TAB>".join(name.split()[-1] for name in names)
-    found = []
-    for number, raw in enumerate(read_raw_lines(path), start=1):
-        line = decode_line(raw)
-        if not line.strip():
-            continue
-        columns = line.split("\t")
-        if len(columns) != len(names):
-            what = "no TAB" if len(columns) == 1 else f"{len(columns)} columns"
-            raise VATError(f"{path}:{number}: {what}; each line must be {form}")
-        columns = [columns[0].strip(), *map(clean_line, columns[1:])]
-        if "" in columns:
-            raise VATError(f"{path}:{number}: the {names[columns.index('')]} is empty")
-        found.append((number, columns))
-    if not found:
-        raise VATError(f"{path} holds no line; each must be {form}")
-    return found

@@ -27,12 +27,25 @@ class LatentMoves(LatentDecoding):
 
     Every method takes fairseq's generation settings as keywords: ``beam=5`` (the VAT paper's),
     ``lenpen=...``, ``max_len_b=...``, ``sampling=True, sampling_topk=10`` and so on. The result for
-    a sentence doesn't depend on the others, but for the rounding of sums, except that fairseq's
-    ``sampling`` draws tokens from torch's global generator.
+    a sentence doesn't depend on the others, but for the rounding of sums, with two exceptions, both
+    fairseq's: ``sampling`` draws tokens from torch's global generator, and ``max_len_a`` is a
+    factor on the batch's longest source.
+
+    Every method raises TypeError for a setting that fairseq's generation doesn't have, and where
+    one string is given instead of a list.
     """
 
     def reconstruct(self, sentences: Sequence[str], beam: int = 5, **generation: Any) -> list[str]:
-        """The sentences, decoded from the means of their latents."""
+        """The sentences, decoded from the means of their latents.
+
+        Args:
+            sentences: any number of them; an empty one gives an empty one.
+            beam: width of the beam search.
+            **generation: settings of fairseq's generation.
+
+        Raises:
+            VATError: for a setting out of range.
+        """
         generator = self._generator(beam, generation)
         return [found[0] for found in self._generate(generator, sentences)]
 
@@ -54,6 +67,9 @@ class LatentMoves(LatentDecoding):
             seed: with the sentence and the draw's number it fixes a draw.
             beam: width of the beam search.
             **generation: settings of fairseq's generation.
+
+        Raises:
+            VATError: for fewer than one draw, and a temperature that isn't above 0.
         """
         sampling = _sampling(samples, temperature, seed)
         return self._generate(self._generator(beam, generation, sampling), sentences)
@@ -148,6 +164,10 @@ class LatentMoves(LatentDecoding):
                 pads the shorter sentence.
             beam: width of the beam search.
             **generation: settings of fairseq's generation.
+
+        Raises:
+            VATError: for fewer than 2 steps, and another method.
+            ValueError: for lists of different lengths.
         """
         if isinstance(firsts, str) or isinstance(seconds, str):
             raise TypeError("lists of sentences are needed, not one string")
@@ -187,6 +207,10 @@ class LatentMoves(LatentDecoding):
             pooling: ``mean``, ``sum`` or ``start``, of b's and c's latents.
             beam: width of the beam search.
             **generation: settings of fairseq's generation.
+
+        Raises:
+            VATError: for another pooling, and ``start`` of a model without start tokens.
+            ValueError: for lists of different lengths.
         """
         if not len(a) == len(b) == len(c):
             raise ValueError(f"{len(a)}, {len(b)} and {len(c)} sentences: as many of each, please")

@@ -20,6 +20,13 @@ from fairseq_vat.tasks.config import VariationalLMConfig
 from fairseq_vat.tasks.variational_lm import VariationalLMTask
 
 TASK_SETTINGS = frozenset(field.name for field in fields(VariationalLMConfig))
+# fairseq keeps all flags of a training in its checkpoints, also those that are for generation only:
+# a model that was trained with --latent-sampling would draw where its mean is asked for
+_OF_GENERATION = {
+    field.name: field.default
+    for field in fields(VariationalLMConfig)
+    if field.name.startswith("latent_")
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,8 @@ def load_model(
             as for fairseq-train).
         device: where the model goes; None takes a CUDA device if there is one, else the CPU.
         **task_overrides: settings of the task that are to differ from the training's, such as
-            ``truncate=True``. The model's are left alone.
+            ``truncate=True``, but for those of generation (``latent_...``), which are at their
+            defaults. The model's are left alone.
 
     Raises:
         VATError: if the checkpoint is missing, cut off, no checkpoint or not one of this plugin,
@@ -74,7 +82,10 @@ def load_model(
             for name, value in {"data": os.fspath(data), **task_overrides}.items():
                 if name not in TASK_SETTINGS:
                     raise TypeError(f"variational_lm has no setting {name!r}")
+                if name in _OF_GENERATION:
+                    raise TypeError(f"{name}: give it to what generates, such as sample()")
                 cfg.task[name] = value
+            cfg.task.update(_OF_GENERATION)
         task = tasks.setup_task(cfg.task, from_checkpoint=True)
         (model,), cfg, task = checkpoint_utils.load_model_ensemble_and_task(
             [path], task=task, state=state

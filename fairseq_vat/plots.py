@@ -39,7 +39,7 @@ STYLE = {
 }
 # A curve that falls by more than this factor is drawn on a logarithmic scale: the first updates'
 # KL is hundreds of times the later one, and would leave a flat line at the bottom.
-_LOG_RANGE = 30
+LOG_RANGE = 30
 
 
 def learning_curves(records: list[Record], path: str | os.PathLike, kl_only: bool = False) -> None:
@@ -61,7 +61,7 @@ def learning_curves(records: list[Record], path: str | os.PathLike, kl_only: boo
             axis.set_xlabel("updates")
         handles, labels = axes.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=2)
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def annealing(records: list[Record], path: str | os.PathLike) -> None:
@@ -81,7 +81,7 @@ def annealing(records: list[Record], path: str | os.PathLike) -> None:
         axis.set_xlabel("updates")
         axis.set_ylabel("weight of the KL term")
         _format_updates(axis)
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _weighted_kl(stats: dict[str, float]) -> float | None:
@@ -131,7 +131,7 @@ def _panel(axis: Axes, records: list[Record], value: Callable) -> None:
         marker = "o" if len(x) <= 40 else None
         axis.plot(x, y, color=VALID, linewidth=1.5, marker=marker, markersize=4, label="valid")
         values = values + y
-    if min(values) > 0 and max(values) > _LOG_RANGE * sorted(values)[len(values) // 2]:
+    if min(values) > 0 and max(values) > LOG_RANGE * sorted(values)[len(values) // 2]:
         axis.set_yscale("log")
     else:
         axis.set_ylim(bottom=0)
@@ -162,10 +162,11 @@ def _format_updates(axis: Axes) -> None:
     axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
 
 
-def _save(figure: Figure, path: str | os.PathLike) -> None:
+def save_figure(figure: Figure, path: str | os.PathLike, dpi: int = 150) -> None:
+    """Write the image file, whole or not at all, and close the figure."""
     try:
         with atomic_path(path) as temporary:
             # The temporary name ends in .tmp, so the format is said here.
-            figure.savefig(temporary, dpi=150, format=Path(path).suffix.lstrip(".") or "png")
+            figure.savefig(temporary, dpi=dpi, format=Path(path).suffix.lstrip(".") or "png")
     finally:
         plt.close(figure)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.text import clean_line, decode_line, read_raw_lines
+from fairseq_vat.tab_separated import read_columns
 
 _COLUMNS = "score<TAB>sentence<TAB>sentence"
 
@@ -44,30 +44,16 @@ def read_task(folder: str | os.PathLike) -> dict[str, list[ScoredPair]]:
 
 
 def read_pairs(path: str | os.PathLike) -> list[ScoredPair]:
-    """Read a file of ``score<TAB>s1<TAB>s2`` lines, split at TABs: quotes are ordinary characters.
-
-    Empty lines are left out; bytes that aren't UTF-8 become U+FFFD.
+    """Read a file of ``score<TAB>s1<TAB>s2`` lines, as `read_columns` does.
 
     Raises:
-        VATError: for a line of more or fewer columns, an empty sentence, a score that isn't a
-            finite number, and a file that holds none.
+        VATError: as `read_columns`, and for a score that isn't a finite number.
     """
-    found = []
-    for number, raw in enumerate(read_raw_lines(path), start=1):
-        line = decode_line(raw)
-        if not line.strip():
-            continue
-        columns = line.split("\t")
-        if len(columns) != 3:
-            what = "no TAB" if len(columns) == 1 else f"{len(columns)} columns"
-            raise VATError(f"{path}:{number}: {what}; each line must be {_COLUMNS}")
-        first, second = clean_line(columns[1]), clean_line(columns[2])
-        if not first or not second:
-            raise VATError(f"{path}:{number}: a sentence is empty; each line must be {_COLUMNS}")
-        found.append(ScoredPair(_score(columns[0], f"{path}:{number}"), first, second))
-    if not found:
-        raise VATError(f"{path} holds no pair; each line must be {_COLUMNS}")
-    return found
+    rows = read_columns(path, ("score", "first sentence", "second sentence"))
+    return [
+        ScoredPair(_score(score, f"{path}:{number}"), first, second)
+        for number, (score, first, second) in rows
+    ]
 
 
 def _score(text: str, where: str) -> float:
@@ -77,6 +63,6 @@ def _score(text: str, where: str) -> float:
         score = math.nan
     if not math.isfinite(score):
         raise VATError(
-            f"{where}: the score {text.strip()[:40]!r} is no number; each line must be {_COLUMNS}"
+            f"{where}: the score {text[:40]!r} is no number; each line must be {_COLUMNS}"
         )
     return score

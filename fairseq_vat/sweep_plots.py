@@ -10,18 +10,14 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fairseq_vat.files import atomic_path
-from fairseq_vat.plots import STYLE, TRAIN, VALID, plt
+from fairseq_vat.plots import LOG_RANGE, STYLE, TRAIN, VALID, plt, save_figure
 
 # the rest of the colours that differ for colour-blind readers
 _THIRD, _FOURTH = "#009E73", "#7F7F7F"
-# A curve whose first value is this many times its middle one is drawn on a logarithmic scale.
-_LOG_RANGE = 30
 
 
 @dataclass
@@ -129,7 +125,7 @@ def learning_curves(runs: list[dict], path: str | os.PathLike) -> None:
                 for name, colour, marker in (("train", TRAIN, None), ("valid", VALID, "o"))
             ]
             values = [y for y in curves[0].y if y > 0]
-            log = place == 2 and bool(values) and values[0] > _LOG_RANGE * _middle(values)
+            log = place == 2 and bool(values) and values[0] > LOG_RANGE * _middle(values)
             scale = ", log scale" if log else ""
             title = f"{label[0].upper()}{label[1:]}, s = {run['prior_std']:g}"
             panels.append(Panel(title, "updates", f"nats per token{scale}", curves, log))
@@ -184,12 +180,7 @@ def _draw(
             handles, labels = axis.get_legend_handles_labels()
             legend.update(zip(labels, handles, strict=True))
         figure.legend(legend.values(), legend.keys(), loc="outside right upper")
-        try:
-            with atomic_path(path) as temporary:
-                # The temporary name ends in .tmp, so the format is said here.
-                figure.savefig(temporary, dpi=110, format=Path(path).suffix.lstrip(".") or "png")
-        finally:
-            plt.close(figure)
+        save_figure(figure, path, dpi=110)
 
 
 def _draw_panel(axis: Axes, panel: Panel) -> None:

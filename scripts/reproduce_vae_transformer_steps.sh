@@ -102,14 +102,12 @@ one_run() {
     fi
     train || return 1
     local checkpoint=$save/checkpoint_last.pt
-    if [ ! -e "$save/evaluate.json" ]; then
-        say "$name $system-$annealing, latents of $latent_dim: measuring"
-        to_json "$save/evaluate.json" fairseq-vat evaluate "$data" --path "$checkpoint" \
-            --gen-subset test --json ${device[@]+"${device[@]}"} \
-            ${evaluate_flags[@]+"${evaluate_flags[@]}"} || return 1
-    fi
+    local run="$name $system-$annealing, latents of $latent_dim"
+    to_json "$save/evaluate.json" "$run: measuring" \
+        fairseq-vat evaluate "$data" --path "$checkpoint" \
+        --gen-subset test --json ${device[@]+"${device[@]}"} \
+        ${evaluate_flags[@]+"${evaluate_flags[@]}"} || return 1
     has_table 3 6 && [ "$annealing" = cyclic ] && has_labels "$name" || return 0
-    [ ! -e "$save/classify.json" ] || return 0
     local bpe=()
     if [ "$system" = vae_gpt2 ]; then
         bpe=(--bpe gpt2 --gpt2-encoder-json "$out/$name/gpt2/vocab.json"
@@ -117,8 +115,7 @@ one_run() {
     elif [ -e "$out/$name/sentencepiece.model" ]; then
         bpe=(--bpe sentencepiece --sentencepiece-model "$out/$name/sentencepiece.model")
     fi
-    say "$name $system-$annealing, latents of $latent_dim: classifying"
-    to_json "$save/classify.json" fairseq-vat classify "$data" --path "$checkpoint" \
+    to_json "$save/classify.json" "$run: classifying" fairseq-vat classify "$data" --path "$checkpoint" \
         --train "$(labels_of "$name" train)" --valid "$(labels_of "$name" valid)" \
         --test "$(labels_of "$name" test)" ${bpe[@]+"${bpe[@]}"} --json ${device[@]+"${device[@]}"}
 }
@@ -152,7 +149,7 @@ train() {
         --log-format simple --log-interval 100 --log-file "$save/train.log"
     )
     say "$name $system-$annealing, latents of $latent_dim: training, $epochs epochs ($save/train.log)"
-    begin_training "$save" "${command[@]}" || return 1
+    begin_training "$save" "$data" "${command[@]}" || return 1
     run "$save/out.log" "${command[@]}" ${device[@]+"${device[@]}"} || return 1
     [ -n "$dry_run" ] || : >"$save/done"
 }
@@ -161,16 +158,13 @@ train() {
 time_forward() {
     local positions=64
     [ "$1" != wikitext2 ] || positions=256
-    [ ! -e "$out/$1/time.json" ] || return 0
-    say "$1: timing forward passes"
-    to_json "$out/$1/time.json" python scripts/time_forward.py "$out/$1/data-bin" \
+    to_json "$out/$1/time.json" "$1: timing forward passes" python scripts/time_forward.py "$out/$1/data-bin" \
         --max-positions "$positions" --json
 }
 
 # count_parameters: table 8.
 count_parameters() {
-    [ -e "$out/parameters.json" ] ||
-        to_json "$out/parameters.json" python scripts/time_forward.py --parameters --json
+    to_json "$out/parameters.json" "counting parameters" python scripts/time_forward.py --parameters --json
 }
 
 write_tables() {

@@ -33,31 +33,46 @@ run() {
     return 1
 }
 
-# to_json FILE COMMAND...: standard output into FILE, whole or not at all.
+# to_json FILE SAYING COMMAND...: standard output into FILE, whole or not at all; done with this very
+# command already, nothing is.  SAYING is said where there is something to do.
 to_json() {
-    local file=$1
-    shift
+    local file=$1 saying=$2
+    shift 2
     if [ -n "$dry_run" ]; then
-        run - into "$file" "$@"
+        [ -e "$file" ] || run - into "$file" "$@"
         return
     fi
+    same_command "$file.command" "$file" "$@" || return 1
+    [ ! -e "$file" ] || return 0
+    say "$saying"
     run "$file.log" into "$file.partial" "$@" && mv "$file.partial" "$file"
 }
 into() { "${@:2}" >"$1"; }
 
-# begin_training SAVE COMMAND...: SAVE was begun with this very command, or is begun now.
+# begin_training SAVE DATA COMMAND...: SAVE was begun with this very command on this very data, or is
+# begun now.
 begin_training() {
-    local save=$1
-    shift
+    local save=$1 data=$2
+    shift 2
     [ -z "$dry_run" ] || return 0
     mkdir -p "$save"
-    printf '%q ' "$@" >"$save/command.new"
-    if [ -e "$save/command" ] && ! cmp -s "$save/command" "$save/command.new"; then
-        say "error: $save was begun with other flags (see the file command there); use another OUT"
+    same_command "$save/data" "$save" "$(cat "$data/dict.txt" "$data"/*.bin | cksum)" || return 1
+    same_command "$save/command" "$save" "$@" || return 1
+    mend_checkpoint "$save"
+}
+
+# same_command FILE WHAT COMMAND...: FILE holds this very command, or is written now.  Where it runs
+# isn't part of it: what a GPU began, a CPU may go on with.
+same_command() {
+    local file=$1 what=$2 word
+    shift 2
+    for word in "$@"; do [ "$word" = --cpu ] || printf '%q ' "$word"; done >"$file.new"
+    if [ -e "$file" ] && ! cmp -s "$file" "$file.new"; then
+        rm "$file.new"
+        say "error: $what was made with other flags or texts (see $file); use another OUT"
         return 1
     fi
-    mv "$save/command.new" "$save/command"
-    mend_checkpoint "$save"
+    mv "$file.new" "$file"
 }
 
 # mend_checkpoint SAVE: fairseq copies into checkpoint_last.pt, so that stopping it can leave half of

@@ -56,6 +56,9 @@ def flags_of(folder: Path) -> dict[str, str]:
     """What decides about the KL in a run's training, s apart; of a flag given twice the last."""
     path = folder / "command"
     command = shlex.split(path.read_text(encoding="utf-8")) if path.exists() else []
+    # --flag=value is two words
+    split = (word.split("=", 1) if word.startswith("--") else [word] for word in command)
+    command = [*itertools.chain.from_iterable(split)]
     return {
         flag: value
         for flag, value in itertools.pairwise(command)

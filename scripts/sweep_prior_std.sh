@@ -117,14 +117,12 @@ one_run() {
     read -ra flags <<<"$2"
     train || return 1
     local model=("$data" --path "$save/checkpoint_last.pt" --json ${device[@]+"${device[@]}"})
-    [ -e "$save/evaluate.json" ] && [ -e "$save/isotropy.json" ] ||
-        say "$name, s = $prior_std: measuring"
-    [ -e "$save/evaluate.json" ] ||
-        to_json "$save/evaluate.json" fairseq-vat evaluate "${model[@]}" --gen-subset test \
-            --iw-samples 0 --mi-latents 1000 --no-bleu || return 1
-    [ -e "$save/isotropy.json" ] ||
-        to_json "$save/isotropy.json" fairseq-vat isotropy "${model[@]}" \
-            --sentencepiece-model "$corpus/sentencepiece.model" $isotropy_flag "$isotropy_text"
+    to_json "$save/evaluate.json" "$name, s = $prior_std: measuring" \
+        fairseq-vat evaluate "${model[@]}" --gen-subset test \
+        --iw-samples 0 --mi-latents 1000 --no-bleu || return 1
+    to_json "$save/isotropy.json" "$name, s = $prior_std: measuring isotropy" \
+        fairseq-vat isotropy "${model[@]}" \
+        --sentencepiece-model "$corpus/sentencepiece.model" $isotropy_flag "$isotropy_text"
 }
 
 # train: with the variables of one_run.
@@ -142,7 +140,7 @@ train() {
         --log-format simple --log-interval 20 --log-file "$save/train.log"
         ${flags[@]+"${flags[@]}"} ${train_flags[@]+"${train_flags[@]}"}
     )
-    begin_training "$save" "${command[@]}" || return 1
+    begin_training "$save" "$data" "${command[@]}" || return 1
     [ ! -e "$save/done" ] || return 0
     say "$name, s = $prior_std: training, $updates updates ($save/train.log)"
     run "$save/out.log" "${command[@]}" ${device[@]+"${device[@]}"} || return 1

@@ -40,6 +40,32 @@ def test_load_model_refuses_settings_that_do_not_exist(data_dir, checkpoint):
         hub.load_model(checkpoint, data_dir, trunkate=True)
 
 
+def test_flags_of_generation_in_a_checkpoint_do_not_count(data_dir, checkpoint, tmp_path):
+    """fairseq keeps them, and what asks for the mean would draw."""
+    state = torch.load(checkpoint, weights_only=True)
+    state["cfg"]["task"] |= {"latent_sampling": True, "latent_temperature": 8.0}
+    state["cfg"]["task"] |= {"latent_samples": 3, "latent_marks": "[]"}
+    torch.save(state, tmp_path / "drawing.pt")
+    plain, drawing = (
+        VATModel.from_pretrained(path.parent, path.name, str(data_dir), device="cpu")
+        for path in (checkpoint, tmp_path / "drawing.pt")
+    )
+    assert drawing.reconstruct(SENTENCES, beam=2) == plain.reconstruct(SENTENCES, beam=2)
+    settings = {"samples": 2, "temperature": 3.0, "beam": 2}
+    assert drawing.sample(SENTENCES, **settings) == plain.sample(SENTENCES, **settings)
+    assert drawing.decode(drawing.encode(["w1 w2"]), beam=2) == plain.reconstruct(["w1 w2"], beam=2)
+    with pytest.raises(TypeError, match="latent_sampling: give it to what generates"):
+        hub.load_model(checkpoint, data_dir, latent_sampling=True)
+
+
+def test_padding_written_as_a_word_is_no_latent(vat):
+    latents = vat.encode(["w1 <pad> w2", "w1 w2"])
+    assert latents.mask.sum(dim=1).tolist() == [4, 4]
+    (out,) = [out for _, out in vat._encoded(["w1 <pad> w2"])]
+    mean_PL = vat.model.encoder.posterior(out).mean[:, 0]
+    assert_close(latents.mean[0], mean_PL[[0, 1, 3, 4]])
+
+
 @pytest.mark.parametrize(
     ("device", "message"), [("gpu", "give cpu, cuda, or cuda:N"), ("cuda:0", "no CUDA device here")]
 )

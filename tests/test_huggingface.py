@@ -51,6 +51,26 @@ def test_no_sentences(bert):
     assert encoder.embed(encoder.pieces([]))["mean"].shape == (0, 8)
 
 
+@pytest.mark.parametrize(("said", "limit"), [(512, 16), (1e30, 16), (7, 7)])
+def test_the_smaller_limit_counts(changed, said, limit):
+    path = changed / "tokenizer_config.json"
+    settings = json.loads(path.read_text()) | {"model_max_length": said}
+    path.write_text(json.dumps(settings))
+    encoder = HuggingFaceEncoder(changed)
+    (pieces,) = encoder.pieces([" ".join(WORDS)])
+    assert len(pieces) == limit
+    assert np.isfinite(encoder.embed([pieces])["mean"]).all()
+
+
+def test_positions_that_start_after_the_padding(bert):
+    """RoBERTa numbers them from the padding's index + 1, which BERT doesn't."""
+    encoder = HuggingFaceEncoder(bert)
+    encoder.tokenizer.model_max_length = 512
+    assert encoder.max_positions == 16
+    encoder.model.embeddings.position_embeddings.padding_idx = 1
+    assert encoder.max_positions == 14
+
+
 def test_a_sentence_longer_than_the_positions_is_cut_and_told(bert, caplog):
     encoder = HuggingFaceEncoder(bert)
     (pieces,) = encoder.pieces([" ".join(WORDS)])

@@ -47,6 +47,15 @@ def test_spherical_where_there_is_no_circle():
     torch.testing.assert_close(spherical(a, b, 0.25), linear(a, b, 0.25))
 
 
+@pytest.mark.parametrize("away", [1e-2, 1e-3, 3e-4])
+def test_spherical_keeps_the_length_near_opposite_directions(away):
+    generator = torch.Generator().manual_seed(1)
+    a, noise = torch.randn(2, 8, 16, generator=generator)
+    b = -a + away * noise
+    expected = (a.norm(dim=-1) + b.norm(dim=-1)) / 2
+    torch.testing.assert_close(spherical(a, b, 0.5).norm(dim=-1), expected, atol=0, rtol=1e-4)
+
+
 def test_steps_and_methods_that_are_none():
     point = torch.ones(1, 2)
     with pytest.raises(ValueError, match="at least 2"):

@@ -11,6 +11,7 @@ import torch
 
 from fairseq_vat import hub
 from fairseq_vat.errors import VATError
+from fairseq_vat.interpolation import interpolate
 
 SENTENCES = ["w1 w2 w3 w4 w5", "w9 w8", "w3 w3 w8 w0 w1 w7"]
 
@@ -52,7 +53,15 @@ def test_the_other_sentences_do_not_matter(vat):
     assert vat.reconstruct([]) == []
 
 
-def test_vary_draws_what_is_marked_as_sample_draws_it(vat):
+@pytest.fixture
+def points(vat, monkeypatch):
+    """What the moves ask to be decoded, instead of decoding it."""
+    found = []
+    monkeypatch.setattr(vat, "decode", lambda some, beam, **_: found.extend(some) or some)
+    return found
+
+
+def test_vary_reads_marks_as_positions(vat):
     sentences, positions = vat.read_marked(["w1 [w2 w3] w4", "[w9] w8"])
     assert sentences == ["w1 w2 w3 w4", "w9 w8"]
     assert positions == [[2, 3], [1]]
@@ -104,6 +113,25 @@ def test_posteriors_are_encode_without_padding(vat):
         assert posterior.mean.untyped_storage().nbytes() == posterior.mean.nbytes
 
 
+@pytest.mark.parametrize("method", ["linear", "spherical"])
+def test_interpolate_goes_from_mean_to_mean(vat, points, method):
+    vat.interpolate(SENTENCES[:1], SENTENCES[1:2], 4, method)
+    first, second = (posterior.mean for posterior in vat.posteriors(SENTENCES[:2]))
+    assert len(points) == 4
+    for found, expected in zip(points, interpolate(first, second, 4, method), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "sum", "start"])
+def test_arithmetic_moves_every_token_by_the_pooled_difference(vat, points, pooling):
+    a, b, c = SENTENCES
+    vat.arithmetic([a], [b], [c], pooling)
+    shift = torch.from_numpy(vat.embed([c], pooling) - vat.embed([b], pooling))
+    assert shift.norm() > 0.01
+    expected = vat.posteriors([a])[0].mean + shift
+    torch.testing.assert_close(points[0], expected, atol=1e-5, rtol=1e-4)
+
+
 def test_arithmetic(vat, sentence_level):
     plain = vat.reconstruct(SENTENCES, beam=2)
     assert vat.arithmetic(SENTENCES, ["w1 w2"] * 3, ["w1 w2"] * 3, beam=2) == plain
@@ -115,9 +143,7 @@ def test_arithmetic(vat, sentence_level):
         vat.arithmetic(SENTENCES, SENTENCES, SENTENCES[:1])
 
 
-def test_the_prior_s_draws(vat, monkeypatch):
-    points = []
-    monkeypatch.setattr(vat, "decode", lambda found, beam: points.extend(found) or found)
+def test_the_prior_s_draws(vat, points):
     vat.sample_prior(300, length=6, prior_std=0.5, temperature=2.0)
     z = torch.stack(points)
     assert z.shape == (300, 8, vat.model.encoder.latent_dim)  # start token and end of sentence too
@@ -127,6 +153,9 @@ def test_the_prior_s_draws(vat, monkeypatch):
     points.clear()
     vat.sample_prior(3, length=6, prior_std=0.5, temperature=2.0)
     assert torch.equal(torch.stack(points), z[:3])
+    points.clear()
+    vat.sample_prior(3, length=6)  # the training's s, and temperature 1
+    torch.testing.assert_close(torch.stack(points), vat.cfg.criterion.prior_std * z[:3])
 
 
 def test_the_prior_s_lengths_are_the_training_s(vat, text_dir):

@@ -39,7 +39,7 @@ def test_max_len_b(run, vat):
     flags = ("--beam", "2", "--max-len-b", "2")
     _, out, _ = run("reconstruct", *flags, text="w1 w2 w3\n")
     assert out.splitlines() == vat.reconstruct(["w1 w2 w3"], beam=2, max_len_b=2)
-    assert len(out.split()) <= 2 < len(vat.reconstruct(["w1 w2 w3"], beam=2)[0].split())
+    assert 0 < len(out.split()) <= 2 < len(vat.reconstruct(["w1 w2 w3"], beam=2)[0].split())
     for name in ("sample", "interpolate"):
         _, out, _ = run(name, *flags, "--json", text="w1 w2 w3" + "\tw4" * (name != "sample"))
         texts = [text for found in json.loads(out).values() if isinstance(found, list)
@@ -69,6 +69,7 @@ def test_sample_and_vary(run, vat, tmp_path):
     _, out, _ = run("vary", *flags, "--marks", "{}", text=text)
     expected = vat.vary(["w1 {w2} w3"], 3, temperature=4, beam=2, marks="{}")[0]
     assert json.loads(out)["samples"] == expected
+    assert json.loads(out)["mean"] == vat.reconstruct(["w1 w2 w3"], beam=2)[0]
     _, out, _ = run("vary", *flags[:-1], "--marks", "{}", text=text)
     assert out.splitlines()[0] == "sentence    w1 {w2} w3"
     counts = [line[:12].strip() for line in out.splitlines()[2:]]

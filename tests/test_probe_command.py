@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from types import SimpleNamespace
 
 import commands
+import numpy as np
 import pytest
+import torch
 from conftest import sentences
 
-from fairseq_vat import hub
+from fairseq_vat import hub, probing
 from fairseq_vat.cli import main as cli
-from fairseq_vat.cli import probe_runs
+from fairseq_vat.cli import probe_data
 from fairseq_vat.cli.labelled_input import pieces_of
-from fairseq_vat.cli.probe_data import Examples
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import sha256
 from fairseq_vat.labelled import read_labelled_pairs
@@ -62,7 +64,7 @@ def probe(data_dir, checkpoint, capsys):
 def count_runs(monkeypatch):
     """The runs that are trained, by mode and seed; one more than `stop` interrupts."""
     trained = []
-    train = probe_runs.Probe.run
+    train = probing.Probe.run
 
     def counting(self, mode, pooling, split, seed, on_batch):
         if len(trained) == counting.stop:
@@ -71,7 +73,7 @@ def count_runs(monkeypatch):
         return train(self, mode, pooling, split, seed, on_batch)
 
     counting.stop = None
-    monkeypatch.setattr(probe_runs.Probe, "run", counting)
+    monkeypatch.setattr(probing.Probe, "run", counting)
     return SimpleNamespace(trained=trained, function=counting)
 
 
@@ -131,6 +133,39 @@ def test_without_valid_a_tenth_is_held_out_and_without_test_there_is_none(probe,
     assert (result["valid"]["accuracy"] * 15 / 100) % 1 == pytest.approx(0, abs=1e-6)
 
 
+def test_the_tenth_is_another_one_for_each_seed():
+    labels = torch.arange(60) % 2
+    examples = probing.Examples(["a", "b"], ["w1"] * 60, labels, {"train": range(60)})
+    args = Namespace(cv=None, train="train", seeds=3)
+    parts = [some[0].valid.tolist() for some in probe_data.splits_of(args, examples).values()]
+    assert len({tuple(sorted(part)) for part in parts}) == 3
+    assert {len(part) for part in parts} == {6}
+
+
+@pytest.mark.parametrize("pooling", ["start", "mean", "sum"])
+def test_vectors_are_pooled_as_asked_for(vat, pooling):
+    text = sentences(12, 3)
+    examples = probing.Examples(["a", "b"], text, torch.arange(12) % 2, {"train": range(12)})
+    work = probing.Probe(vat, examples, ["start", "mean", "sum"], probing.Head(4, "tanh"), None)
+    expected = vat.embed(text, pooling)
+    np.testing.assert_allclose(work._embedded(pooling).numpy(), expected, atol=1e-5)
+    with torch.no_grad():
+        some = work._vectors(vat.model.encoder, torch.tensor([7, 2]), pooling)
+    np.testing.assert_allclose(some.numpy(), expected[[7, 2]], atol=1e-5)
+
+
+def test_folds_and_checkpoint_belong_to_saved_runs(probe, tmp_path, checkpoint):
+    flags = ["--cv", write(tmp_path / "all", count=60), "--mode", "finetune", "--epochs", "1"]
+    flags += ["--max-folds", "1", "--save", tmp_path / "runs.json"]
+    probe(*flags, "--folds", "4")
+    assert "made with another --folds (4, now 5)" in probe(*flags, "--folds", "5", status=1)
+    state = torch.load(checkpoint, weights_only=True)
+    state["model"]["encoder.head.mean.weight"] += 1
+    torch.save(state, tmp_path / "another.pt")
+    error = probe(*flags, "--folds", "4", path=tmp_path / "another.pt", status=1)
+    assert "made with another checkpoint" in error
+
+
 def test_stopped_and_gone_on_with(probe, tmp_path, count_runs):
     flags = ["--train", write(tmp_path / "train", count=60), "--mode", "finetune", "features"]
     flags += ["--seeds", "2", "--epochs", "1"]
@@ -178,8 +213,8 @@ def test_pairs_are_joined_by_the_end_of_sentence(probe, tmp_path, checkpoint, da
     lines = read_labelled_pairs(path)
     pieces = pieces_of(str(path), vat, lines)
     assert pieces == ["w1 w2 </s> w3", "w3 </s> w1 w2"]
-    examples = Examples(["no", "yes"], pieces, None, {})
-    work = probe_runs.Probe(vat, examples, ["sum"], probe_runs.Head(4, "tanh"), None)
+    examples = probing.Examples(["no", "yes"], pieces, None, {})
+    work = probing.Probe(vat, examples, ["sum"], probing.Head(4, "tanh"), None)
     tokens, symbols = work._read()[0], loaded.task.source_dictionary
     assert tokens.tolist() == [
         symbols.bos(),

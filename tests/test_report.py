@@ -197,6 +197,45 @@ def test_warnings_stand_first(gathered, pages):
     assert gathered.warning is None and 'class="warning"' not in pages["sentence"]
 
 
+def test_ways_end_in_the_reconstructions(gathered):
+    first, second = gathered.examples
+    assert first.reconstruction != second.reconstruction
+    assert gathered.ways == [(1, 2, [first.reconstruction, second.reconstruction])]
+
+
+def test_the_prior_is_the_one_asked_for(data_dir, checkpoint, monkeypatch, tmp_path):
+    loaded = hub.load_model(checkpoint, data_dir, "cpu")
+    vat = hub.VATHubInterface(loaded.cfg, loaded.task, loaded.model)
+    asked = []
+    monkeypatch.setattr(
+        hub.VATHubInterface, "sample_prior", lambda self, count, **how: asked.append(how) or ["w1"]
+    )
+    sentences = corpus.of_subset(vat, "test", 20)
+    settings = content.Settings(0.3, examples=2, samples=1, steps=2, beam=1)
+    content.gather(vat, sentences, settings)
+    monkeypatch.setattr(vat.task.cfg, "data", str(tmp_path))  # without the training's text
+    content.gather(vat, sentences, settings)
+    lengths = sorted(len(line.split()) for line in sentences.pieces)
+    assert [how["prior_std"] for how in asked] == [0.3, 0.3]
+    assert [how["length"] for how in asked] == [None, lengths[len(lengths) // 2]]
+
+
+def test_a_sentence_is_what_its_subwords_say(vat, tmp_path):
+    """What the subwords' normalisation writes otherwise is no mistake of the model's."""
+
+    class Lower:
+        def encode(self, text):
+            return text.lower()
+
+        def decode(self, pieces):
+            return pieces
+
+    cased = hub.VATHubInterface(vat.cfg, vat.task, vat.model, Lower())
+    text = tmp_path / "cased"
+    text.write_text("W1 w2 W3\nW4 w5\n", encoding="utf-8")
+    assert corpus.of_file(cased, text, 2).texts == ["w1 w2 w3", "w4 w5"]
+
+
 def test_isotropy_that_cant_be_measured_is_told(gathered):
     without = dataclasses.replace(gathered, isotropy=None, isotropy_error="vectors <are> zero")
     assert "vectors &lt;are&gt; zero" in sections.isotropy(without)

@@ -162,7 +162,7 @@ def test_a_failure_leaves_the_other_runs_and_a_second_try(work):
     # a run that was begun with other flags isn't gone on with
     (save / "done").unlink()
     other = work.run("out", *few, "--epochs", "3")
-    assert other.returncode == 1 and "was begun with other flags" in other.stderr
+    assert other.returncode == 1 and "was made with other flags or texts" in other.stderr
     assert not work.calls("fairseq-train")
 
 

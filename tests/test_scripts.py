@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import commands
@@ -12,6 +14,7 @@ from conftest import sentences
 from fairseq.data import Dictionary
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
+sys.path.insert(0, str(SCRIPTS))
 
 
 def run(*command: object, cwd: Path, stdin: str = "", **environment: str):
@@ -81,6 +84,52 @@ def test_sample_shows_sentence_mean_and_variants(corpus):
         assert [line.split()[0] for line in block[1:]] == ["mean", "sample", "sample"]
     wrong = run(SCRIPTS / "sample.sh", checkpoint, data, "none.model", cwd=corpus)
     assert wrong.returncode == 1 and "there is no file none.model" in wrong.stderr
+
+
+def test_latent_tables(data_dir, checkpoint, tmp_path, capsys, monkeypatch):
+    import latent_tables
+
+    (tmp_path / "text").write_text("\n".join(f"w{n} w2 w3 w4 w{n} w17" for n in range(20)))
+    for name, examples in {
+        "TABLE_1": ["w1 w2"],
+        "TABLE_2": ["w1 [w2]"],
+        "TABLE_3": [("w1 w2", "w3")],
+    }.items():
+        monkeypatch.setattr(latent_tables, name, examples)
+    flags = (data_dir, "--path", checkpoint, "--cpu", "--text", tmp_path / "text")
+    monkeypatch.setattr("sys.argv", ["latent_tables.py", *map(str, flags), "--samples", "2"])
+    latent_tables.main()
+    tables = [part.split("```")[1] for part in capsys.readouterr().out.split("**Table ")[1:]]
+    titles = [
+        [line for line in table.splitlines() if line and not line.startswith(" ")]
+        for table in tables
+    ]
+    held_out = [f"w{n} w2 w3 w4 w{n} w17" for n in range(0, 20, 2)]
+    assert titles[0] == ["w1 w2", *held_out]
+    assert titles[1] == ["w1 [w2]", *(line.replace("w17", "[w17]") for line in held_out[:5]),
+                         *(f"[w{n}] w2 w3 w4 w{n} w17" for n in range(10, 20, 2))]  # fmt: skip
+    pairs = zip(held_out[::2], held_out[1::2], strict=True)
+    assert titles[2] == ["w1 w2 | w3", *(f"{one} | {other}" for one, other in pairs)]
+    assert latent_tables.mark_longest("a \\[b] longest, c") == "a \\\\\\[b\\] [longest], c"
+
+
+def test_benchmark_embed(data_dir, checkpoint, tmp_path, capsys, monkeypatch):
+    import benchmark_embed
+
+    (tmp_path / "text").write_text("w1 w2\nw3\n" * 20)
+    flags = (data_dir, "--path", checkpoint, "--cpu", "--sentences", tmp_path / "text")
+    flags = [*map(str, flags), "--threads", "1", "--count", "30", "--repeats", "3"]
+    monkeypatch.setattr("sys.argv", ["benchmark_embed.py", *flags, "--json"])
+    benchmark_embed.main()
+    found = json.loads(capsys.readouterr().out)
+    # w1 w2 and w3 in turn, with start token and end of sentence
+    assert (found["sentences"], found["tokens"]) == (30, 15 * 4 + 15 * 3)
+    taken = found["seconds"]
+    assert len(taken["embed"]) == len(taken["encoder"]) == 3
+    ratios = sorted(b / a for a, b in zip(taken["embed"], taken["encoder"], strict=True))
+    assert found["ratio"] == pytest.approx(ratios[1])
+    speed = found["sentences_per_second"]["embed"]
+    assert speed == pytest.approx(30 / sorted(taken["embed"])[1])
 
 
 def test_demo_runs_from_text_to_pictures(corpus):

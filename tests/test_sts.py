@@ -217,15 +217,15 @@ def test_unknown_words_are_counted_and_warned_of(run, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", " holds no pair; each line must be score<TAB>sentence<TAB>sentence"),
-        ("\n \n", " holds no pair"),
+        ("", " holds no line; each must be score<TAB>sentence<TAB>sentence"),
+        ("\n \n", " holds no line"),
         ("score\ts1\ts2\n", ":1: the score 'score' is no number"),
         ("1\ta\tb\n\nnan\ta\tb\n", ":3: the score 'nan' is no number"),
-        ("\ta\tb\n", ":1: the score '' is no number"),
+        ("\ta\tb\n", ":1: the score is empty"),
         ("1\ta\n", ":1: 2 columns; each line must be"),
         ("1 a b\n", ":1: no TAB"),
         ("1\ta\tb\tc\n", ":1: 4 columns"),
-        ("1\ta\t\x00 \n", ":1: a sentence is empty"),
+        ("1\ta\t\x00 \n", ":1: the second sentence is empty"),
     ],
 )
 def test_files_that_are_wrong(tmp_path, text, message):

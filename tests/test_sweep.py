@@ -47,7 +47,9 @@ if name == "fairseq-vat" and args[0] == "tokenize":
     out.mkdir(parents=True, exist_ok=True)
     (out / "tokenize.json").write_text("made")
     (out / "data-bin").mkdir(exist_ok=True)
-    (out / "data-bin" / "made_from.json").write_text("made")
+    for name in ("made_from.json", "dict.txt", "train.bin"):
+        (out / "data-bin" / name).write_text("made")
+    (out / "data-bin" / "test.bin").write_text(Path(value("--test")).read_text())
 if name == "fairseq-vat" and args[0] == "evaluate":
     per_token = lambda x: {{"per_token": x}}
     print(json.dumps({{
@@ -130,8 +132,35 @@ def test_every_step_is_done_once_and_more_can_be_added(work):
     assert len(work.calls("fairseq-vat", "evaluate")) == 1
 
     other = work.run(*few, "--prior-std", "0.4", "--updates", "80")
-    assert other.returncode == 1 and "was begun with other flags" in other.stderr
+    assert other.returncode == 1 and "was made with other flags or texts" in other.stderr
     assert not work.calls("fairseq-train")
+
+
+def test_what_was_made_of_another_text_is_not_taken(work):
+    few = ("--updates", "40", "--prior-std", "0.4", "--setting", "sum=--kl-reduction=sum")
+    assert work.run("out", *TEXTS, *few, "--isotropy-text", "sts").returncode == 0
+    table = (work.folder / "out" / "sweep.md").read_text()
+
+    elsewhere = work.run("out", *TEXTS, *few)
+    assert elsewhere.returncode == 1
+    assert "isotropy.json was made with other flags or texts" in elsewhere.stderr
+    assert not work.calls("fairseq-train") and not work.calls("fairseq-vat", "isotropy")
+
+    (work.folder / "another").write_text("c d\n")
+    another = work.run("out", "text", "text", "another", *few, "--isotropy-text", "sts")
+    assert another.returncode == 1
+    assert "out/sum/s0.4 was made with other flags or texts" in another.stderr
+    assert not work.calls("fairseq-train") and not work.calls("fairseq-vat", "evaluate")
+    assert (work.folder / "out" / "sweep.md").read_text() == table
+
+
+def test_a_flag_and_its_value_in_one_word(work):
+    few = ("out", *TEXTS, "--updates", "40", "--prior-std", "0.4")
+    done = work.run(*few, "--setting", "mean=--kl-reduction=mean")
+    assert done.returncode == 0, done.stderr
+    text = (work.folder / "out" / "sweep.md").read_text()
+    assert "| 0.4 | 1.550 | 1.500 | 0.050 |" in text
+    assert "--kl-reduction mean" in text
 
 
 def test_a_failure_leaves_the_other_runs_and_a_second_try(work):

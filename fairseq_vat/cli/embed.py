@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
 from fairseq_vat.cli.lines import add_input_argument, read_input
+from fairseq_vat.cli.moves import add_generation_arguments, generation
 from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import atomic_path
@@ -47,8 +48,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     add_checkpoint_arguments(parser)
     parser.add_argument("--input", metavar="FILE", required=True, help=".npz of encode, or .npy")
-    parser.add_argument("--beam", type=int, default=5, metavar="N", help="default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="print a JSON object a line")
+    add_generation_arguments(parser)
     parser.set_defaults(run=_decode)
 
 
@@ -102,6 +102,6 @@ def _decode(args: argparse.Namespace) -> None:
             raise VATError(
                 f"{args.input} isn't a .npz of 'fairseq-vat encode' or a .npy of numbers: {error}"
             ) from error
-        found = load_hub(args).decode(points, beam=args.beam)
+        found = load_hub(args).decode(points, **generation(args))
     for text in found:
         print(json.dumps({"text": text}, ensure_ascii=False) if args.json else text)

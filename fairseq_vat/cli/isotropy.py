@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
+from fairseq_vat.cli.labelled_input import warn_of_unknown
 from fairseq_vat.cli.quiet import quiet
 
-# more unknown pieces than this, and the subwords aren't the model's
-_UNKNOWN_WARNING = 0.2
 _COLUMNS = {
     "random_cosine": ("cosine of", "random words"),
     "self_similarity": ("self-", "similarity"),
@@ -71,12 +69,7 @@ def run(args: argparse.Namespace) -> None:
         vat = load_hub(args)
         found = measure_isotropy(vat, sentences, args.seed, **settings)
     found = {"checkpoint": args.path, "text": args.text or [args.sts], **found}
-    if found["unknown_share"] > _UNKNOWN_WARNING:
-        print(
-            f"fairseq-vat: warning: {found['unknown_share']:.0%} of the pieces are unknown to the "
-            "model: is --bpe, with its files, that of the training?",
-            file=sys.stderr,
-        )
+    warn_of_unknown(", ".join(found["text"]), found["unknown_share"])
     if args.json:
         print(json.dumps(found, ensure_ascii=False, allow_nan=False))
     else:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fairseq_vat.hub import VATHubInterface
     from fairseq_vat.labelled import LabelledPair, LabelledSentence
 
-# more unknown pieces than this in the training file, and the subwords aren't the model's
+# more unknown pieces than this in a file, and the subwords aren't the model's
 _UNKNOWN_WARNING = 0.2
 
 
@@ -77,12 +77,20 @@ def unknown_share(vat: VATHubInterface, pieces: Sequence[str]) -> float:
     return unknown / total
 
 
-def warn_of_unknown(path: str, share: float) -> None:
-    """Say so on standard error if the subwords of a training file can't be the model's."""
+def warn_of_unknown(path: str, share: float, model: str = "the model", ours: bool = True) -> None:
+    """Say so on standard error if a file's subwords can't be the model's.
+
+    Args:
+        path: the file, or its name for people.
+        share: of its pieces, those unknown.
+        model: its name for people.
+        ours: whether its subwords are for flags to give.
+    """
     if share > _UNKNOWN_WARNING:
+        advice = ": is --bpe, with its files, that of the training?" if ours else ""
         print(
-            f"fairseq-vat: warning: {share:.0%} of the pieces in {path} are "
-            "unknown to the model: is --bpe, with its files, that of the training?",
+            f"fairseq-vat: warning: {share:.0%} of the pieces in {path} are unknown to "
+            f"{model}{advice}",
             file=sys.stderr,
         )
 

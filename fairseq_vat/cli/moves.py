@@ -102,6 +102,13 @@ def _command(
 ) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(name, help=text, description=description)
     add_checkpoint_arguments(parser)
+    add_generation_arguments(parser)
+    parser.set_defaults(run=work)
+    return parser
+
+
+def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --beam, --max-len-b and --json."""
     parser.add_argument("--beam", type=int, default=5, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--max-len-b",
@@ -111,8 +118,11 @@ def _command(
         help="subwords of a generated sentence, at most (default: %(default)s, fairseq's)",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON object a line")
-    parser.set_defaults(run=work)
-    return parser
+
+
+def generation(args: argparse.Namespace) -> dict[str, Any]:
+    """What those say, as keywords of the hub's methods."""
+    return {"beam": args.beam, "max_len_b": args.max_len_b}
 
 
 def _add_drawing(
@@ -131,16 +141,12 @@ def _add_drawing(
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="default: %(default)s")
 
 
-def _search(args: argparse.Namespace) -> dict[str, Any]:
-    return {"beam": args.beam, "max_len_b": args.max_len_b}
-
-
 def _drawing(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "samples": args.samples,
         "temperature": args.temperature,
         "seed": args.seed,
-        **_search(args),
+        **generation(args),
     }
 
 
@@ -151,7 +157,7 @@ def _sentences(args: argparse.Namespace) -> list[str]:
 def _reconstruct(args: argparse.Namespace) -> None:
     sentences = _sentences(args)
     with quiet():
-        found = load_hub(args).reconstruct(sentences, **_search(args))
+        found = load_hub(args).reconstruct(sentences, **generation(args))
     for sentence, text in zip(sentences, found, strict=True):
         print(_json(sentence=sentence, mean=text) if args.json else text)
 
@@ -161,7 +167,7 @@ def _sample(args: argparse.Namespace) -> None:
     with quiet():
         vat = load_hub(args)
         samples = vat.sample(sentences, **_drawing(args))
-        means = vat.reconstruct(sentences, **_search(args))
+        means = vat.reconstruct(sentences, **generation(args))
     _print_samples(args, sentences, means, samples)
 
 
@@ -173,7 +179,7 @@ def _vary(args: argparse.Namespace) -> None:
         vat = load_hub(args)
         plain, _ = vat.read_marked(marked, args.marks)
         samples = vat.vary(marked, marks=args.marks, **_drawing(args))
-        means = vat.reconstruct(plain, **_search(args))
+        means = vat.reconstruct(plain, **generation(args))
     _print_samples(args, marked, means, samples)
 
 
@@ -202,7 +208,7 @@ def _interpolate(args: argparse.Namespace) -> None:
             [row[1] for row in rows],
             steps=args.steps,
             method=args.method,
-            **_search(args),
+            **generation(args),
         )
     for number, (row, way) in enumerate(zip(rows, ways, strict=True)):
         if args.json:
@@ -222,7 +228,7 @@ def _arithmetic(args: argparse.Namespace) -> None:
         found = load_hub(args).arithmetic(
             *([row[column] for row in rows] for column in range(3)),
             pooling=args.pooling,
-            **_search(args),
+            **generation(args),
         )
     for (a, b, c), text in zip(rows, found, strict=True):
         print(_json(a=a, b=b, c=c, result=text) if args.json else text)

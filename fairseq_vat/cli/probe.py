@@ -23,9 +23,8 @@ from fairseq_vat.errors import VATError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fairseq_vat.cli.probe_data import Examples
-    from fairseq_vat.cli.probe_runs import Head
     from fairseq_vat.evaluation.folds import Split
+    from fairseq_vat.probing import Examples, Head
 
 MODES = ("features", "finetune")
 _POOLINGS = ("start", "mean", "sum")
@@ -92,6 +91,7 @@ def _add_int(
 def run(args: argparse.Namespace) -> None:
     """Read, train, print."""
     _check(args)
+    from fairseq_vat import probing
     from fairseq_vat.cli import probe_data, probe_runs
     from fairseq_vat.evaluation.probe import Training
     from fairseq_vat.labelled import read_labelled, read_labelled_pairs
@@ -110,14 +110,14 @@ def run(args: argparse.Namespace) -> None:
         pieces = {name: pieces_of(path, vat, lines[name]) for name, path in paths.items()}
         examples = probe_data.examples_of(lines, labels, pieces)
         splits = probe_data.splits_of(args, examples)
-        head = probe_runs.Head(
+        head = probing.Head(
             vat.model.encoder.latent_dim if args.hidden is None else args.hidden, args.activation
         )
         training = Training(epochs=args.epochs, batch_size=args.batch_size, lr=args.lr)
         saved = probe_runs.SavedRuns(args.save, _settings(args, examples, head))
         share = unknown_share(vat, pieces[next(iter(paths))])
         warn_of_unknown(next(iter(paths.values())), share)
-        work = probe_runs.Probe(vat, examples, poolings, head, training)
+        work = probing.Probe(vat, examples, poolings, head, training)
         results = [
             _result(mode, pooling, probe_runs.run_all(work, saved, mode, pooling, splits))
             for mode in dict.fromkeys(args.mode)

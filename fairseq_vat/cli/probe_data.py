@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation import folds
 from fairseq_vat.evaluation.folds import Split
-
-
-class Examples(NamedTuple):
-    """All labelled sentences of a probe.
-
-    Attributes:
-        labels: the names, in order.
-        pieces: every example in subwords.
-        labels_N: every example's label by its number, int64.
-        numbers: of the examples of each file.
-    """
-
-    labels: list[str]
-    pieces: list[str]
-    labels_N: Tensor
-    numbers: dict[str, range]
+from fairseq_vat.probing import Examples
 
 
 def examples_of(

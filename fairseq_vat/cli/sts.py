@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
+from fairseq_vat.cli.labelled_input import warn_of_unknown
 from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.cli.sts_table import table
 from fairseq_vat.errors import VATError
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from fairseq_vat.scored_pairs import ScoredPair
 
 _POOLINGS = ("start", "mean", "sum")
-# more unknown pieces than this, and the subwords aren't the model's
-_UNKNOWN_WARNING = 0.2
 
 Tasks = dict[str, dict[str, list["ScoredPair"]]]
 
@@ -212,10 +210,4 @@ def _measure(tasks: Tasks, sentences: list[str], found: Vectors) -> dict[str, An
 
 def _warn(system: dict[str, Any]) -> None:
     for task, share in system["unknown_share"].items():
-        if share > _UNKNOWN_WARNING:
-            advice = ": is --bpe, with its files, that of the training?" * ("updates" in system)
-            print(
-                f"fairseq-vat: warning: {share:.0%} of the pieces in {task} are unknown to "
-                f"{system['path']}{advice}",
-                file=sys.stderr,
-            )
+        warn_of_unknown(task, share, system["path"], ours="updates" in system)

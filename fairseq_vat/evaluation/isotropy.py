@@ -9,7 +9,7 @@ kept.
 A zero vector has no direction, and one that isn't finite none either: `unit_vectors` refuses both.
 A measure without anything to average is None: the mean cosine of fewer than two vectors,
 self-similarity where no type is in two sentences, intra-sentence similarity without a sentence,
-IsoScore of vectors that are all equal or have one dimension.
+IsoScore of vectors that have one dimension or are equal to about a hundred-thousandth.
 
 Shape legend: N tokens, C width, V types, G sentences, M (type, sentence) pairs that occur.
 """
@@ -23,8 +23,9 @@ from torch import Tensor
 
 from fairseq_vat.errors import VATError
 
-# squares under this share of the largest they could be are rounding
-_NOTHING = 1e-20
+# square of the share of the second moments under which a covariance is taken for rounding: of
+# 100,000 equal vectors 768 wide it is 2e-24, of a spread of 1e-5 of their length about 1e-22
+_NOTHING = 1e-22
 
 
 def unit_vectors(vectors_NC: Tensor) -> Tensor:

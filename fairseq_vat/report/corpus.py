@@ -65,9 +65,11 @@ def of_file(vat: VATHubInterface, path: str | os.PathLike, count: int) -> Corpus
         VATError: if there is no sentence in it, or none that fits the model.
     """
     lines = list(read_lines(path))
-    texts = [lines[number] for number in _spread(len(lines), count)]
-    pieces = [vat.apply_bpe(text) for text in texts]
-    return _corpus(vat, pieces, texts, _join(vat), os.fspath(path), len(lines))
+    pieces = [vat.apply_bpe(lines[number]) for number in _spread(len(lines), count)]
+    # as the subwords have it: sentencepiece writes some characters otherwise, and so does the model
+    join = _join(vat)
+    texts = [join(line) for line in pieces]
+    return _corpus(vat, pieces, texts, join, os.fspath(path), len(lines))
 
 
 def _spread(total: int, count: int) -> list[int]:
