@@ -94,6 +94,8 @@ def _replace_interactive_reader() -> None:
 def _buffered_read(path: str, buffer_size: int) -> Iterator[list[str]]:
     """Lines of a file, or of standard input for ``-``, in lists of `buffer_size`."""
     buffer: list[str] = []
+    if path == "-" and sys.stdin is None:
+        raise VATError("standard input is closed: give --input FILE")
     with sys.stdin.buffer if path == "-" else open(path, "rb") as stream:
         for line in stream:
             buffer.append(decode_line(line).strip())

@@ -191,7 +191,7 @@ def _draw_panel(axis: Axes, panel: Panel) -> None:
             y,
             color=curve.colour,
             label=curve.label,
-            marker=curve.marker,
+            marker=curve.marker or ("." if len(curve.x) < 3 else None),  # a point has no line
             markersize=4,
             linewidth=1.5,
         )

@@ -43,7 +43,7 @@ On the test set: loss = reconstruction + weighted KL, with latents drawn, in nat
 KL per latent, in nats, not weighted; active units, dimensions whose mean varies by 0.01 s² or more.
 Accuracy: next-token, latents drawn, on the validation set. Random words, self-similarity and
 intra-sentence: mean cosines of the latents' means; IsoScore likewise. Collapsed means a KL per
-latent under {COLLAPSED} nats.
+latent under {COLLAPSED} nats. Each run's whole command is beside it, in SETTING/sS/command.
 """
 
 

@@ -55,6 +55,7 @@ while [ $# -gt 0 ]; do
             shift 2
             ;;
         --dry-run) dry_run=1; shift ;;
+        -h | --help) sed -n '2,/^set /{s/^# \{0,1\}//p}' "$0"; exit 0 ;;
         --) shift; train_flags=("$@"); break ;;
         -*) die "$1: there is no such option" ;;
         *) places+=("$(absolute "$1")"); shift ;;

@@ -51,6 +51,27 @@ def test_max_len_b(run, vat):
     assert "--max-len-b must be at least 1, not 0" in err
 
 
+def test_text_in_other_subwords_is_warned_of(run, tmp_path):
+    for name, flags, text in (
+        ("reconstruct", (), "{0} {1}\n"),
+        ("vary", (), "{0} [{1}]\n"),
+        ("interpolate", (), "{0}\t{1}\n"),
+        ("embed", ("--output", tmp_path / "v.npy"), "{0} {1}\n"),
+    ):
+        status, _, err = run(name, *flags, text=text.format("what", "ever"))
+        assert status == 0
+        assert "100% of the pieces in standard input are unknown to the model" in err
+        assert "unknown" not in run(name, *flags, text=text.format("w1", "w2"))[2]
+
+
+def test_standard_input_that_is_closed(data_dir, checkpoint, capsys):
+    with mock.patch("sys.stdin", None):
+        assert cli.main(["vary", str(data_dir), "--path", str(checkpoint)]) == 1
+    assert capsys.readouterr().err == (
+        "fairseq-vat: error: standard input is closed: give --input FILE\n"
+    )
+
+
 def test_a_byte_order_mark_is_no_text(run, vat):
     _, out, _ = run("reconstruct", "--beam", "2", text="\ufeffw1 w2 w3\n")
     assert out.splitlines() == vat.reconstruct(["w1 w2 w3"], beam=2)

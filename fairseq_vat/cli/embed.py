@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
 from fairseq_vat.cli.lines import add_input_argument, read_input
-from fairseq_vat.cli.moves import add_generation_arguments, generation
+from fairseq_vat.cli.moves import add_generation_arguments, generation, load_for
 from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import atomic_path
@@ -25,7 +25,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     add_checkpoint_arguments(parser)
     add_input_argument(parser)
-    parser.add_argument("--pooling", choices=("mean", "sum", "start"), default="mean")
+    parser.add_argument(
+        "--pooling", choices=("mean", "sum", "start"), default="mean", help="default: %(default)s"
+    )
     parser.add_argument("--output", metavar="FILE.npy", required=True)
     parser.set_defaults(run=_embed)
 
@@ -66,7 +68,7 @@ def _embed(args: argparse.Namespace) -> None:
     with quiet():
         import numpy as np
 
-        vectors = load_hub(args).embed(sentences, args.pooling)
+        vectors = load_for(args, sentences).embed(sentences, args.pooling)
     with atomic_path(args.output) as temporary, open(temporary, "wb") as file:
         np.save(file, vectors, allow_pickle=False)
     print(f"{args.output}: {vectors.shape[0]:,} x {vectors.shape[1]:,}")
@@ -78,7 +80,7 @@ def _encode(args: argparse.Namespace) -> None:
     with quiet():
         import numpy as np
 
-        mean, logvar, mask = load_hub(args).encode(sentences)
+        mean, logvar, mask = load_for(args, sentences).encode(sentences)
     with atomic_path(args.output) as temporary, open(temporary, "wb") as file:
         np.savez(file, mean=mean.numpy(), logvar=logvar.numpy(), mask=mask.numpy())
     print(f"{args.output}: {' x '.join(f'{size:,}' for size in mean.shape)}")
@@ -99,8 +101,10 @@ def _decode(args: argparse.Namespace) -> None:
                 raise ValueError(f"its values are of type {points[0].dtype}")
             points = [point.astype(np.float32) for point in points]
         except (ValueError, TypeError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+            # what numpy advises of a file that it can't read is to trust it
+            reason = "it is another kind of file" if "allow_pickle" in str(error) else error
             raise VATError(
-                f"{args.input} isn't a .npz of 'fairseq-vat encode' or a .npy of numbers: {error}"
+                f"{args.input} isn't a .npz of 'fairseq-vat encode' or a .npy of numbers: {reason}"
             ) from error
         found = load_hub(args).decode(points, **generation(args))
     for text in found:

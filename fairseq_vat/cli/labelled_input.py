@@ -74,7 +74,7 @@ def unknown_share(vat: VATHubInterface, pieces: Sequence[str]) -> float:
         words = vat.binarize(sentence)[:-1]
         total += len(words)
         unknown += int(words.eq(vat.task.source_dictionary.unk()).sum())
-    return unknown / total
+    return unknown / max(1, total)
 
 
 def warn_of_unknown(path: str, share: float, model: str = "the model", ours: bool = True) -> None:

@@ -19,13 +19,21 @@ def add_input_argument(parser: argparse.ArgumentParser, what: str = "a sentence 
     )
 
 
+def input_name(path: str) -> str:
+    """What --input names, for people."""
+    return "standard input" if path == "-" else path
+
+
 def read_input(path: str, columns: int = 1) -> list[list[str]]:
     """All lines, cleaned, as lists of so many columns (separated by tabs); empty lines stay.
 
     Raises:
-        VATError: for a file without a line, and a line with another number of columns.
+        VATError: for a file without a line, a line with another number of columns, and a standard
+            input that is closed.
     """
-    name = "standard input" if path == "-" else path
+    name = input_name(path)
+    if path == "-" and sys.stdin is None:
+        raise VATError("standard input is closed: give --input FILE")
     lines = raw_lines(sys.stdin.buffer, name) if path == "-" else read_raw_lines(path)
     rows = []
     for number, raw in enumerate(lines, 1):

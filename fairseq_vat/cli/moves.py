@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
-from fairseq_vat.cli.lines import add_input_argument, read_input
+from fairseq_vat.cli.labelled_input import unknown_share, warn_of_unknown
+from fairseq_vat.cli.lines import add_input_argument, input_name, read_input
 from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.errors import VATError
+
+if TYPE_CHECKING:
+    from fairseq_vat.hub import VATHubInterface
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -62,7 +67,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--steps", type=int, default=5, metavar="N", help="with both ends (default: %(default)s)"
     )
-    parser.add_argument("--method", choices=("linear", "spherical"), default="linear")
+    parser.add_argument(
+        "--method", choices=("linear", "spherical"), default="linear", help="default: %(default)s"
+    )
 
     parser = _command(
         subparsers,
@@ -74,7 +81,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "the difference of the pooled latents of c and b.",
     )
     add_input_argument(parser, "three sentences a line, with tabs between them")
-    parser.add_argument("--pooling", choices=("mean", "sum", "start"), default="mean")
+    parser.add_argument(
+        "--pooling", choices=("mean", "sum", "start"), default="mean", help="default: %(default)s"
+    )
 
     parser = _command(
         subparsers,
@@ -89,7 +98,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--length",
         type=int,
         metavar="N",
-        help="subwords a sentence (default: drawn from the lengths of the training data in DATA)",
+        help="latents a sentence, its start's and end's apart; the decoder, if it follows them, "
+        "writes as many subwords (default: drawn from the lengths of the training data in DATA)",
     )
 
 
@@ -154,10 +164,18 @@ def _sentences(args: argparse.Namespace) -> list[str]:
     return [row[0] for row in read_input(args.input)]
 
 
+def load_for(args: argparse.Namespace, sentences: Iterable[str]) -> VATHubInterface:
+    """The model, and a warning if the sentences are in other subwords than its own."""
+    vat = load_hub(args)
+    pieces = [vat.apply_bpe(sentence) for sentence in sentences]
+    warn_of_unknown(input_name(args.input), unknown_share(vat, pieces))
+    return vat
+
+
 def _reconstruct(args: argparse.Namespace) -> None:
     sentences = _sentences(args)
     with quiet():
-        found = load_hub(args).reconstruct(sentences, **generation(args))
+        found = load_for(args, sentences).reconstruct(sentences, **generation(args))
     for sentence, text in zip(sentences, found, strict=True):
         print(_json(sentence=sentence, mean=text) if args.json else text)
 
@@ -165,7 +183,7 @@ def _reconstruct(args: argparse.Namespace) -> None:
 def _sample(args: argparse.Namespace) -> None:
     sentences = _sentences(args)
     with quiet():
-        vat = load_hub(args)
+        vat = load_for(args, sentences)
         samples = vat.sample(sentences, **_drawing(args))
         means = vat.reconstruct(sentences, **generation(args))
     _print_samples(args, sentences, means, samples)
@@ -178,6 +196,9 @@ def _vary(args: argparse.Namespace) -> None:
     with quiet():
         vat = load_hub(args)
         plain, _ = vat.read_marked(marked, args.marks)
+        warn_of_unknown(
+            input_name(args.input), unknown_share(vat, [vat.apply_bpe(line) for line in plain])
+        )
         samples = vat.vary(marked, marks=args.marks, **_drawing(args))
         means = vat.reconstruct(plain, **generation(args))
     _print_samples(args, marked, means, samples)
@@ -203,7 +224,7 @@ def _print_samples(
 def _interpolate(args: argparse.Namespace) -> None:
     rows = read_input(args.input, columns=2)
     with quiet():
-        ways = load_hub(args).interpolate(
+        ways = load_for(args, chain.from_iterable(rows)).interpolate(
             [row[0] for row in rows],
             [row[1] for row in rows],
             steps=args.steps,
@@ -225,7 +246,7 @@ def _interpolate(args: argparse.Namespace) -> None:
 def _arithmetic(args: argparse.Namespace) -> None:
     rows = read_input(args.input, columns=3)
     with quiet():
-        found = load_hub(args).arithmetic(
+        found = load_for(args, chain.from_iterable(rows)).arithmetic(
             *([row[column] for row in rows] for column in range(3)),
             pooling=args.pooling,
             **generation(args),

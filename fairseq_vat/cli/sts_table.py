@@ -72,7 +72,7 @@ def _at(results: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
 
 def _heading(system: dict[str, Any]) -> str:
     width = _CELL * len(system["poolings"])
-    return f"{system['name'][: width - 2]:>{width}}"
+    return f"{system['name'][: width - 1]:>{width}}"
 
 
 def _cell(correlation: dict[str, Any], measure: str) -> str:

@@ -158,8 +158,7 @@ def _words(content: Content) -> Markup | None:
         return None
     texts: list[object] = []
     for word in words:
-        spelling = content.corpus.join(word["word"]).strip() or word["word"]
-        texts += [", " if texts else "", element("code", spelling)]
+        texts += [", " if texts else "", element("code", _spelling(content, word["word"]))]
         texts.append(f" {word['self_similarity']:.2f}")
     return element(
         "p",
@@ -168,6 +167,13 @@ def _words(content: Content) -> Markup | None:
         *texts,
         ".",
     )
+
+
+def _spelling(content: Content, piece: str) -> str:
+    """An entry of the dictionary for readers, with sentencepiece's mark where a word begins."""
+    text = content.corpus.join(piece)
+    starts = piece.startswith("\u2581") or text.startswith(" ")
+    return ("\u2581" if starts else "") + text.strip() if text.strip() else piece
 
 
 def sentence_map(content: Content) -> Markup:
