@@ -73,7 +73,8 @@ def losses(settings: dict[str, list[dict]], path: str | os.PathLike) -> None:
         "nll": ("reconstruction", VALID, "s"),
         "weighted_kl": ("weighted KL", TRAIN, "o"),
     }
-    _against_s(settings, names, "nats per token", path)
+    # each setting with a scale of its own: one that has collapsed loses many times as much
+    _against_s(settings, names, "nats per token", path, share_y=False)
 
 
 def kl_curves(settings: dict[str, list[dict]], path: str | os.PathLike) -> None:
@@ -142,6 +143,7 @@ def _against_s(
     label: str,
     path: str | os.PathLike,
     top: float | None = None,
+    share_y: bool = True,
 ) -> None:
     panels = []
     for title, runs in settings.items():
@@ -151,7 +153,8 @@ def _against_s(
             for key, (name, colour, marker) in names.items()
         ]
         panels.append(Panel(title, "prior's standard deviation s", label, curves))
-    _draw(panels, path, share_y=True, top=top)
+    right = 1.05 * max((s for panel in panels for c in panel.curves for s in c.x), default=1.0)
+    _draw(panels, path, share_y=share_y, top=top, right=right)
 
 
 def _draw(
@@ -160,6 +163,7 @@ def _draw(
     columns: int | None = None,
     share_y: bool = False,
     top: float | None = None,
+    right: float | None = None,
 ) -> None:
     columns = columns or min(len(panels), 2 if len(panels) in (2, 4) else 3)
     rows = math.ceil(len(panels) / columns)
@@ -177,6 +181,8 @@ def _draw(
                 # a little under 0, so that a curve at 0 is seen whole
                 lowest = min((y for c in panel.curves for y in c.y if y is not None), default=0)
                 axis.set_ylim(min(lowest, 0) - (0.03 * top if top else 0), top)
+            if right is not None:
+                axis.set_xlim(right=right)
             handles, labels = axis.get_legend_handles_labels()
             legend.update(zip(labels, handles, strict=True))
         figure.legend(legend.values(), legend.keys(), loc="outside right upper")

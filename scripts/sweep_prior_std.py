@@ -166,7 +166,10 @@ def curves_of(folder: Path) -> dict[str, Any]:
 
 def draw(out: Path, settings: list[str], stds: list[float]) -> None:
     """The figures, of what there is."""
-    from fairseq_vat import sweep_plots
+    from fairseq_vat.cli.quiet import quiet
+
+    with quiet():  # fairseq makes matplotlib tell what it does
+        from fairseq_vat import sweep_plots
 
     folders = {setting: runs_of(out, setting) for setting in settings}
     figures = {name: [figures_of(path) for path in paths] for name, paths in folders.items()}

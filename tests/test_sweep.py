@@ -271,6 +271,10 @@ def test_figures_show_every_run_that_is_done(swept, monkeypatch):
     drawn = {}
 
     def keep(figure):
+        for axis in figure.axes:
+            low, high = axis.get_ylim()
+            seen = [y for line in axis.lines for y in line.get_ydata() if y == y]
+            assert all(low <= y <= high for y in seen), axis.get_title(loc="left")
         legend = [text.get_text() for text in figure.legends[0].get_texts()]
         panels = {
             axis.get_title(loc="left"): [
