@@ -42,6 +42,7 @@ to_json() {
         [ -e "$file" ] || run - into "$file" "$@"
         return
     fi
+    [ -e "$file" ] || rm -f "$file.command" # what failed holds nobody to its flags
     same_command "$file.command" "$file" "$@" || return 1
     [ ! -e "$file" ] || return 0
     say "$saying"
@@ -56,6 +57,8 @@ begin_training() {
     shift 2
     [ -z "$dry_run" ] || return 0
     mkdir -p "$save"
+    # what ended before its first checkpoint holds nobody to its flags
+    compgen -G "$save/checkpoint*.pt" >/dev/null || rm -f "$save"/{data,command,train.log}
     same_command "$save/data" "$save" "$(cat "$data/dict.txt" "$data"/*.bin | cksum)" || return 1
     same_command "$save/command" "$save" "$@" || return 1
     mend_checkpoint "$save"

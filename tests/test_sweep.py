@@ -154,6 +154,15 @@ def test_what_was_made_of_another_text_is_not_taken(work):
     assert (work.folder / "out" / "sweep.md").read_text() == table
 
 
+def test_what_failed_can_be_tried_with_other_flags(work):
+    few = ("out", *TEXTS, "--updates", "40", "--prior-std", "0.4")
+    wrong = work.run(*few, "--setting", "sum=--kl-reduction all", FAIL="s0.4")
+    assert wrong.returncode == 1 and "no memory is left" in wrong.stderr
+    right = work.run(*few, "--setting", "sum=--kl-reduction sum")
+    assert right.returncode == 0, right.stderr
+    assert flag(work.calls("fairseq-train")[0], "--kl-reduction") == "sum"
+
+
 def test_a_flag_and_its_value_in_one_word(work):
     few = ("out", *TEXTS, "--updates", "40", "--prior-std", "0.4")
     done = work.run(*few, "--setting", "mean=--kl-reduction=mean")
