@@ -136,7 +136,11 @@ def test_embed_encode_decode(run, vat, tmp_path):
     ("command", "text", "message"),
     [
         (["reconstruct"], "", "standard input is empty"),
-        (["vary"], "w1 w2\n", "no word is marked; put [ and ] around"),
+        (
+            ["vary"],
+            "[w1]\n\nw1 w2\n",
+            "standard input:3: 'w1 w2': no word is marked; put [ and ] around",
+        ),
         (["vary"], "w1 [w2\n", "'[' without ']' after it"),
         (["vary"], "\n\n", "empty lines only"),
         (["interpolate"], "w1\tw2\nw3\n", "standard input:2: 2 sentences with tabs between"),

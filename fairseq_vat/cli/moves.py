@@ -190,18 +190,28 @@ def _sample(args: argparse.Namespace) -> None:
 
 
 def _vary(args: argparse.Namespace) -> None:
-    marked = [sentence for sentence in _sentences(args) if sentence]
-    if not marked:
+    lines = {number: line for number, line in enumerate(_sentences(args), 1) if line}
+    if not lines:
         raise VATError("vary: the input has empty lines only")
+    marked = [*lines.values()]
     with quiet():
         vat = load_hub(args)
-        plain, _ = vat.read_marked(marked, args.marks)
+        plain = [_unmarked(vat, args, number, line) for number, line in lines.items()]
         warn_of_unknown(
             input_name(args.input), unknown_share(vat, [vat.apply_bpe(line) for line in plain])
         )
         samples = vat.vary(marked, marks=args.marks, **_drawing(args))
         means = vat.reconstruct(plain, **generation(args))
     _print_samples(args, marked, means, samples)
+
+
+def _unmarked(vat: VATHubInterface, args: argparse.Namespace, number: int, line: str) -> str:
+    """The line without its marks; what is wrong with it is told with its number."""
+    try:
+        (plain,), _ = vat.read_marked([line], args.marks)
+    except VATError as error:
+        raise VATError(f"{input_name(args.input)}:{number}: {error}") from error
+    return plain
 
 
 def _print_samples(
