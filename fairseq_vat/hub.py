@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from fairseq_vat.cutting import cut
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.pooling import POOLINGS, pool
 from fairseq_vat.latent import DiagonalGaussian
@@ -215,16 +216,14 @@ class VATHubInterface(LatentMoves, nn.Module):
         if isinstance(sentences, str):
             raise TypeError("a list of sentences is needed, not one string")
         tokens = [self.binarize(pieces) for pieces in self._apply_bpe(sentences)]
-        room = self.task.max_positions()[0] - int(self.task.start_token)
-        too_long = [number for number, sentence in enumerate(tokens) if len(sentence) > room]
-        for number in too_long:
-            tokens[number] = torch.cat((tokens[number][: room - 1], tokens[number][-1:]))
+        room = self.task.room
+        too_long = sum(len(sentence) > room for sentence in tokens)
         if too_long:
             logger.warning(
-                f"{len(too_long):,} of {len(tokens):,} sentences cut to their first {room - 1:,} "
+                f"{too_long:,} of {len(tokens):,} sentences cut to their first {room - 1:,} "
                 "subwords, the model's positions"
             )
-        return tokens
+        return [cut(sentence, room) for sentence in tokens]
 
     def batches(
         self, sentences: Sequence[str], rows: int | None = None, progress: bool = True

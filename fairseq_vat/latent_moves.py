@@ -123,8 +123,8 @@ class LatentMoves(LatentDecoding):
             )
         opening_closing = parse_marks(marks)
         sentences, positions = [], []
-        room = self.task.max_positions()[0]
         first = int(self.task.start_token)
+        room = self.task.room + first
         for text in marked:
             found = read_marked(clean_line(text), opening_closing)
             if not found.spans:
@@ -269,7 +269,7 @@ class LatentMoves(LatentDecoding):
                     "--length: the model has one latent for a whole sentence, whatever its length"
                 )
             return [1] * count
-        room = self.task.max_positions()[0]
+        room = self.task.room + int(self.task.start_token)
         extra = 1 + int(self.task.start_token)
         if length is not None:
             if not 1 <= length <= room - extra:

@@ -7,7 +7,6 @@ import shutil
 import commands
 import pytest
 import torch
-from fairseq.data import Dictionary, data_utils
 from test_model import batch, build
 
 from fairseq_vat.errors import VATError, explain
@@ -24,28 +23,6 @@ def test_source_is_target_headed_by_a_start_token(data_dir):
     plain, _, _ = build(data_dir, "--no-start-token")
     sample = batch(plain, [0, 1, 2])
     assert torch.equal(sample["net_input"]["src_tokens"], sample["target"])
-
-
-def test_truncate_cuts_counts_and_keeps_the_end(data_dir, caplog):
-    task, _, _ = build(
-        data_dir, "--truncate", "--max-source-positions", "6", "--max-target-positions", "5"
-    )
-    caplog.set_level("INFO")
-    task.load_dataset("test")
-    data = task.dataset("test")
-    eos = task.dictionary.eos()
-    for i in range(len(data)):
-        assert len(data[i]["source"]) <= 6 and data[i]["source"][-1] == eos
-        assert len(data[i]["target"]) <= 5 and data[i]["target"][-1] == eos
-    lines = [len(sentence) for sentence in _raw(data_dir, "test")]
-    sources = f"test: sources cut to --max-source-positions: {sum(n > 5 for n in lines)} of 20"
-    targets = f"test: targets cut to --max-target-positions: {sum(n > 5 for n in lines)} of 20"
-    assert sources in caplog.text and targets in caplog.text
-
-
-def _raw(data_dir, split):
-    dictionary = Dictionary.load(str(data_dir / "dict.txt"))
-    return data_utils.load_indexed_dataset(str(data_dir / split), dictionary)
 
 
 def test_without_truncate_long_sentences_are_skipped_as_in_fairseq(data_dir, tmp_path):

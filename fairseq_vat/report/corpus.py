@@ -96,8 +96,7 @@ def _corpus(
     source: str,
     total: int,
 ) -> Corpus:
-    longest_source, longest_target = vat.task.max_positions()
-    room = min(longest_source - int(vat.task.start_token), longest_target)
+    room = vat.task.room
     tokens = [vat.binarize(line) for line in pieces]
     # the end of sentence alone is no sentence
     rows = [row for row, sentence in enumerate(tokens) if 1 < len(sentence) <= room]

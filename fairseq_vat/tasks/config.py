@@ -26,13 +26,18 @@ class VariationalLMConfig(FairseqDataclass):
         metadata={"help": "longest source, counting the start token and the end of sentence"},
     )
     max_target_positions: int = field(
-        default=1024, metadata={"help": "longest target, counting the end of sentence"}
+        default=1024,
+        metadata={
+            "help": "longest target, counting the end of sentence; a target has no start token"
+        },
     )
     truncate: bool = field(
         default=False,
         metadata={
-            "help": "cut sentences that are too long (default: training skips them; validation and "
-            "generation refuse them, or skip them with --skip-invalid-size-inputs-valid-test)"
+            "help": "cut sentences that are too long, source and target alike, to what fits both "
+            "limits: 64 and 64 keep 62 tokens between start token and end of sentence (default: "
+            "training skips them; validation and generation refuse them, or skip them with "
+            "--skip-invalid-size-inputs-valid-test)"
         },
     )
     start_token: bool = field(

@@ -11,18 +11,16 @@ from typing import Any
 import torch
 from fairseq import utils
 from fairseq.data import (
-    AppendTokenDataset,
     Dictionary,
     LanguagePairDataset,
     PrependTokenDataset,
-    StripTokenDataset,
-    TruncateDataset,
     data_utils,
 )
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.tasks import register_task
 from torch import Tensor
 
+from fairseq_vat.cutting import CutDataset, cut
 from fairseq_vat.data_directory import fingerprint, first_data_directory, why_no_split
 from fairseq_vat.errors import VATError
 from fairseq_vat.generation import VariationalSequenceGenerator, empty_hypothesis
@@ -97,14 +95,14 @@ class VariationalLMTask(IsotropyTask, AggressiveTask):
             raise VATError(why_no_split(path, split))
         if len(sentences) == 0:
             raise VATError(f"{os.path.join(path, split)}.bin holds no sentence")
-        source, target = sentences, sentences
         if self.cfg.truncate:
-            longest_source, longest_target = self._max_positions
-            room = longest_source - int(self.start_token)
-            source = self._cut(source, room, f"{split}: sources", "--max-source-positions")
-            target = self._cut(
-                target, longest_target, f"{split}: targets", "--max-target-positions"
+            too_long = int((sentences.sizes > self.room).sum())
+            sentences = CutDataset(sentences, self.room)
+            logger.info(
+                f"--truncate: {split}: {too_long:,} of {len(sentences):,} sentences cut to their "
+                f"first {self.room - 1:,} tokens"
             )
+        source = target = sentences
         if self.start_token:
             source = PrependTokenDataset(source, self.dictionary.bos())
         self.latent_selection.check_data(source.sizes, self.start_token, f"{split}: sentence")
@@ -119,14 +117,6 @@ class VariationalLMTask(IsotropyTask, AggressiveTask):
             left_pad_target=False,
         )
         logger.info(f"{path}: {split}, {len(sentences):,} sentences")
-
-    def _cut(self, sentences: Any, length: int, what: str, flag: str) -> Any:
-        """Cut to `length` tokens, keeping the end of sentence."""
-        too_long = int((sentences.sizes > length).sum())
-        logger.info(f"--truncate: {what} cut to {flag}: {too_long:,} of {len(sentences):,}")
-        eos = self.dictionary.eos()
-        body = TruncateDataset(StripTokenDataset(sentences, eos), length - 1)
-        return AppendTokenDataset(body, eos)
 
     def can_reuse_epoch_itr(self, dataset: Any) -> bool:
         """No: batches are made anew for every epoch.
@@ -171,18 +161,16 @@ class VariationalLMTask(IsotropyTask, AggressiveTask):
         A sentence longer than the model's positions is cut, whatever ``--truncate`` says, so that
         one long line doesn't end the process.
         """
-        room = self._max_positions[0] - int(self.start_token)
         start = [self.dictionary.bos()] if self.start_token else []
         sources = []
         first = self._lines_read - len(src_tokens) + 1
         for number, tokens in enumerate(src_tokens, first):
-            if len(tokens) > room:
+            if len(tokens) > self.room:
                 logger.warning(
-                    f"line {number} has {len(tokens) - 1} tokens: cut to the first {room - 1}, "
-                    "the model's positions"
+                    f"line {number} has {len(tokens) - 1} tokens: cut to the first "
+                    f"{self.room - 1}, the model's positions"
                 )
-                tokens = torch.cat((tokens[: room - 1], tokens[-1:]))
-            sources.append(torch.cat((tokens.new_tensor(start), tokens)))
+            sources.append(torch.cat((tokens.new_tensor(start), cut(tokens, self.room))))
         lengths = [len(source) for source in sources]
         self.latent_selection.check_lengths(lengths, self.start_token, "line", first)
         marked = self.latent_selection.take_marked(lengths, self.start_token)
@@ -329,6 +317,12 @@ class VariationalLMTask(IsotropyTask, AggressiveTask):
     def max_positions(self) -> tuple[int, int]:
         """Longest source and target."""
         return self._max_positions
+
+    @property
+    def room(self) -> int:
+        """Tokens of the longest sentence that fits both sides, its end counted, its start not."""
+        longest_source, longest_target = self._max_positions
+        return min(longest_source - int(self.start_token), longest_target)
 
     @property
     def source_dictionary(self) -> Dictionary:
