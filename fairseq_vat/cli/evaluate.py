@@ -167,6 +167,7 @@ def _evaluate(loaded: Any, args: argparse.Namespace) -> dict[str, Any]:
         "words": words,
         "tokens": tokens,
         "cut": subset.cut,
+        "blank": subset.blank,
         "pieces": pieces.kind,
         "latent_level": str(model.encoder.latent_level) if model.has_latents else None,
         "prior_std": prior_std if model.has_latents else None,

@@ -23,7 +23,8 @@ def table(found: dict[str, Any]) -> list[str]:
         f"{found['checkpoint']}: {found['updates']:,} updates, {latents}",
         f"{found['data']}, {found['subset']}: {found['sentences']:,} sentences, "
         f"{found['words']:,} words ({_PIECES[found['pieces']]}), {found['tokens']:,} tokens"
-        + (f", {found['cut']:,} sentences cut to the model's positions" if found["cut"] else ""),
+        + (f", {found['cut']:,} sentences cut to the model's positions" if found["cut"] else "")
+        + (f", {found['blank']:,} blank lines left out" if found["blank"] else ""),
         "",
         f"{'':36}{'nats per':>10}{'nats per':>10}{'nats per':>10}{'bits per':>10}"
         f"{'perplexity':>14}{'perplexity':>12}",

@@ -15,15 +15,22 @@ from fairseq_vat.evaluation.reconstruction import Pieces, to_text
 
 
 class Subset:
-    """The first sentences of a split, in the data set's order.
+    """The first sentences of a split, in the data set's order, blank lines left out.
+
+    fairseq-preprocess keeps a blank line as a sentence of its end alone.
 
     Args:
         task: a `VariationalLMTask`, set up by loading a checkpoint.
         split: ``test``, ``valid`` and so on.
         first: how many sentences; None takes all.
 
+    Attributes:
+        numbers: of the sentences in the data set.
+        blank: lines that were left out, among the sentences and before them.
+
     Raises:
-        VATError: if there is no such split, or a sentence is longer than the model's positions.
+        VATError: if there is no such split, it has nothing but blank lines, or a sentence is
+            longer than the model's positions.
     """
 
     def __init__(self, task: Any, split: str, first: int | None = None):
@@ -31,7 +38,12 @@ class Subset:
         task.load_dataset(split)
         self.dataset = task.dataset(split)
         self.dictionary = task.target_dictionary
-        self.numbers = np.arange(len(self.dataset), dtype=np.int64)[:first]
+        sentences = np.flatnonzero(self.dataset.tgt_sizes > 1)
+        self.numbers = sentences[:first]
+        if len(self) == 0:
+            raise VATError(f"--gen-subset {split}: it has nothing but blank lines")
+        seen = len(self.dataset) if len(self) == len(sentences) else int(self.numbers[-1]) + 1
+        self.blank = seen - len(self)
         _, too_long = self.dataset.filter_indices_by_size(self.numbers, task.max_positions())
         if too_long:
             raise VATError(
@@ -46,13 +58,11 @@ class Subset:
 
     @property
     def cut(self) -> int:
-        """Sentences that ``--truncate`` cut; an uncut one's sizes are those of its file."""
+        """Sentences that ``--truncate`` cut; an uncut one's size is that of its file."""
         folder = utils.split_paths(self._task.cfg.data)[0]
         # kept in a variable: the sizes lie in its mapped file, which closes with it
         whole = data_utils.load_indexed_dataset(f"{folder}/{self._split}", self.dictionary)
-        target_cut = whole.sizes > self.dataset.tgt_sizes
-        source_cut = whole.sizes + int(self._task.start_token) > self.dataset.src_sizes
-        return int((target_cut | source_cut)[self.numbers].sum())
+        return int((whole.sizes > self.dataset.tgt_sizes)[self.numbers].sum())
 
     @property
     def tokens(self) -> int:
