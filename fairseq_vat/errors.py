@@ -26,10 +26,10 @@ def explain(error: BaseException, tb: TracebackType | None) -> str | None:
     """One line for an error that a user can mend, or None for one that is a defect.
 
     Besides `VATError`, also one raised in a process that fairseq spawned, it knows what fairseq
-    raises for a missing checkpoint, sentencepiece model or batch size, and what torch raises for a
-    checkpoint that is cut off, is no checkpoint, or holds a pickle that ``weights_only`` loading
-    refuses.  torch's messages don't name the file, so it is taken from the frame of
-    fairseq's loader.
+    raises for a missing checkpoint, sentencepiece model or batch size and for flags of sampling
+    that need others, and what torch raises for a checkpoint that is cut off, is no checkpoint, or
+    holds a pickle that ``weights_only`` loading refuses.  torch's messages don't name the file, so
+    it is taken from the frame of fairseq's loader.
 
     Args:
         error: the exception that ended the command.
@@ -49,6 +49,9 @@ def explain(error: BaseException, tb: TracebackType | None) -> str | None:
         return f"--sentencepiece-model: {error}"
     if isinstance(error, AssertionError) and str(error).startswith("Must specify batch size"):
         return f"{error}"[0].lower() + f"{error}"[1:]
+    if isinstance(error, AssertionError) and str(error).startswith("--sampling"):
+        # "--sampling requires --nbest to be equal to --beam", and its like
+        return str(error)
     if isinstance(error, MissingMandatoryValue):
         flag = str(getattr(error, "full_key", "")).split(".")[-1].replace("_", "-")
         return f"--{flag} is needed and was not given"

@@ -23,6 +23,11 @@ from fairseq_vat.text import CleaningReport, read_lines
 # fairseq's Dictionary puts these before the entries of dict.txt.  The model reserves the same
 # four names, so the model's size is the dictionary's, and no learned piece can be called one.
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
+# In texts of a closed vocabulary (PTB, WikiText-2) it stands for rare words: a word like any other,
+# and not what the dictionary doesn't know.  A piece of its own keeps it whole, is predicted like
+# other pieces, and decodes to the word wherever the model is used.
+UNK_WORD = "<unk>"
+_UNK_PIECE = "\u2581" + UNK_WORD
 
 # The thread count takes part in the result (sums are grouped by thread), so it is fixed: the same
 # text gives the same model on every machine.
@@ -40,6 +45,7 @@ class EncodingReport:
         too_long: sentences dropped for having more pieces than allowed.
         vanished: sentences dropped because nothing is left of them after normalisation.
         unknown: pieces written that the model does not know.
+        unk_words: how often the word ``<unk>`` stands in the sentences written.
         counts: how often each piece was written.
     """
 
@@ -48,6 +54,7 @@ class EncodingReport:
     too_long: int = 0
     vanished: int = 0
     unknown: int = 0
+    unk_words: int = 0
     counts: Counter[str] = field(default_factory=Counter)
 
 
@@ -82,6 +89,7 @@ def train_sentencepiece(
     at the price that decoded text is the normalised sentence and not its bytes (an ellipsis comes
     back as three dots, and U+FFFD as a space).  There is no byte fallback: characters beyond the
     coverage are ``<unk>``, as in the rest of fairseq, and not up to four pieces with a latent each.
+    If the text has the word ``<unk>``, that is a piece of its own, ``▁<unk>``.
 
     Args:
         train_txt: the text, a sentence a line (plain, ``.gz`` or ``.xz``); it is cleaned here.
@@ -92,7 +100,7 @@ def train_sentencepiece(
         input_sentence_size: train on a random sample of this many sentences where there are more.
         seed: of that sample.
     """
-    count, characters = _survey(train_txt)
+    count, characters, has_unk = _survey(train_txt)
     if count == 0:
         raise VATError(f"{train_txt} has no line with text to train sentencepiece on")
     proto = io.BytesIO()
@@ -105,6 +113,7 @@ def train_sentencepiece(
             character_coverage=character_coverage,
             # In a text of few questions a question mark falls below the coverage.
             **({"required_chars": characters} if characters else {}),
+            **({"user_defined_symbols": [_UNK_PIECE]} if has_unk else {}),
             normalization_rule_name="nmt_nfkc",
             byte_fallback=False,
             unk_id=0,
@@ -128,14 +137,17 @@ def train_sentencepiece(
     return path
 
 
-def _survey(path: str | os.PathLike) -> tuple[int, str]:
-    """How many lines a text has, and which visible ASCII characters."""
+def _survey(path: str | os.PathLike) -> tuple[int, str, bool]:
+    """How many lines a text has, which visible ASCII characters, and if it has the word <unk>."""
     count = 0
+    has_unk = False
     characters: set[str] = set()
     for line in read_lines(path):
         count += 1
         characters.update(line)
-    return count, "".join(sorted(c for c in characters if c.isascii() and not c.isspace()))
+        has_unk = has_unk or UNK_WORD in line.split()
+    visible = sorted(c for c in characters if c.isascii() and not c.isspace())
+    return count, "".join(visible), has_unk
 
 
 def _sample(path: str | os.PathLike, count: int, size: int, seed: int) -> Iterator[str]:
@@ -232,7 +244,7 @@ def write_pieces(
     lines = _with_progress(read_lines(src_txt, report.cleaning), src_txt, report_every)
     with atomic_path(dst) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as out:
         while batch := list(itertools.islice(lines, _BATCH)):
-            for pieces in encode(batch):
+            for line, pieces in zip(batch, encode(batch), strict=True):
                 if not pieces:
                     report.vanished += 1
                 elif max_pieces is not None and len(pieces) > max_pieces:
@@ -240,6 +252,7 @@ def write_pieces(
                 else:
                     report.sentences += 1
                     report.counts.update(pieces)
+                    report.unk_words += line.split().count(UNK_WORD)
                     out.write(" ".join(pieces) + "\n")
     return report
 

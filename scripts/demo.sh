@@ -73,7 +73,8 @@ run fairseq-train "$demo/data-bin" --user-dir "$plugin" --task variational_lm \
     --criterion token_kl_cross_entropy --prior-std 0.4 --kl-weight 0.1 \
     --kl-annealing logistic --kl-annealing-updates 1400 \
     --optimizer adam --lr 3e-3 --lr-scheduler inverse_sqrt --warmup-updates 300 --clip-norm 1.0 \
-    --max-tokens 1200 --max-update "$max_update" --seed 1 "${device[@]}" \
+    --max-tokens 1200 --required-batch-size-multiple 1 --max-update "$max_update" --seed 1 \
+    "${device[@]}" \
     --log-format simple --log-interval 50 --log-file "$demo/train.log" \
     --save-dir "$demo/checkpoints" --no-epoch-checkpoints
 

@@ -131,6 +131,7 @@ train() {
     period=$((epochs < 10 ? updates : updates / epochs * 10))
     case $annealing in
         none) kl=(--kl-annealing constant) ;;
+        # the paper: "reaches 1 at a certain step, after which we set α(t) at 1"; which, it doesn't say
         linear) kl=(--kl-annealing linear --kl-annealing-updates $((updates / 2))) ;;
         cyclic) kl=(--kl-annealing cyclic --kl-annealing-updates "$updates"
             --kl-annealing-cycles 5 --kl-annealing-ratio 0.5) ;;
@@ -142,7 +143,7 @@ train() {
         --prior-std 1 ${kl[@]+"${kl[@]}"}
         --optimizer adam --adam-betas '(0.9, 0.999)' --weight-decay 0.1
         --lr "$lr" --lr-scheduler cosine --min-lr 1e-7 --lr-shrink 1 --lr-period-updates "$period"
-        --batch-size 32 --max-epoch "$epochs" --truncate
+        --batch-size 32 --required-batch-size-multiple 1 --max-epoch "$epochs" --truncate
         --max-source-positions "$positions" --max-target-positions "$positions" --seed 1
         --no-epoch-checkpoints --save-interval-updates 500 --keep-interval-updates 1
         --validate-interval-updates 1000000 --num-workers 0

@@ -62,7 +62,7 @@ command=(
     --prior-std 0.4 --kl-weight 0.1 --kl-annealing logistic --kl-annealing-updates 4000
     --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0
     --lr 2e-3 --lr-scheduler inverse_sqrt --warmup-updates 1000
-    --batch-size 64 --max-tokens 2500 --truncate
+    --batch-size 64 --max-tokens 2500 --required-batch-size-multiple 1 --truncate
     --max-source-positions 130 --max-target-positions 130
     --validate-interval-updates 250 --save-interval-updates 500 --keep-interval-updates 1
     --no-epoch-checkpoints --max-epoch 3 --report-accuracy --seed 1

@@ -86,6 +86,15 @@ def test_other_mistakes_that_fairseq_does_not_explain(data_dir, checkpoint, tmp_
     bpe = ("--bpe", "sentencepiece")
     line = told(commands.generate, data_dir, checkpoint, *bpe)
     assert line == "--sentencepiece-model is needed and was not given"
+    for command in (
+        commands.generate,
+        lambda *args: commands.interactive(*args[:2], b"", *args[2:]),
+    ):
+        line = told(command, data_dir, checkpoint, "--sampling", "--nbest", "1")
+        assert line == "--sampling requires --nbest to be equal to --beam"
+    assert told(commands.generate, data_dir, checkpoint, "--sampling-topk", "5") == (
+        "--sampling-topk requires --sampling"
+    )
     missing = ("--sentencepiece-model", "none.model")
     line = told(commands.generate, data_dir, checkpoint, *bpe, *missing)
     assert line == "--sentencepiece-model: file none.model not found"

@@ -104,6 +104,7 @@ def test_experiment_composes(name: str):
     # what the file leaves out is there
     assert cfg.criterion.label_smoothing == 0.0
     assert cfg.model.max_source_positions == cfg.task.max_source_positions
+    assert cfg.dataset.required_batch_size_multiple == 1  # no epoch leaves a sentence out
 
 
 # every model once and every experiment more than once: composing each with each takes a minute

@@ -125,6 +125,19 @@ def test_dictionary_is_as_long_as_asked_for(text, model, tmp_path):
     assert sum(dictionary.count[4:]) == report.counts.total()
 
 
+def test_the_word_unk_is_a_piece_of_its_own(text, model, tmp_path):
+    sp = subwords.load_model(model)
+    pieces = sp.encode("<unk> and <unk>", out_type=str)
+    assert pieces == ["▁<unk>", *sp.encode("and", out_type=str), "▁<unk>"]
+    report = subwords.encode_file(model, text, tmp_path / "pieces")
+    assert report.unk_words == report.counts["▁<unk>"] == 1
+    plain = tmp_path / "plain.txt"
+    plain.write_text(text.read_text(encoding="utf-8").replace("<unk>", "unk"), encoding="utf-8")
+    other = subwords.load_model(subwords.train_sentencepiece(plain, tmp_path / "plain", 256))
+    assert "▁<unk>" not in subwords.dictionary_pieces(other)
+    assert len(subwords.dictionary_pieces(other)) == len(subwords.dictionary_pieces(sp)) == 252
+
+
 def test_pieces_decode_to_the_sentence(text, model, tmp_path):
     subwords.encode_file(model, text, tmp_path / "pieces")
     lines = (tmp_path / "pieces").read_text(encoding="utf-8").splitlines()

@@ -69,6 +69,18 @@ def test_tokenize_round_trip_through_fairseq_s_bpe(directory, tmp_path, capsys):
     assert "give 268" in capsys.readouterr().err
 
 
+def test_the_word_unk_is_cut_and_told_of(directory, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.LINES", ["the <unk> is <unk>", "a"])
+    assert cli.main(tokenize(directory, "--gpt2", str(directory))) == 0
+    told = capsys.readouterr().err.splitlines()
+    pieces = len(GPT2Vocabulary(directory).encode(["<unk>"])[0])
+    assert len(told) == 3 and pieces > 1
+    assert told[0].startswith("train: ")
+    assert f"the word <unk> 2 times: cut into {pieces} pieces" in told[0]
+    lines = (tmp_path / "out/train.pieces").read_text().splitlines()
+    assert fairseq_bpe(tmp_path / "out").decode(lines[0]) == "the <unk> is <unk>"
+
+
 def test_another_vocabulary_is_noticed(directory, tmp_path, capsys):
     assert cli.main(tokenize(directory, "--gpt2", str(directory))) == 0
     (directory / "merges.txt").write_text("#version: 0.2\nt h\n")

@@ -128,6 +128,7 @@ def test_every_step_is_done_once(work):
     assert flag(ptb, "--kl-annealing-updates") == "60"
     assert flag(ptb, "--lr-period-updates") == "30"
     assert flag(ptb, "--lr") == "1e-3" and "--cpu" in ptb
+    assert flag(ptb, "--required-batch-size-multiple") == "1"
     assert flag(trained["ptb/z64/vae_transformer-linear"], "--kl-annealing-updates") == "30"
     assert flag(trained["sst2/z64/vae_transformer-linear"], "--lr") == "1e-4"
     assert "--kl-annealing" not in trained["ptb/z64/gru_decoder_lm-lm"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "and writes DIR/sentencepiece.model, DIR/{train,valid,test}.pieces and DIR/dict.txt.  "
         "With --gpt2 the vocabulary is GPT-2's, and DIR/vocab.json and DIR/merges.txt are written "
         "for fairseq's --bpe gpt2.  "
+        "The word <unk> in the training text, as PTB and WikiText-2 have it, is a piece of its own "
+        "(not with --gpt2).  "
         "What is there already, from the same text and options, is not made again.",
     )
     for name in _SPLITS:
@@ -68,6 +71,7 @@ class _Vocabulary:
         size: length of fairseq's dictionary.
         origin: the file or directory that was given, or None where it was made here.
         made_from: digest under its name in tokenize.json.
+        encode: lines to the pieces of each.
         encode_file: text file, destination and ``max_pieces`` to an `EncodingReport`.
         write_dictionary: counts and path.
         write_files: writes further files into the folder; and their names.
@@ -76,6 +80,7 @@ class _Vocabulary:
     size: int
     origin: str | None
     made_from: dict[str, str]
+    encode: Callable[[list[str]], list[list[str]]]
     encode_file: Callable[..., Any]
     write_dictionary: Callable[[Counter[str], Path], None]
     write_files: Callable[[], None] = lambda: None
@@ -112,6 +117,8 @@ def run(args: argparse.Namespace) -> None:
     for name, source in sources.items():
         report = vocabulary.encode_file(source, out / f"{name}.pieces", max_pieces=args.max_pieces)
         _print_report(name, source, report, args.max_pieces)
+        if report.unk_words:
+            _tell_unk(name, source, report.unk_words, vocabulary)
         if not report.sentences:
             raise VATError(
                 f"--{name} {source}: no sentence is left; see the counts above for the reason"
@@ -125,6 +132,7 @@ def run(args: argparse.Namespace) -> None:
             "too_long": report.too_long,
             "vanished": report.vanished,
             "unknown": report.unknown,
+            "unk_words": report.unk_words,
         }
     vocabulary.write_dictionary(counts, out / "dict.txt")
     vocabulary.write_files()
@@ -145,6 +153,7 @@ def _sentencepiece(args: argparse.Namespace, out: Path, train_sha256: str) -> _V
         len(subwords.dictionary_pieces(model)) + len(subwords.SPECIALS),
         args.sentencepiece_model,
         {"model_sha256": files.sha256(model_path)},
+        partial(model.encode, out_type=str),
         partial(subwords.encode_file, model),
         partial(subwords.write_dictionary, model),
     )
@@ -162,6 +171,7 @@ def _gpt2(args: argparse.Namespace, out: Path) -> _Vocabulary:
         len(vocabulary.symbols) + len(subwords.SPECIALS),
         args.gpt2,
         {"gpt2_sha256": vocabulary.digest()},
+        vocabulary.encode,
         partial(subwords.write_pieces, vocabulary.encode),
         vocabulary.write_dictionary,
         partial(vocabulary.write, *(out / name for name in files)),
@@ -225,3 +235,14 @@ def _print_report(name: str, source: str, report, max_pieces: int | None) -> Non
     if report.vanished:
         parts.append(f"{report.vanished:,} dropped that normalisation left nothing of")
     print(f"{name}: {', '.join(parts)}", flush=True)
+
+
+def _tell_unk(name: str, source: str, count: int, vocabulary: _Vocabulary) -> None:
+    """What became of the word <unk>, on standard error."""
+    from fairseq_vat.subwords import UNK_WORD
+
+    pieces = len(vocabulary.encode([UNK_WORD])[0])
+    how = "a piece of its own"
+    if pieces > 1:
+        how = f"cut into {pieces} pieces, since the vocabulary has none for it"
+    print(f"{name}: {source}: the word {UNK_WORD} {count:,} times: {how}", file=sys.stderr)
