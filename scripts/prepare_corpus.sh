@@ -16,6 +16,7 @@
 #                        are for fairseq's --bpe gpt2 --gpt2-encoder-json ... --gpt2-vocab-bpe ...
 #   WORKERS=N            processes of fairseq-preprocess; all cores by default
 #
+# The word <unk> in TRAIN, as PTB and WikiText-2 have it, becomes a piece of its own (not with GPT2_DIR).
 # What is done already, from the same text, is not done again: run it once more after an
 # interruption.
 set -euo pipefail

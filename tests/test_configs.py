@@ -341,3 +341,10 @@ def test_wmt19_trains(data_dir: Path, tmp_path: Path):
     assert float(found[1]["kl_weight"]) == pytest.approx(0.00025)
     assert float(found[1]["lr"]) == pytest.approx((128 * 50_000) ** -0.5 / 50_000, rel=1e-3)
     assert float(found[2]["loss"]) < 8
+
+
+@pytest.mark.parametrize("name", ["train", "demo", "reproduce_vae_transformer_steps"])
+def test_recipes_leave_no_sentence_out(name: str):
+    script = (ROOT / "scripts" / f"{name}.sh").read_text(encoding="utf-8")
+    assert script.count("--criterion token_kl_cross_entropy") == 1
+    assert script.count("--required-batch-size-multiple 1 ") == 1

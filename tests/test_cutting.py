@@ -18,6 +18,7 @@ EIGHT = ("--max-source-positions", "8", "--max-target-positions", "8")
 SENTENCE_LEVEL = (
     *("--arch", "vae_transformer", "--encoder-embed-dim", "16", "--decoder-embed-dim", "16"),
 )
+LANGUAGE_MODEL = ("--arch", "transformer_decoder_lm")
 # flags, and the most words that are left of a sentence
 LOADINGS = {
     "whole": ((), None),
@@ -27,6 +28,7 @@ LOADINGS = {
     "cut by the source": (("--truncate", "--max-source-positions", "7"), 5),
     "cut by the target": (("--truncate", "--max-target-positions", "7"), 6),
     "cut, sentence level": (("--truncate", *EIGHT, *SENTENCE_LEVEL), 6),
+    "cut, language model": (("--truncate", *EIGHT, *SENTENCE_LEVEL, *LANGUAGE_MODEL), 6),
 }
 
 
