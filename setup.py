@@ -25,6 +25,7 @@ setup(
         "matplotlib",
         "numpy",
         "sacrebleu",
+        "scikit-learn",
         "scipy",
         "sentencepiece",
         "tqdm",
