@@ -183,7 +183,7 @@ def test_subwords_of_another_model_are_warned_of(classify, text_dir, tmp_path):
         ("train", "a\tw1\na\tw2\n", " has only the label 'a'; two at least are needed"),
         ("valid", "low\tw1\n\nmiddle\tw2\n", ":3: label 'middle' isn't in"),
         ("test", "other\tw1\n", "which has 'high \"quoted\"', 'low'"),
-        ("test", "low\t \x00 \n", ":1: the sentence is empty"),
+        ("test", "low\t \x00 \n", " has no line with a sentence in it"),
         ("train", "low\tw1\n\tw2\n", ":2: the label is empty"),
     ],
 )
@@ -195,13 +195,20 @@ def test_files_that_are_wrong(classify, tmp_path, split, text, message):
     assert message in error
 
 
-def test_a_sentence_that_normalisation_leaves_nothing_of(classify, text_dir, tmp_path):
+def test_empty_sentences_are_left_out_and_counted(classify, text_dir, tmp_path):
     model = subwords.train_sentencepiece(text_dir / "train", tmp_path / "spm", 40)
-    flags = write(tmp_path, by_words, 20)
+    flags = [*write(tmp_path, by_words, 20), "--sentencepiece-model", str(model), "--json"]
+    expected = classify(*flags)
     with (tmp_path / "valid").open("a", encoding="utf-8") as file:
-        file.write("low\t\ufffd\n")
-    error = classify(*flags, "--sentencepiece-model", str(model))
-    assert error == f"{tmp_path / 'valid'}:7: nothing is left of the sentence in subwords"
+        file.write("low\t\ufffd\nlow\t\n")  # normalisation leaves nothing of the first
+    found = classify(*flags)
+    assert (
+        f"warning: {tmp_path / 'valid'}: 2 of 8 lines have an empty sentence and are left out, "
+        "the first is line 7\n"
+    ) in classify.warnings
+    assert found.pop("left_out") == {"train": 0, "valid": 2, "test": 0}
+    assert expected.pop("left_out") == {"train": 0, "valid": 0, "test": 0}
+    assert found == expected
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from conftest import sentences
 from fairseq_vat import hub, probing
 from fairseq_vat.cli import main as cli
 from fairseq_vat.cli import probe_data
-from fairseq_vat.cli.labelled_input import pieces_of
+from fairseq_vat.cli.labelled_input import with_sentences
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import sha256
 from fairseq_vat.labelled import read_labelled_pairs
@@ -55,6 +55,7 @@ def probe(data_dir, checkpoint, capsys):
             assert not captured.out
             assert captured.err.count("\n") == 1
             return captured.err.removeprefix("fairseq-vat: error: ").strip()
+        run.warnings = captured.err
         return json.loads(captured.out) if "--json" in quick else captured.out
 
     return run
@@ -83,7 +84,7 @@ def test_features_and_fine_tuning(probe, tmp_path, checkpoint):
     found = probe(*flags)
     assert sha256(checkpoint) == before
     assert found["examples"] == {"train": 240, "valid": 40, "test": 60}
-    assert sum(found["labels"].values()) == 340
+    assert found["left_out"] == {"train": 0, "valid": 0, "test": 0}
     assert [(r["mode"], r["pooling"]) for r in found["results"]] == [
         ("features", "sum"),
         ("finetune", "sum"),
@@ -101,6 +102,7 @@ def test_features_and_fine_tuning(probe, tmp_path, checkpoint):
         )
     labels = [line.partition("\t")[0] for line in (tmp_path / "test").read_text().splitlines()]
     trained = [line.partition("\t")[0] for line in (tmp_path / "train").read_text().splitlines()]
+    assert found["labels"] == {label: trained.count(label) for label in set(trained)}
     share = 100 * labels.count(max(trained, key=trained.count)) / len(labels)
     assert found["majority"]["test"]["accuracy"] == pytest.approx(share)
     assert found["majority"]["test"]["accuracy_std"] == 0
@@ -211,7 +213,7 @@ def test_pairs_are_joined_by_the_end_of_sentence(probe, tmp_path, checkpoint, da
     loaded = hub.load_model(checkpoint, data_dir, "cpu")
     vat = hub.VATHubInterface(loaded.cfg, loaded.task, loaded.model)
     lines = read_labelled_pairs(path)
-    pieces = pieces_of(str(path), vat, lines)
+    _, pieces = with_sentences(str(path), vat, lines)
     assert pieces == ["w1 w2 </s> w3", "w3 </s> w1 w2"]
     examples = probing.Examples(["no", "yes"], pieces, None, {})
     work = probing.Probe(vat, examples, ["sum"], probing.Head(4, "tanh"), None)
@@ -243,6 +245,27 @@ def test_one_latent_a_sentence(probe, data_dir, tmp_path):
     (result,) = found["results"]  # all poolings are one
     assert result["pooling"] is None
     assert (found["hidden"], found["activation"]) == (0, None)
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_empty_sentences_are_left_out_and_counted(probe, tmp_path, pairs):
+    second, flags = ("\tw7", ["--pairs"]) if pairs else ("", [])
+    lines = [f"{by_words(s)}\t{s}{second}" for s in sentences(60, 1)]
+    path = tmp_path / "cr"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    expected = probe("--train", path, *flags)
+    lines[20:20] = [f"low\t{second}", f"low\t \x00 {second}"]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    found = probe("--train", path, *flags)
+    assert probe.warnings == (
+        f"fairseq-vat: warning: {path}: 2 of 62 lines have an empty sentence and are left out, "
+        "the first is line 21\n"
+    )
+    assert found.pop("left_out") == {"train": 2}
+    assert expected.pop("left_out") == {"train": 0}
+    assert found == expected
+    path.write_text(f"low\t{second}\nhigh\t{second}\n", encoding="utf-8")
+    assert probe("--train", path, *flags, status=1) == f"{path} has no line with a sentence in it"
 
 
 @pytest.mark.parametrize(
@@ -289,11 +312,9 @@ def test_start_tokens_that_the_model_does_not_have(probe, data_dir, tmp_path):
 
 def test_read_labelled_pairs(tmp_path):
     path = tmp_path / "pairs"
-    path.write_text(' yes \tone  "quoted\ttwo\n\nno\ta\tb\n', encoding="utf-8")
-    assert read_labelled_pairs(path) == [("yes", 'one "quoted', "two", 1), ("no", "a", "b", 3)]
+    path.write_text(' yes \tone  "quoted\ttwo\n\nno\ta\t \n', encoding="utf-8")
+    assert read_labelled_pairs(path) == [("yes", 'one "quoted', "two", 1), ("no", "a", "", 3)]
     for text, message in (
-        ("yes\tone\t \n", ":1: the second sentence is empty"),
-        ("yes\t\ttwo\n", ":1: the first sentence is empty"),
         ("\tone\ttwo\n", ":1: the label is empty"),
         ("a b c\n", ":1: no TAB; each line must be label<TAB>sentence<TAB>sentence"),
     ):

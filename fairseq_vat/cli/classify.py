@@ -10,11 +10,12 @@ from typing import Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
 from fairseq_vat.cli.labelled_input import (
+    label_shares,
     labels_of,
-    pieces_of,
     spread,
     unknown_share,
     warn_of_unknown,
+    with_sentences,
 )
 from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.errors import VATError
@@ -92,14 +93,17 @@ def run(args: argparse.Namespace) -> None:
         args.standardize = _PROTOCOLS[args.protocol]
     lines = {name: read_labelled(getattr(args, name)) for name in _SPLITS}
     paths = {name: getattr(args, name) for name in _SPLITS}
-    labels = labels_of(paths, lines)
+    labels_of(paths, lines)  # what is wrong with them is said before the model is read
+    given = {name: len(some) for name, some in lines.items()}
+    shares = {}
     with quiet():
         vat = load_hub(args)
-        shares = {
-            name: unknown_share(vat, pieces_of(paths[name], vat, lines[name])) for name in _SPLITS
-        }
-        found = _measure(args, vat, lines, labels)
+        for name in _SPLITS:
+            lines[name], pieces = with_sentences(paths[name], vat, lines[name])
+            shares[name] = unknown_share(vat, pieces)
+        found = _measure(args, vat, lines, labels_of(paths, lines))
     found["unknown_share"] = shares
+    found["left_out"] = {name: given[name] - len(lines[name]) for name in _SPLITS}
     warn_of_unknown(args.train, shares["train"])
     if args.json:
         print(json.dumps(found, ensure_ascii=False, allow_nan=False))
@@ -186,10 +190,6 @@ def _spread(scores: list) -> dict[str, float | None]:
 
 
 def _print_table(found: dict[str, Any]) -> None:
-    total = found["examples"]["train"]
-    counts = sorted(found["labels"].items(), key=lambda item: -item[1])
-    shares = ", ".join(f"{label} {count / total:.1%}" for label, count in counts[:10])
-    more = f" and {len(counts) - 10} more" if len(counts) > 10 else ""
     what = "drawn latents" if found["latents"] == "sample" else "means of the latents"
     if found["pooling"] is not None:
         what += {"mean": ", averaged over tokens", "sum": ", summed over tokens"}.get(
@@ -199,13 +199,13 @@ def _print_table(found: dict[str, Any]) -> None:
         what += ", standardized"
     examples = ", ".join(f"{found['examples'][name]:,} {name}" for name in _SPLITS)
     print(f"{found['checkpoint']}: {found['updates']:,} updates")
-    print(f"sentences: {examples}; labels: {shares}{more}")
+    print(f"sentences: {examples}; training labels: {label_shares(found['labels'])}")
     print(
         f"features: {what}, width {found['width']}; {found['unknown_share']['train']:.1%} of the "
         "pieces unknown"
     )
     print(f"classifier: protocol {found['protocol']}; {_training(found)}\n")
-    loss = "BCE" if len(counts) == 2 else "CE"
+    loss = "BCE" if len(found["labels"]) == 2 else "CE"
     print(f"{'':22}" + "".join(f"{name:>30}" for name in _SPLITS))
     print(f"{'':22}" + f"{loss + ', nats':>15}{'accuracy, %':>15}" * len(_SPLITS))
     for title, key in (

@@ -6,15 +6,16 @@ import argparse
 import hashlib
 import json
 import math
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
 from fairseq_vat.cli.labelled_input import (
     labels_of,
-    pieces_of,
     spread,
     unknown_share,
     warn_of_unknown,
+    with_sentences,
 )
 from fairseq_vat.cli.probe_table import table
 from fairseq_vat.cli.quiet import quiet
@@ -99,7 +100,8 @@ def run(args: argparse.Namespace) -> None:
     paths = {name: path for name in (*_FILES, "cv") if (path := getattr(args, name)) is not None}
     read = read_labelled_pairs if args.pairs else read_labelled
     lines = {name: read(path) for name, path in paths.items()}
-    labels = labels_of(paths, lines)
+    labels_of(paths, lines)  # what is wrong with them is said before the model is read
+    given = {name: len(some) for name, some in lines.items()}
     with quiet():
         vat = load_hub(args)
         token_level = vat.model.encoder.latent_level == "token"
@@ -107,7 +109,10 @@ def run(args: argparse.Namespace) -> None:
         poolings = list(dict.fromkeys(args.pooling if token_level else ["mean"]))
         if token_level and "start" in poolings and not vat.task.start_token:
             raise VATError("--pooling start: the model was trained with --no-start-token")
-        pieces = {name: pieces_of(path, vat, lines[name]) for name, path in paths.items()}
+        pieces = {}
+        for name, path in paths.items():
+            lines[name], pieces[name] = with_sentences(path, vat, lines[name])
+        labels = labels_of(paths, lines)
         examples = probe_data.examples_of(lines, labels, pieces)
         splits = probe_data.splits_of(args, examples)
         head = probing.Head(
@@ -129,10 +134,9 @@ def run(args: argparse.Namespace) -> None:
         "data": args.data,
         "latent_level": str(vat.model.encoder.latent_level),
         "pairs": args.pairs,
-        "labels": {
-            label: int(examples.labels_N.eq(number).sum()) for number, label in enumerate(labels)
-        },
-        "examples": {name: len(numbers) for name, numbers in examples.numbers.items()},
+        "labels": Counter(sorted(line.label for line in next(iter(lines.values())))),
+        "examples": {name: len(some) for name, some in lines.items()},
+        "left_out": {name: given[name] - len(some) for name, some in lines.items()},
         "unknown_share": share,
         "seeds": len(splits),
         "folds": args.folds if args.cv else None,

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from fairseq_vat.cli.labelled_input import label_shares
+
 
 def table(found: dict[str, Any]) -> str:
     """The figures for a reader."""
-    counts = sorted(found["labels"].items(), key=lambda item: -item[1])
-    total = sum(found["labels"].values())
-    shares = ", ".join(f"{label} {count / total:.1%}" for label, count in counts[:10])
-    more = f" and {len(counts) - 10} more" if len(counts) > 10 else ""
     if found["folds"] is None:
         files = ", ".join(f"{count:,} {name}" for name, count in found["examples"].items())
         how = f"seeds: {found['seeds']}"
     else:
-        files = f"{total:,}, {found['folds']}-fold cross-validation"
+        files = f"{found['examples']['cv']:,}, {found['folds']}-fold cross-validation"
         how = f"folds run: {found['folds_run']} of {found['folds']}; seeds: {found['seeds']}"
     dense = f"{found['hidden']}, {found['activation']}" if found["hidden"] else "none"
     lines = [
         f"{found['checkpoint']}: {found['updates']:,} updates",
-        f"{'pairs' if found['pairs'] else 'sentences'}: {files}; labels: {shares}{more}",
+        f"{'pairs' if found['pairs'] else 'sentences'}: {files}; "
+        f"{'training ' if found['folds'] is None else ''}labels: {label_shares(found['labels'])}",
         f"{how}; dense layer: {dense}; {found['unknown_share']:.1%} of the pieces unknown",
         "",
         f"{'accuracy, %':24}{'dev':>16}{'test':>16}",
