@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MODES = ("features", "finetune")
 _POOLINGS = ("start", "mean", "sum")
 _FILES = ("train", "valid", "test")
-_ACTIVATIONS = ("tanh", "relu", "sigmoid")
+_ACTIVATIONS = ("sigmoid", "tanh", "relu")
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -71,7 +71,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     _add_int(parser, "--max-folds", "train and test only the first N of them (default: all)")
     _add_int(parser, "--hidden", "width of the dense layer; 0: none (default: the latents')")
     parser.add_argument(
-        "--activation", choices=_ACTIVATIONS, default="tanh", help="default: %(default)s"
+        "--activation",
+        choices=_ACTIVATIONS,
+        default="sigmoid",
+        help="of the dense layer (default: %(default)s, as SentEval's)",
     )
     _add_int(parser, "--epochs", "of fine-tuning (default: 5)", default=5)
     _add_int(parser, "--batch-size", "sentences an update of it (default: 32)", default=32)
