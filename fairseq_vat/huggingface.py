@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from fairseq.data import data_utils
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from fairseq_vat.compat import import_transformers
@@ -109,20 +109,38 @@ class HuggingFaceEncoder:
         limit = min(limits)
         return limit if limit < _NO_LIMIT else _USUAL_LIMIT
 
-    def pieces(self, sentences: Sequence[str]) -> list[list[int]]:
-        """The sentences' pieces, special ones included, cut (with a warning) to the positions."""
+    def pieces(
+        self, sentences: Sequence[str], seconds: Sequence[str] | None = None
+    ) -> list[list[int]]:
+        """The sentences' pieces, special ones included, cut (with a warning) to the positions.
+
+        Of pairs, with `seconds`, both sentences' as the tokenizer joins them.
+        """
         if not sentences:
             return []
-        limit = self.max_positions
-        found = self.tokenizer(
-            list(sentences), truncation=True, max_length=limit, return_attention_mask=False
-        )
+        found = self._tokenized(sentences, seconds)
         cut = sum(bool(one.overflowing) for one in found.encodings or ())
         if cut:
             logger.warning(
-                f"{self.directory}: {cut:,} of {len(sentences):,} sentences cut to {limit:,} pieces"
+                f"{self.directory}: {cut:,} of {len(sentences):,} sentences cut to "
+                f"{self.max_positions:,} pieces"
             )
         return found["input_ids"]
+
+    def token_types(
+        self, sentences: Sequence[str], seconds: Sequence[str]
+    ) -> list[list[int]] | None:
+        """Which of a pair's sentences each of its pieces is of; None: the model has no types."""
+        return self._tokenized(sentences, seconds).get("token_type_ids")
+
+    def _tokenized(self, sentences: Sequence[str], seconds: Sequence[str] | None) -> Any:
+        return self.tokenizer(
+            list(sentences),
+            None if seconds is None else list(seconds),
+            truncation=True,
+            max_length=self.max_positions,
+            return_attention_mask=False,
+        )
 
     def unknown(self, pieces: Sequence[Sequence[int]]) -> np.ndarray:
         """How many of each sentence's pieces are unknown, (N,)."""
@@ -131,7 +149,10 @@ class HuggingFaceEncoder:
 
     @torch.no_grad()
     def embed(
-        self, pieces: Sequence[Sequence[int]], poolings: Sequence[str] = POOLINGS
+        self,
+        pieces: Sequence[Sequence[int]],
+        poolings: Sequence[str] = POOLINGS,
+        token_types: Sequence[Sequence[int]] | None = None,
     ) -> dict[str, np.ndarray]:
         """One vector a sentence, (N, C), for every pooling, from the last layer's output.
 
@@ -139,6 +160,7 @@ class HuggingFaceEncoder:
             pieces: from `pieces`.
             poolings: ``start`` is the first piece's output ([CLS] in BERT), ``mean`` and ``sum``
                 are over all pieces but padding, [CLS] and [SEP] included.
+            token_types: from `token_types`, of pairs.
         """
         found = {name: np.zeros((len(pieces), self.width), np.float32) for name in poolings}
         with tqdm(
@@ -150,18 +172,34 @@ class HuggingFaceEncoder:
                 num_tokens_fn=sizes.__getitem__,
                 max_tokens=max(self.max_tokens, sizes.max(initial=1)),
             ):
-                padded = self.tokenizer.pad(
-                    {"input_ids": [pieces[row] for row in rows]},
-                    padding_side="right",
-                    return_attention_mask=True,
-                    return_tensors="pt",
-                ).to(self.device)
-                x_BTC = self.model(**padded).last_hidden_state
-                for name, vectors_BC in _pooled(x_BTC, padded["attention_mask"]).items():
-                    if name in found:
-                        found[name][rows] = vectors_BC.cpu().numpy()
+                types = None if token_types is None else [token_types[row] for row in rows]
+                vectors = self.vectors(self.model, [pieces[row] for row in rows], types)
+                for name in found:
+                    found[name][rows] = vectors[name].cpu().numpy()
                 progress.update(len(rows))
         return found
+
+    def vectors(
+        self,
+        model: nn.Module,
+        pieces: Sequence[Sequence[int]],
+        token_types: Sequence[Sequence[int]] | None = None,
+    ) -> dict[str, Tensor]:
+        """One batch's vectors, (B, C), for every pooling, with gradients.
+
+        Args:
+            model: `self.model` or a copy of it.
+            pieces: as of `embed`.
+            token_types: as of `embed`.
+        """
+        columns = {"input_ids": pieces, "token_type_ids": token_types}
+        padded = self.tokenizer.pad(
+            {name: column for name, column in columns.items() if column is not None},
+            padding_side="right",
+            return_attention_mask=True,
+            return_tensors="pt",
+        ).to(self.device)
+        return _pooled(model(**padded).last_hidden_state, padded["attention_mask"])
 
 
 def _pooled(x_BTC: Tensor, mask_BT: Tensor) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ class LabelledSentence(NamedTuple):
 
     Attributes:
         label: any text.
-        sentence: cleaned, never empty.
+        sentence: cleaned; CR and MPQA have empty ones.
         line: its number in the file, from 1.
     """
 
@@ -27,8 +27,8 @@ class LabelledPair(NamedTuple):
 
     Attributes:
         label: any text.
-        first: cleaned, never empty.
-        second: cleaned, never empty.
+        first: cleaned, may be empty.
+        second: cleaned, may be empty.
         line: its number in the file, from 1.
     """
 
@@ -45,14 +45,15 @@ def read_labelled(path: str | os.PathLike) -> list[LabelledSentence]:
     U+FFFD.
 
     Raises:
-        VATError: for a line without a label or without a sentence, for one of more columns, and
-            for a file that holds none.
+        VATError: for a line without a label or without a TAB, for one of more columns, and for a
+            file that holds none.
     """
-    rows = read_columns(path, ("label", "sentence"))
+    rows = read_columns(path, ("label", "sentence"), empty_sentences=True)
     return [LabelledSentence(*columns, number) for number, columns in rows]
 
 
 def read_labelled_pairs(path: str | os.PathLike) -> list[LabelledPair]:
     """Read a file of ``label<TAB>sentence<TAB>sentence`` lines, otherwise as `read_labelled`."""
-    rows = read_columns(path, ("label", "first sentence", "second sentence"))
+    names = ("label", "first sentence", "second sentence")
+    rows = read_columns(path, names, empty_sentences=True)
     return [LabelledPair(*columns, number) for number, columns in rows]

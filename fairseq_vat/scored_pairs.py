@@ -1,4 +1,4 @@
-"""Scored pairs of sentences: folders of files of ``score<TAB>s1<TAB>s2``."""
+"""Scored pairs of sentences: files of ``score<TAB>s1<TAB>s2``, and folders of them."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ class ScoredPair(NamedTuple):
     second: str
 
 
-def read_task(folder: str | os.PathLike) -> dict[str, list[ScoredPair]]:
-    """The subsets of a task by name: every ``*.tsv`` of a folder, in the names' order.
+def read_task(path: str | os.PathLike) -> dict[str, list[ScoredPair]]:
+    """The subsets of a task by name: every ``*.tsv`` of a folder, in the names' order; or a file.
 
     Raises:
-        VATError: for a folder that isn't there or has no such file, and as `read_pairs`.
+        VATError: for a path that isn't there, a folder that has no such file, and as `read_pairs`.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "doesn't exist"
-        raise VATError(f"{folder} {what}; give a folder of .tsv files")
-    paths = sorted(path for path in folder.glob("*.tsv") if path.is_file())
+    path = Path(path)
+    if path.is_file():
+        return {path.stem: read_pairs(path)}
+    if not path.is_dir():
+        raise VATError(f"{path} doesn't exist; give a folder of .tsv files, or a file")
+    paths = sorted(path for path in path.glob("*.tsv") if path.is_file())
     if not paths:
-        raise VATError(f"{folder} has no .tsv file; each line of one must be {_COLUMNS}")
+        raise VATError(f"{path} has no .tsv file; each line of one must be {_COLUMNS}")
     return {path.stem: read_pairs(path) for path in paths}
 
 

@@ -8,7 +8,9 @@ from fairseq_vat.errors import VATError
 from fairseq_vat.text import clean_line, decode_line, read_raw_lines
 
 
-def read_columns(path: str | os.PathLike, names: tuple[str, ...]) -> list[tuple[int, list[str]]]:
+def read_columns(
+    path: str | os.PathLike, names: tuple[str, ...], empty_sentences: bool = False
+) -> list[tuple[int, list[str]]]:
     """The lines' numbers, from 1, and columns, the first stripped and the others cleaned.
 
     Plain, ``.gz`` or ``.xz``. Quotes are characters like any other. Empty lines are left out; bytes
@@ -18,10 +20,11 @@ def read_columns(path: str | os.PathLike, names: tuple[str, ...]) -> list[tuple[
         path: the file.
         names: of the columns, for errors; the last word of each stands for it in the form of a
             line.
+        empty_sentences: whether the columns after the first may be empty.
 
     Raises:
-        VATError: for a line of more or fewer columns or with an empty one, and for a file that
-            holds none.
+        VATError: for a line of more or fewer columns or with an empty one that may not be, and for
+            a file that holds none.
     """
     form = "<TAB>".join(name.split()[-1] for name in names)
     found = []
@@ -34,8 +37,9 @@ def read_columns(path: str | os.PathLike, names: tuple[str, ...]) -> list[tuple[
             what = "no TAB" if len(columns) == 1 else f"{len(columns)} columns"
             raise VATError(f"{path}:{number}: {what}; each line must be {form}")
         columns = [columns[0].strip(), *map(clean_line, columns[1:])]
-        if "" in columns:
-            empty = names[columns.index("")]
+        needed = columns[:1] if empty_sentences else columns
+        if "" in needed:
+            empty = names[needed.index("")]
             raise VATError(f"{path}:{number}: the {empty} is empty; each line must be {form}")
         found.append((number, columns))
     if not found:

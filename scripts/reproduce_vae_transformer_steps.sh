@@ -117,7 +117,8 @@ one_run() {
     fi
     to_json "$save/classify.json" "$run: classifying" fairseq-vat classify "$data" --path "$checkpoint" \
         --train "$(labels_of "$name" train)" --valid "$(labels_of "$name" valid)" \
-        --test "$(labels_of "$name" test)" ${bpe[@]+"${bpe[@]}"} --json ${device[@]+"${device[@]}"}
+        --test "$(labels_of "$name" test)" --protocol paper \
+        ${bpe[@]+"${bpe[@]}"} --json ${device[@]+"${device[@]}"}
 }
 
 # train: with the variables of one_run.  The paper's settings: section 4, and 4.1 for annealing.

@@ -15,7 +15,7 @@ from fairseq_vat.errors import VATError
 from fairseq_vat.labelled import read_labelled
 
 SPLITS = ("train", "valid", "test")
-QUICK = ("--cpu", "--seeds", "2", "--epochs", "10", "--lr", "0.1", "--pooling", "sum")
+QUICK = ("--cpu", "--seeds", "2", "--pooling", "sum")
 
 
 def write(folder, label_of, count=300):
@@ -38,8 +38,11 @@ def classify(subcommand):
 
 
 def test_two_labels(classify, tmp_path):
-    flags = [*write(tmp_path, by_words), "--standardize"]
+    flags = write(tmp_path, by_words)
     found = classify(*flags, "--json")
+    assert found["protocol"] == "converged"
+    assert found["standardized"]
+    assert found["converged"] == [True, True]
     assert list(found["labels"]) == ['high "quoted"', "low"]
     assert found["examples"] == {"train": 300, "valid": 90, "test": 90}
     assert sum(found["labels"].values()) == 300
@@ -52,6 +55,9 @@ def test_two_labels(classify, tmp_path):
         assert classifier["accuracy"] > nothing["accuracy"] + 5
         assert classifier["loss"] < nothing["loss"] - 0.05
         assert classifier["loss_std"] >= 0
+        regression = found["logistic_regression"][name]
+        assert regression["accuracy"] > nothing["accuracy"] + 5
+    assert found["logistic_regression"]["converged"]
     test = [by_words(line.sentence) for line in read_labelled(tmp_path / "test")]
     majority = max(found["labels"], key=found["labels"].get)
     share = 100 * test.count(majority) / len(test)
@@ -63,7 +69,7 @@ def test_the_table_shows_the_same_figures(classify, tmp_path):
     flags = write(tmp_path, by_words)
     found, table = classify(*flags, "--json"), classify(*flags)
     assert "300 train, 90 valid, 90 test" in table
-    rows = {line[:18].strip(): re.findall(r"[\d.]+", line[18:]) for line in table.splitlines()[-2:]}
+    rows = {line[:22].strip(): re.findall(r"[\d.]+", line[22:]) for line in table.splitlines()[-3:]}
     classifier = [
         form.format(found["classifier"][name][key])
         for name in SPLITS
@@ -73,13 +79,39 @@ def test_the_table_shows_the_same_figures(classify, tmp_path):
         )
     ]
     assert rows["classifier"] == classifier
-    nothing = found["without_latents"]["test"]
-    assert rows["without latents"][-2:] == [f"{nothing['loss']:.3f}", f"{nothing['accuracy']:.1f}"]
+    for title, key in (
+        ("logistic regression", "logistic_regression"),
+        ("most frequent label", "without_latents"),
+    ):
+        score = found[key]["test"]
+        assert rows[title][-2:] == [f"{score['loss']:.3f}", f"{score['accuracy']:.1f}"]
+
+
+def test_the_paper_s_protocol_by_its_name(classify, tmp_path):
+    flags = write(tmp_path, by_words)
+    paper = ("--protocol", "paper", "--pooling", "mean")
+    found, table = classify(*flags, "--json", *paper), classify(*flags, *paper)
+    assert not found["standardized"]
+    assert (found["lr"], found["epochs"], found["batch_size"]) == (1e-4, 20, 32)
+    assert found["trained_epochs"] == [20, 20]
+    assert found["converged"] == [None, None]
+    assert "of 20, a fixed number: not trained until it has converged" in table
+    # it hasn't left what knowing nothing gives, and the logistic regression has
+    nothing = found["without_latents"]["train"]["accuracy"]
+    assert found["classifier"]["train"]["accuracy"] < nothing + 3
+    assert found["logistic_regression"]["train"]["accuracy"] > nothing + 5
+    default = classify(*flags, "--json", "--pooling", "mean")
+    assert default["classifier"]["train"]["accuracy"] > nothing + 5
+
+
+def test_a_training_that_is_cut_off_says_so(classify, tmp_path):
+    flags = [*write(tmp_path, by_words), "--epochs", "2"]
+    assert classify(*flags, "--json")["converged"] == [False, False]
+    assert "2 of 2 had NOT converged: give more --epochs" in classify(*flags)
 
 
 def test_many_labels_and_one_seed(classify, tmp_path):
     flags = write(tmp_path, lambda sentence: f"length {len(sentence.split()) // 3}")
-    flags.append("--standardize")
     found = classify(*flags, "--json", "--seeds", "1")
     assert list(found["labels"]) == [f"length {n}" for n in range(4)]
     test = found["classifier"]["test"]
@@ -98,13 +130,16 @@ def test_labels_that_the_sentence_does_not_tell(classify, tmp_path):
 
 def test_draws_and_standardizing(classify, tmp_path):
     flags = write(tmp_path, by_words)
-    mean = classify(*flags, "--json", "--standardize")
-    drawn = classify(*flags, "--json", "--standardize", "--latents", "sample")
+    mean = classify(*flags, "--json")
+    drawn = classify(*flags, "--json", "--latents", "sample")
     assert drawn["latents"] == "sample"
     assert drawn["standardized"]
     assert drawn["classifier"] != mean["classifier"]
-    assert drawn == classify(*flags, "--json", "--standardize", "--latents", "sample")
-    assert mean["classifier"] != classify(*flags, "--json")["classifier"]
+    assert drawn == classify(*flags, "--json", "--latents", "sample")
+    raw = classify(*flags, "--json", "--no-standardize")
+    assert mean["classifier"] != raw["classifier"]
+    scores = [found["logistic_regression"]["train"] for found in (mean, raw)]
+    assert scores[0] == pytest.approx(scores[1])  # standardized in both
 
 
 def test_one_latent_a_sentence(classify, data_dir, tmp_path):
@@ -119,7 +154,7 @@ def test_one_latent_a_sentence(classify, data_dir, tmp_path):
     assert found[0]["latent_level"] == "sentence"
     assert found[0]["pooling"] is None
     assert found[0]["width"] == 4
-    assert "features: means of the latents, width 4" in classify(*files, path=path)
+    assert "features: means of the latents, standardized, width 4" in classify(*files, path=path)
 
 
 def test_a_language_model_is_refused(classify, data_dir, tmp_path):
@@ -148,7 +183,7 @@ def test_subwords_of_another_model_are_warned_of(classify, text_dir, tmp_path):
         ("train", "a\tw1\na\tw2\n", " has only the label 'a'; two at least are needed"),
         ("valid", "low\tw1\n\nmiddle\tw2\n", ":3: label 'middle' isn't in"),
         ("test", "other\tw1\n", "which has 'high \"quoted\"', 'low'"),
-        ("test", "low\t \x00 \n", ":1: the sentence is empty"),
+        ("test", "low\t \x00 \n", " has no line with a sentence in it"),
         ("train", "low\tw1\n\tw2\n", ":2: the label is empty"),
     ],
 )
@@ -160,13 +195,20 @@ def test_files_that_are_wrong(classify, tmp_path, split, text, message):
     assert message in error
 
 
-def test_a_sentence_that_normalisation_leaves_nothing_of(classify, text_dir, tmp_path):
+def test_empty_sentences_are_left_out_and_counted(classify, text_dir, tmp_path):
     model = subwords.train_sentencepiece(text_dir / "train", tmp_path / "spm", 40)
-    flags = write(tmp_path, by_words, 20)
+    flags = [*write(tmp_path, by_words, 20), "--sentencepiece-model", str(model), "--json"]
+    expected = classify(*flags)
     with (tmp_path / "valid").open("a", encoding="utf-8") as file:
-        file.write("low\t\ufffd\n")
-    error = classify(*flags, "--sentencepiece-model", str(model))
-    assert error == f"{tmp_path / 'valid'}:7: nothing is left of the sentence in subwords"
+        file.write("low\t\ufffd\nlow\t\n")  # normalisation leaves nothing of the first
+    found = classify(*flags)
+    assert (
+        f"warning: {tmp_path / 'valid'}: 2 of 8 lines have an empty sentence and are left out, "
+        "the first is line 7\n"
+    ) in classify.warnings
+    assert found.pop("left_out") == {"train": 0, "valid": 2, "test": 0}
+    assert expected.pop("left_out") == {"train": 0, "valid": 0, "test": 0}
+    assert found == expected
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,22 @@ def test_pooling_is_over_the_pieces_of_each_sentence_alone(bert, max_tokens):
     assert not np.allclose(found["mean"][0], found["mean"][1], atol=1e-2)
 
 
+def test_pairs_are_joined_with_a_type_for_each_sentence(bert):
+    encoder = HuggingFaceEncoder(bert)
+    firsts, seconds = ["w1 w2", "w3"], ["w5", "w4 w6 w7"]
+    pieces, types = encoder.pieces(firsts, seconds), encoder.token_types(firsts, seconds)
+    assert pieces == [[2, 5, 6, 3, 9, 3], [2, 7, 3, 8, 10, 11, 3]]
+    assert types == [[0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 1, 1]]
+    found = encoder.embed(pieces, ("mean",), types)["mean"]
+    for row in range(2):
+        with torch.no_grad():
+            x_TC = encoder.model(
+                torch.tensor([pieces[row]]), token_type_ids=torch.tensor([types[row]])
+            ).last_hidden_state[0]
+        np.testing.assert_allclose(found[row], x_TC.mean(0).numpy(), atol=2e-6)
+    assert not np.allclose(found, encoder.embed(pieces, ("mean",))["mean"], atol=1e-2)
+
+
 def test_no_sentences(bert):
     encoder = HuggingFaceEncoder(bert)
     assert encoder.embed(encoder.pieces([]))["mean"].shape == (0, 8)

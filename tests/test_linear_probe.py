@@ -5,8 +5,13 @@ from itertools import pairwise
 
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.preprocessing import StandardScaler
 
 from fairseq_vat.evaluation.linear_probe import (
+    CONVERGED,
+    PAPER,
     Examples,
     ProbeSettings,
     cosine_schedule,
@@ -15,6 +20,7 @@ from fairseq_vat.evaluation.linear_probe import (
     train_probe,
     without_features,
 )
+from fairseq_vat.evaluation.logistic_regression import logistic_regression
 from fairseq_vat.latent import DiagonalGaussian
 
 FAST = ProbeSettings(lr=0.05, epochs=10)
@@ -49,6 +55,61 @@ def test_separable_labels_are_learned(labels, drawn):
     for split in result.scores.values():
         assert split.accuracy == 100
         assert split.loss < 0.1 * math.log(labels)
+
+
+def narrow(labels, scale=0.1):
+    """Features of small spread; the first label has three quarters of the examples."""
+    generator = torch.Generator().manual_seed(2)
+    data = {}
+    for name, count in {"train": 400, "valid": 200, "test": 400}.items():
+        features = torch.randn(count, 6, generator=generator)
+        noise = torch.randn(count, generator=generator)
+        bounds = torch.linspace(1.0, 2.0, labels - 1)
+        numbers = torch.bucketize(features[:, 0] + features[:, 1] + 0.3 * noise, bounds)
+        data[name] = examples(scale * features, numbers)
+    return data
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+def test_the_paper_s_protocol_underfits_where_the_converged_one_does_not(labels):
+    data = narrow(labels)
+    nothing = without_features(data, labels)["test"]
+    paper = train_probe(data, labels, PAPER)
+    assert (paper.epochs, paper.converged) == (20, None)
+    assert paper.scores["test"].accuracy <= nothing.accuracy + 1
+    found = train_probe(standardized(data), labels, CONVERGED)
+    assert found.converged
+    assert found.epoch <= found.epochs < CONVERGED.epochs
+    assert found.scores["test"].accuracy > nothing.accuracy + 10
+    reference = logistic_regression(data)
+    assert reference.converged
+    assert found.scores["test"].accuracy == pytest.approx(
+        reference.scores["test"].accuracy, abs=1.5
+    )
+    assert found.scores["test"].loss == pytest.approx(reference.scores["test"].loss, abs=0.03)
+
+
+def test_a_training_that_is_cut_off_says_so():
+    found = train_probe(standardized(narrow(2)), 2, ProbeSettings(epochs=3, lr=1e-2, patience=3))
+    assert (found.epochs, found.converged) == (3, False)
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+def test_the_logistic_regression_is_scikit_learn_s_on_standardized_means(labels):
+    data = narrow(labels)
+    scaler = StandardScaler().fit(data["train"].posterior.mean.double().numpy())
+    features = {n: scaler.transform(s.posterior.mean.double().numpy()) for n, s in data.items()}
+    model = LogisticRegression(max_iter=1000).fit(features["train"], data["train"].labels)
+    found = logistic_regression(data)
+    for name, split in data.items():
+        accuracy = 100 * model.score(features[name], split.labels)
+        loss = log_loss(split.labels, model.predict_proba(features[name]))
+        assert found.scores[name].accuracy == pytest.approx(accuracy, abs=0.51)
+        assert found.scores[name].loss == pytest.approx(loss, rel=1e-3)
+    drawn = logistic_regression(
+        {n: examples(s.posterior.mean, s.labels, 0.0) for n, s in data.items()}, drawn=True
+    )
+    assert drawn.scores["test"].loss > found.scores["test"].loss + 0.1
 
 
 @pytest.mark.parametrize("labels", [2, 3])

@@ -1,7 +1,9 @@
 """Classifiers on vectors and on encoders: cases whose answer is known."""
 
+import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from fairseq_vat.evaluation.folds import Split
@@ -80,6 +82,36 @@ def test_side_by_side_is_as_alone_with_adams_weight_decay(hidden):
                 optimizer.step()
         logits = together(SPLIT.test)[number]
         torch.testing.assert_close(logits, alone(clouds()[SPLIT.test]), rtol=1e-3, atol=1e-4)
+
+
+def test_trained_to_the_end_it_is_scikit_learn_s_logistic_regression():
+    features, decay, train = clouds(spread=2.5), 0.02, SPLIT.train
+    count = len(train)
+    classifier = FeatureClassifiers(features, head(5, hidden=0))
+    training = Training(epochs=1500, batch_size=count, lr=0.02, weight_decays=(decay,))
+    fit(classifier, LABELS, SPLIT, training, 1)
+    # Adam's penalty is on the biases too, as on weights of a column of ones; it goes with the mean
+    # of the cross-entropy, C with the sum
+    ones = torch.cat((features, torch.ones(COUNT, 1)), dim=1).double().numpy()
+    model = LogisticRegression(C=1 / (count * decay), fit_intercept=False, tol=1e-8, max_iter=5000)
+    model.fit(ones[:count], LABELS[train].numpy())
+    with torch.no_grad():
+        found = classifier(SPLIT.test)[0].softmax(dim=-1).numpy()
+    expected = model.predict_proba(ones[SPLIT.test.numpy()])
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert 0.4 < model.score(ones, LABELS) < 1  # not everything is easy
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_senteval_s_training_comes_near_a_logistic_regression(seed):
+    labels = torch.arange(900) % 3
+    features = torch.eye(3, 5)[labels] + torch.randn(900, 5, generator=generator(seed))
+    split = Split(torch.arange(0, 400), torch.arange(400, 600), torch.arange(600, 900))
+    found = fit(FeatureClassifiers(features, head(5, hidden=0), 4), labels, split, SENTEVAL, seed)
+    model = LogisticRegression(C=1.0).fit(features[split.train], labels[split.train])
+    expected = 100 * model.score(features[split.test], labels[split.test])
+    assert 50 < expected < 90
+    assert found.test.accuracy == pytest.approx(expected, abs=4)
 
 
 def test_the_best_of_the_penalties_is_taken():

@@ -7,18 +7,22 @@ from argparse import Namespace
 from types import SimpleNamespace
 
 import commands
+import huggingface
 import numpy as np
 import pytest
 import torch
-from conftest import sentences
+from conftest import WORDS, sentences
+from safetensors.torch import load_file, save_file
 
 from fairseq_vat import hub, probing
 from fairseq_vat.cli import main as cli
 from fairseq_vat.cli import probe_data
-from fairseq_vat.cli.labelled_input import pieces_of
+from fairseq_vat.cli.labelled_input import with_sentences
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import sha256
+from fairseq_vat.huggingface import HuggingFaceEncoder
 from fairseq_vat.labelled import read_labelled_pairs
+from fairseq_vat.probed_encoders import CheckpointEncoder, PretrainedEncoder
 
 FILES = ("train", "valid", "test")
 QUICK = ("--cpu", "--json", "--seeds", "1", "--epochs", "8", "--lr", "0.003", "--pooling", "sum")
@@ -55,6 +59,7 @@ def probe(data_dir, checkpoint, capsys):
             assert not captured.out
             assert captured.err.count("\n") == 1
             return captured.err.removeprefix("fairseq-vat: error: ").strip()
+        run.warnings = captured.err
         return json.loads(captured.out) if "--json" in quick else captured.out
 
     return run
@@ -83,7 +88,7 @@ def test_features_and_fine_tuning(probe, tmp_path, checkpoint):
     found = probe(*flags)
     assert sha256(checkpoint) == before
     assert found["examples"] == {"train": 240, "valid": 40, "test": 60}
-    assert sum(found["labels"].values()) == 340
+    assert found["left_out"] == {"train": 0, "valid": 0, "test": 0}
     assert [(r["mode"], r["pooling"]) for r in found["results"]] == [
         ("features", "sum"),
         ("finetune", "sum"),
@@ -101,6 +106,7 @@ def test_features_and_fine_tuning(probe, tmp_path, checkpoint):
         )
     labels = [line.partition("\t")[0] for line in (tmp_path / "test").read_text().splitlines()]
     trained = [line.partition("\t")[0] for line in (tmp_path / "train").read_text().splitlines()]
+    assert found["labels"] == {label: trained.count(label) for label in set(trained)}
     share = 100 * labels.count(max(trained, key=trained.count)) / len(labels)
     assert found["majority"]["test"]["accuracy"] == pytest.approx(share)
     assert found["majority"]["test"]["accuracy_std"] == 0
@@ -118,7 +124,7 @@ def test_cross_validation_and_the_table(probe, tmp_path):
     assert result["test"]["accuracy"] > found["majority"]["test"]["accuracy"] + 15
     table = probe(*flags, quick=[flag for flag in QUICK if flag != "--json"]).splitlines()
     assert "sentences: 240, 4-fold cross-validation; labels: " in table[1]
-    assert "folds run: 2 of 4; seeds: 1; dense layer: 16, tanh" in table[2]
+    assert "folds run: 2 of 4; seeds: 1; dense layer: 16, sigmoid" in table[2]
     mean, deviation = result["test"]["accuracy"], result["test"]["accuracy_std"]
     assert table[-2].startswith("fine-tuned, sum ")
     assert table[-2].endswith(f" {mean:.1f} ± {deviation:.1f}")
@@ -130,7 +136,8 @@ def test_without_valid_a_tenth_is_held_out_and_without_test_there_is_none(probe,
     (result,) = found["results"]
     assert result["test"] is None
     assert found["majority"]["test"] is None
-    assert (result["valid"]["accuracy"] * 15 / 100) % 1 == pytest.approx(0, abs=1e-6)
+    right = result["valid"]["accuracy"] * 15 / 100  # of 15 sentences
+    assert right == pytest.approx(round(right), abs=1e-6)
 
 
 def test_the_tenth_is_another_one_for_each_seed():
@@ -146,11 +153,13 @@ def test_the_tenth_is_another_one_for_each_seed():
 def test_vectors_are_pooled_as_asked_for(vat, pooling):
     text = sentences(12, 3)
     examples = probing.Examples(["a", "b"], text, torch.arange(12) % 2, {"train": range(12)})
-    work = probing.Probe(vat, examples, ["start", "mean", "sum"], probing.Head(4, "tanh"), None)
+    encoder = CheckpointEncoder(vat, text)
+    poolings = ["start", "mean", "sum"]
+    work = probing.Probe(encoder, examples, poolings, probing.Head(4, "tanh"), None)
     expected = vat.embed(text, pooling)
-    np.testing.assert_allclose(work._embedded(pooling).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(work.features[pooling].numpy(), expected, atol=1e-5)
     with torch.no_grad():
-        some = work._vectors(vat.model.encoder, torch.tensor([7, 2]), pooling)
+        some = encoder.vectors(vat.model.encoder, torch.tensor([7, 2]), pooling)
     np.testing.assert_allclose(some.numpy(), expected[[7, 2]], atol=1e-5)
 
 
@@ -211,11 +220,9 @@ def test_pairs_are_joined_by_the_end_of_sentence(probe, tmp_path, checkpoint, da
     loaded = hub.load_model(checkpoint, data_dir, "cpu")
     vat = hub.VATHubInterface(loaded.cfg, loaded.task, loaded.model)
     lines = read_labelled_pairs(path)
-    pieces = pieces_of(str(path), vat, lines)
+    _, pieces = with_sentences(str(path), vat, lines)
     assert pieces == ["w1 w2 </s> w3", "w3 </s> w1 w2"]
-    examples = probing.Examples(["no", "yes"], pieces, None, {})
-    work = probing.Probe(vat, examples, ["sum"], probing.Head(4, "tanh"), None)
-    tokens, symbols = work._read()[0], loaded.task.source_dictionary
+    tokens, symbols = CheckpointEncoder(vat, pieces).sources[0], loaded.task.source_dictionary
     assert tokens.tolist() == [
         symbols.bos(),
         *(symbols.index(word) for word in ("w1", "w2")),
@@ -233,6 +240,60 @@ def test_pairs_are_joined_by_the_end_of_sentence(probe, tmp_path, checkpoint, da
     assert result["valid"]["accuracy"] > found["majority"]["valid"]["accuracy"] + 10
 
 
+def bert(folder):
+    huggingface.save_bert(folder, WORDS)
+    return folder
+
+
+def test_a_hugging_face_encoder_beside(probe, tmp_path, count_runs):
+    folder = bert(tmp_path / "tiny")
+    flags = [*three(tmp_path), "--mode", "features", "finetune", "--hf-lr", "0.01"]
+    flags += ["--save", tmp_path / "runs.json"]
+    alone = probe(*flags)
+    before = sha256(folder / "model.safetensors")
+    count_runs.trained.clear()
+    found = probe(*flags, "--hf", folder)
+    assert count_runs.trained == [("features", 1), ("finetune", 1)]  # those of the encoder alone
+    assert sha256(folder / "model.safetensors") == before
+    assert found["results"][:2] == alone["results"]
+    (described,) = found["hf"]
+    assert (described["name"], described["width"], described["unknown_share"]) == ("tiny", 8, 0)
+    assert (found["hidden"], found["hf_hidden"]) == (16, [8])
+    features, fine_tuned = found["results"][2:]
+    assert [result["encoder"] for result in (features, fine_tuned)] == ["tiny", "tiny"]
+    nothing = found["majority"]["test"]["accuracy"]
+    assert fine_tuned["test"]["accuracy"] > nothing + 15  # its random weights alone tell little
+    table = probe(*flags, "--hf", folder, quick=[flag for flag in QUICK if flag != "--json"])
+    assert f"tiny: {folder}: vectors of width 8; 0.0% of the pieces unknown; dense" in table
+    row = next(line for line in table.splitlines() if line.startswith("tiny, fine-tuned, sum "))
+    assert row.split()[-1] == f"{fine_tuned['test']['accuracy']:.1f}"
+    # other weights are another encoder
+    count_runs.trained.clear()
+    weights = load_file(folder / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"] += 1
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    probe(*flags, "--hf", folder)
+    assert count_runs.trained == [("features", 1), ("finetune", 1)]
+
+
+def test_pairs_of_a_hugging_face_encoder(probe, tmp_path):
+    encoder = HuggingFaceEncoder(bert(tmp_path / "tiny"))
+    firsts, seconds = sentences(20, 1), sentences(20, 2)
+    probed = PretrainedEncoder("tiny", encoder, firsts, seconds)
+    vectors = probed.embed(["mean"])["mean"]
+    with torch.no_grad():
+        some = probed.vectors(probed.module, torch.tensor([3, 0]), "mean")
+    torch.testing.assert_close(some, vectors[[3, 0]], atol=1e-5, rtol=0)
+    text = [f"{by_words(two)}\t{one}\t{two}\n" for one, two in zip(firsts, seconds, strict=True)]
+    (tmp_path / "pairs").write_text("".join(text), encoding="utf-8")
+    flags = ["--train", tmp_path / "pairs", "--pairs", "--mode", "finetune", "--epochs", "1"]
+    found = probe(*flags, "--hf", tmp_path / "tiny")
+    assert found["results"][1]["encoder"] == "tiny"
+    error = probe(*flags, "--hf", tmp_path / "tiny", "--hf-lr", "1e30", status=1)
+    assert error.startswith("tiny: finetune, sum, seed 1: the training diverged")
+    assert error.endswith("give a smaller --hf-lr")
+
+
 def test_one_latent_a_sentence(probe, data_dir, tmp_path):
     flags = ("--arch", "vae_transformer", "--encoder-embed-dim", "16", "--decoder-embed-dim", "16")
     commands.train(data_dir, tmp_path, *flags, "--latent-dim", "4", "--max-update", "1")
@@ -243,6 +304,27 @@ def test_one_latent_a_sentence(probe, data_dir, tmp_path):
     (result,) = found["results"]  # all poolings are one
     assert result["pooling"] is None
     assert (found["hidden"], found["activation"]) == (0, None)
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_empty_sentences_are_left_out_and_counted(probe, tmp_path, pairs):
+    second, flags = ("\tw7", ["--pairs"]) if pairs else ("", [])
+    lines = [f"{by_words(s)}\t{s}{second}" for s in sentences(60, 1)]
+    path = tmp_path / "cr"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    expected = probe("--train", path, *flags)
+    lines[20:20] = [f"low\t{second}", f"low\t \x00 {second}"]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    found = probe("--train", path, *flags)
+    assert probe.warnings == (
+        f"fairseq-vat: warning: {path}: 2 of 62 lines have an empty sentence and are left out, "
+        "the first is line 21\n"
+    )
+    assert found.pop("left_out") == {"train": 2}
+    assert expected.pop("left_out") == {"train": 0}
+    assert found == expected
+    path.write_text(f"low\t{second}\nhigh\t{second}\n", encoding="utf-8")
+    assert probe("--train", path, *flags, status=1) == f"{path} has no line with a sentence in it"
 
 
 @pytest.mark.parametrize(
@@ -258,6 +340,8 @@ def test_one_latent_a_sentence(probe, data_dir, tmp_path):
         (["--train", "{a}", "--seeds", "0"], "--seeds 0: must be at least 1"),
         (["--train", "{a}", "--hidden", "-1"], "--hidden -1: must be at least 0"),
         (["--train", "{a}", "--lr", "nan"], "--lr nan: must be above 0"),
+        (["--train", "{a}", "--hf-lr", "0"], "--hf-lr 0.0: must be above 0"),
+        (["--train", "{a}", "--hf", "none"], "none is not a Hugging Face model's folder"),
         (["--train", "{a}", "--pairs"], ":1: 2 columns; each line must be label<TAB>sentence<TAB>"),
         (["--train", "{a}", "--test", "{b}"], "{b}:1: label 'rare' isn't in {a}, which has"),
         (["--train", "{b}"], "{b} has only the label 'rare'"),
@@ -289,11 +373,9 @@ def test_start_tokens_that_the_model_does_not_have(probe, data_dir, tmp_path):
 
 def test_read_labelled_pairs(tmp_path):
     path = tmp_path / "pairs"
-    path.write_text(' yes \tone  "quoted\ttwo\n\nno\ta\tb\n', encoding="utf-8")
-    assert read_labelled_pairs(path) == [("yes", 'one "quoted', "two", 1), ("no", "a", "b", 3)]
+    path.write_text(' yes \tone  "quoted\ttwo\n\nno\ta\t \n', encoding="utf-8")
+    assert read_labelled_pairs(path) == [("yes", 'one "quoted', "two", 1), ("no", "a", "", 3)]
     for text, message in (
-        ("yes\tone\t \n", ":1: the second sentence is empty"),
-        ("yes\t\ttwo\n", ":1: the first sentence is empty"),
         ("\tone\ttwo\n", ":1: the label is empty"),
         ("a b c\n", ":1: no TAB; each line must be label<TAB>sentence<TAB>sentence"),
     ):

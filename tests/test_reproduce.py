@@ -48,7 +48,8 @@ if name == "fairseq-vat" and args[0] == "classify":
     split = {{"loss": 0.5, "accuracy": 75.0}}
     scores = dict.fromkeys(("train", "valid", "test"), split)
     print(json.dumps(
-        {{"classifier": scores, "without_latents": scores, "seeds": 5, "epochs": 20}}
+        {{"classifier": scores, "logistic_regression": scores, "without_latents": scores,
+         "seeds": 5, "epochs": 20}}
     ))
 """
 
@@ -121,7 +122,11 @@ def test_every_step_is_done_once(work):
         for annealing in ("linear", "cyclic")
     }
     assert set(trained) == expected
-    assert len(work.calls("fairseq-vat")) == len(expected) + 2  # sst2's cyclic runs classify
+    measured = work.calls("fairseq-vat")
+    assert len(measured) == len(expected) + 2  # sst2's cyclic runs classify
+    classified = [call for call in measured if "classify" in call]
+    assert len(classified) == 2
+    assert all(flag(call, "--protocol") == "paper" for call in classified)
     ptb = trained["ptb/z32/vae_transformer-cyclic"]
     assert flag(ptb, "--latent-dim") == "32"
     # 20 epochs of ceil(70 / 32) batches; ten of them a cosine

@@ -175,6 +175,19 @@ def test_the_table_with_a_hugging_face_encoder_beside(run, tmp_path):
         assert average == pytest.approx(sum(tasks) / 2)
 
 
+def test_a_file_is_a_task_of_one_subset(run, tmp_path):
+    folder = write(tmp_path / "toy", x=30, y=20)
+    flags = ("--json", "--pooling", "mean")
+    (whole,) = run("--sts", folder, *flags)["systems"]
+    (alone,) = run("--sts", folder / "x.tsv", folder / "y.tsv", *flags)["systems"]
+    tasks = alone["poolings"]["mean"]["tasks"]
+    subsets = whole["poolings"]["mean"]["tasks"]["toy"]["subsets"]
+    assert list(tasks) == ["x.tsv", "y.tsv"]
+    for name, subset in subsets.items():
+        (found,) = tasks[f"{name}.tsv"]["subsets"].values()
+        assert found == pytest.approx(subset)
+
+
 def test_undefined_is_said_and_null(run, tmp_path):
     folder = write(tmp_path / "toy", fine=20)
     (folder / "flat.tsv").write_text("3\tw1 w2\tw3\n3.0\tw1\tw4\n", encoding="utf-8")
@@ -244,8 +257,8 @@ def test_reading(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--sts", "none"], "none doesn't exist; give a folder of .tsv files"),
-        (["--sts", __file__], "is a file; give a folder"),
+        (["--sts", "none"], "none doesn't exist; give a folder of .tsv files, or a file"),
+        (["--sts", __file__], "test_sts.py:1: no TAB; each line must be score<TAB>"),
         (["--sts", "EMPTY"], "has no .tsv file"),
         (["--sts", "TOY", "TOY"], "is given twice"),
         (["--sts", "TOY", "--hf", "none"], "none is not a Hugging Face model's folder"),

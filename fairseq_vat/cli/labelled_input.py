@@ -13,13 +13,15 @@ if TYPE_CHECKING:
     from fairseq_vat.hub import VATHubInterface
     from fairseq_vat.labelled import LabelledPair, LabelledSentence
 
+    Line = LabelledSentence | LabelledPair
+
 # more unknown pieces than this in a file, and the subwords aren't the model's
 _UNKNOWN_WARNING = 0.2
 
 
 def labels_of(
     paths: Mapping[str, str],
-    lines: Mapping[str, Sequence[LabelledSentence | LabelledPair]],
+    lines: Mapping[str, Sequence[Line]],
 ) -> list[str]:
     """The labels of the training file in order.
 
@@ -46,25 +48,44 @@ def labels_of(
     return labels
 
 
-def pieces_of(
-    path: str, vat: VATHubInterface, lines: Sequence[LabelledSentence | LabelledPair]
-) -> list[str]:
-    """Every line's sentence in subwords; a pair's two with the end-of-sentence symbol between.
+def with_sentences(
+    path: str, vat: VATHubInterface, lines: Sequence[Line]
+) -> tuple[list[Line], list[str]]:
+    """The lines that something is left of in subwords, and their pieces.
 
-    fairseq's ``</s>`` is in every vocabulary, and what a model of single sentences knows as the end
-    of one.
+    A pair's two sentences have the end-of-sentence symbol between: fairseq's ``</s>`` is in every
+    vocabulary, and what a model of single sentences knows as the end of one. How many lines are
+    left out, since a sentence of theirs is empty, is said on standard error.
 
     Raises:
-        VATError: for a sentence that nothing is left of.
+        VATError: if that is all of them.
     """
     separator = f" {vat.task.source_dictionary.eos_word} "
-    pieces = []
+    kept, pieces, empty = [], [], []
     for line in lines:
         sentences = [vat.apply_bpe(sentence) for sentence in line[1:-1]]
-        if not all(sentence.strip() for sentence in sentences):
-            raise VATError(f"{path}:{line.line}: nothing is left of the sentence in subwords")
-        pieces.append(separator.join(sentences))
-    return pieces
+        if all(sentence.strip() for sentence in sentences):
+            kept.append(line)
+            pieces.append(separator.join(sentences))
+        else:
+            empty.append(line.line)
+    if not kept:
+        raise VATError(f"{path} has no line with a sentence in it")
+    if empty:
+        print(
+            f"fairseq-vat: warning: {path}: {len(empty):,} of {len(lines):,} lines have an empty "
+            f"sentence and are left out, the first is line {empty[0]}",
+            file=sys.stderr,
+        )
+    return kept, pieces
+
+
+def label_shares(counts: Mapping[str, int]) -> str:
+    """The labels and their shares of the sentences counted, the most frequent first, for people."""
+    total = sum(counts.values())
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    more = f" and {len(ordered) - 10} more" if len(ordered) > 10 else ""
+    return ", ".join(f"{label} {count / total:.1%}" for label, count in ordered[:10]) + more
 
 
 def unknown_share(vat: VATHubInterface, pieces: Sequence[str]) -> float:

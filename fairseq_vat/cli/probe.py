@@ -6,16 +6,17 @@ import argparse
 import hashlib
 import json
 import math
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
+from fairseq_vat.cli.hf import add_hf_argument, load_hf
 from fairseq_vat.cli.labelled_input import (
     labels_of,
-    pieces_of,
     spread,
-    unknown_share,
-    warn_of_unknown,
+    with_sentences,
 )
+from fairseq_vat.cli.probe_encoders import described, encoders_of, poolings_of
 from fairseq_vat.cli.probe_table import table
 from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.errors import VATError
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fairseq_vat.evaluation.folds import Split
-    from fairseq_vat.probing import Examples, Head
+    from fairseq_vat.probed_encoders import ProbedEncoder
+    from fairseq_vat.probing import Examples
 
 MODES = ("features", "finetune")
 _POOLINGS = ("start", "mean", "sum")
 _FILES = ("train", "valid", "test")
-_ACTIVATIONS = ("tanh", "relu", "sigmoid")
+_ACTIVATIONS = ("sigmoid", "tanh", "relu")
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -51,6 +53,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--pairs", action="store_true", help="two sentences a line, joined by the symbol </s>"
     )
     parser.add_argument(
+        "--relatedness",
+        action="store_true",
+        help="files hold score<TAB>sentence<TAB>sentence, and what is learned is the score, as "
+        "SentEval does on SICK-R and STS-B; --train, --valid and --test are needed",
+    )
+    parser.add_argument(
+        "--grades",
+        type=int,
+        nargs=2,
+        metavar=("LEAST", "MOST"),
+        help="of --relatedness: scores become shares of these whole numbers (default: 1 5)",
+    )
+    add_hf_argument(parser)
+    parser.add_argument(
         "--mode",
         nargs="+",
         choices=MODES,
@@ -70,11 +86,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     _add_int(parser, "--max-folds", "train and test only the first N of them (default: all)")
     _add_int(parser, "--hidden", "width of the dense layer; 0: none (default: the latents')")
     parser.add_argument(
-        "--activation", choices=_ACTIVATIONS, default="tanh", help="default: %(default)s"
+        "--activation",
+        choices=_ACTIVATIONS,
+        default="sigmoid",
+        help="of the dense layer (default: %(default)s, as SentEval's)",
     )
     _add_int(parser, "--epochs", "of fine-tuning (default: 5)", default=5)
     _add_int(parser, "--batch-size", "sentences an update of it (default: 32)", default=32)
     parser.add_argument("--lr", type=float, default=1e-3, help="of it (default: %(default)s)")
+    parser.add_argument(
+        "--hf-lr", type=float, default=2e-5, help="of it, of --hf's (default: %(default)s)"
+    )
     parser.add_argument(
         "--save", metavar="FILE", help="keep finished runs in this .json, and go on from it"
     )
@@ -91,62 +113,82 @@ def _add_int(
 def run(args: argparse.Namespace) -> None:
     """Read, train, print."""
     _check(args)
-    from fairseq_vat import probing
-    from fairseq_vat.cli import probe_data, probe_runs
-    from fairseq_vat.evaluation.probe import Training
+    if args.relatedness:
+        from fairseq_vat.cli import probe_relatedness
+
+        probe_relatedness.run(args)
+        return
+    from fairseq_vat.cli import probe_data
     from fairseq_vat.labelled import read_labelled, read_labelled_pairs
 
     paths = {name: path for name in (*_FILES, "cv") if (path := getattr(args, name)) is not None}
     read = read_labelled_pairs if args.pairs else read_labelled
     lines = {name: read(path) for name, path in paths.items()}
-    labels = labels_of(paths, lines)
+    labels_of(paths, lines)  # what is wrong with them is said before the model is read
+    given = {name: len(some) for name, some in lines.items()}
     with quiet():
         vat = load_hub(args)
-        token_level = vat.model.encoder.latent_level == "token"
-        # of one latent a sentence they are all the same
-        poolings = list(dict.fromkeys(args.pooling if token_level else ["mean"]))
-        if token_level and "start" in poolings and not vat.task.start_token:
-            raise VATError("--pooling start: the model was trained with --no-start-token")
-        pieces = {name: pieces_of(path, vat, lines[name]) for name, path in paths.items()}
+        beside = load_hf(args.hf, vat.device)
+        poolings = poolings_of(args, vat)
+        pieces = {}
+        for name, path in paths.items():
+            lines[name], pieces[name] = with_sentences(path, vat, lines[name])
+        labels = labels_of(paths, lines)
         examples = probe_data.examples_of(lines, labels, pieces)
         splits = probe_data.splits_of(args, examples)
-        head = probing.Head(
-            vat.model.encoder.latent_dim if args.hidden is None else args.hidden, args.activation
-        )
-        training = Training(epochs=args.epochs, batch_size=args.batch_size, lr=args.lr)
-        saved = probe_runs.SavedRuns(args.save, _settings(args, examples, head))
-        share = unknown_share(vat, pieces[next(iter(paths))])
-        warn_of_unknown(next(iter(paths.values())), share)
-        work = probing.Probe(vat, examples, poolings, head, training)
-        results = [
-            _result(mode, pooling, probe_runs.run_all(work, saved, mode, pooling, splits))
-            for mode in dict.fromkeys(args.mode)
-            for pooling in poolings
-        ]
+        columns = list(zip(*(line[1:-1] for some in lines.values() for line in some), strict=True))
+        encoders = encoders_of(vat, beside, examples.pieces, columns, ", ".join(paths.values()))
+        hidden = [e.width if args.hidden is None else args.hidden for e in encoders]
+        results = _train(args, encoders, poolings, hidden, examples, splits)
     found = {
-        "checkpoint": args.path,
-        "updates": vat.model.num_updates,
-        "data": args.data,
-        "latent_level": str(vat.model.encoder.latent_level),
+        **described(args, vat, encoders),
         "pairs": args.pairs,
-        "labels": {
-            label: int(examples.labels_N.eq(number).sum()) for number, label in enumerate(labels)
-        },
-        "examples": {name: len(numbers) for name, numbers in examples.numbers.items()},
-        "unknown_share": share,
+        "labels": Counter(sorted(line.label for line in next(iter(lines.values())))),
+        "examples": {name: len(some) for name, some in lines.items()},
+        "left_out": {name: given[name] - len(some) for name, some in lines.items()},
         "seeds": len(splits),
         "folds": args.folds if args.cv else None,
         "folds_run": len(splits[1]) if args.cv else None,
-        "hidden": head.hidden,
-        "activation": head.activation if head.hidden else None,
-        "finetune": {"epochs": args.epochs, "batch_size": args.batch_size, "lr": args.lr},
+        "hidden": hidden[0],
+        "hf_hidden": hidden[1:],
+        "activation": args.activation if any(hidden) else None,
+        "finetune": {name: getattr(args, name) for name in ("epochs", "batch_size", "lr", "hf_lr")},
         "results": results,
         "majority": _majority(examples, splits),
     }
-    if not token_level:
-        for result in results:
-            result["pooling"] = None
     print(json.dumps(found, ensure_ascii=False, allow_nan=False) if args.json else table(found))
+
+
+def _train(
+    args: argparse.Namespace,
+    encoders: list[ProbedEncoder],
+    poolings: list[str],
+    hidden: list[int],
+    examples: Examples,
+    splits: dict[int, list[Split]],
+) -> list[dict[str, Any]]:
+    """Every encoder, mode and pooling: accuracies over runs, and the runs."""
+    from fairseq_vat import probing
+    from fairseq_vat.cli import probe_runs
+    from fairseq_vat.evaluation.probe import Training
+
+    checkpoint = encoders[0]
+    saved = probe_runs.SavedRuns(args.save, _settings(args, examples, hidden[0]))
+    results = []
+    for encoder, width in zip(encoders, hidden, strict=True):
+        ours = encoder is checkpoint
+        some = poolings if ours else list(dict.fromkeys(args.pooling))
+        head = probing.Head(width, args.activation)
+        training = Training(args.epochs, args.batch_size, args.lr if ours else args.hf_lr)
+        work = probing.Probe(encoder, examples, some, head, training)
+        for mode in dict.fromkeys(args.mode):
+            for pooling in some:
+                runs = probe_runs.run_all(work, saved, mode, pooling, splits)
+                what = {"encoder": encoder.name, "mode": mode, "pooling": pooling}
+                results.append({**what, **_accuracies(runs), "runs": runs})
+                if ours and checkpoint.latent_level != "token":
+                    results[-1]["pooling"] = None
+    return results
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -168,11 +210,15 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < bound:
             raise VATError(f"--{name.replace('_', '-')} {value}: must be at least {bound}")
-    if not 0 < args.lr < math.inf:
-        raise VATError(f"--lr {args.lr}: must be above 0")
+    for name in ("lr", "hf_lr"):
+        value = getattr(args, name)
+        if not 0 < value < math.inf:
+            raise VATError(f"--{name.replace('_', '-')} {value}: must be above 0")
+    if args.grades is not None and not args.relatedness:
+        raise VATError("--grades goes with --relatedness")
 
 
-def _settings(args: argparse.Namespace, examples: Examples, head: Head) -> dict[str, Any]:
+def _settings(args: argparse.Namespace, examples: Examples, hidden: int) -> dict[str, Any]:
     """What `--save` compares."""
     from fairseq_vat.files import sha256
 
@@ -185,17 +231,12 @@ def _settings(args: argparse.Namespace, examples: Examples, head: Head) -> dict[
         "sentences or labels": hashlib.sha256(text.encode()).hexdigest(),
         "division into files": {name: len(some) for name, some in examples.numbers.items()},
         "--folds": args.folds,
-        "--hidden": head.hidden,
-        "--activation": head.activation,
+        "--hidden": hidden,
+        "--activation": args.activation,
         "--epochs": args.epochs,
         "--batch-size": args.batch_size,
         "--lr": args.lr,
     }
-
-
-def _result(mode: str, pooling: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Accuracies over runs, and the runs."""
-    return {"mode": mode, "pooling": pooling, **_accuracies(runs), "runs": runs}
 
 
 def _accuracies(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -74,8 +74,12 @@ def run_all(
         pooling: as of `pool`.
         splits: of every seed, one or a list of folds.
     """
+    encoder = work.encoder
+    prefix = encoder.key
+    if prefix and mode == "finetune":  # the checkpoint's rate is among the settings
+        prefix += f"{encoder.lr_flag} {work.fine_tuning.lr}, "
     runs = [
-        (f"{mode}, {pooling}, seed {seed}, fold {fold}", seed, split)
+        (f"{prefix}{mode}, {pooling}, seed {seed}, fold {fold}", seed, split)
         for seed, folds in splits.items()
         for fold, split in enumerate(folds, start=1)
     ]
@@ -89,7 +93,7 @@ def run_all(
         for key, seed, split in runs:
             if key in saved.runs:
                 continue
-            bar.set_description(key)
+            bar.set_description(f"{encoder.name}, {key.removeprefix(prefix)}")
             by_batch = bar.update if mode == "finetune" else lambda _: None
             saved.add(key, work.run(mode, pooling, split, seed, by_batch))
             if mode == "features":

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
+from fairseq_vat.cli.hf import add_hf_argument, load_hf, names_of
 from fairseq_vat.cli.labelled_input import warn_of_unknown
 from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.cli.sts_table import table
-from fairseq_vat.errors import VATError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,12 +44,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "sts",
         help="semantic textual similarity: correlation of cosines with people's scores",
         description="Correlates the cosine of two sentences' vectors with people's scores.  A "
-        "folder is a task, each .tsv file in it, of score<TAB>sentence<TAB>sentence, a subset.  "
-        "docs/sentence-embeddings.md says what each figure means.",
+        "folder is a task, each .tsv file in it, of score<TAB>sentence<TAB>sentence, a subset; a "
+        "file alone is a task of one.  docs/sentence-embeddings.md says what each figure means.",
     )
     add_checkpoint_arguments(parser)
     parser.add_argument(
-        "--sts", metavar="DIR", nargs="+", required=True, help="folders of .tsv files"
+        "--sts",
+        metavar="PATH",
+        nargs="+",
+        required=True,
+        help="folders of .tsv files, or files; a file may be .gz or .xz",
     )
     parser.add_argument(
         "--pooling",
@@ -59,13 +62,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="one vector out of a latent for every token: the start token's, the mean, the sum "
         "(default: all that the model has); without meaning where a sentence has one latent",
     )
-    parser.add_argument(
-        "--hf",
-        metavar="DIR",
-        nargs="+",
-        default=[],
-        help="folders of Hugging Face encoders to measure beside the checkpoint",
-    )
+    add_hf_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
@@ -74,8 +71,8 @@ def run(args: argparse.Namespace) -> None:
     """Read, embed, correlate, print."""
     from fairseq_vat.scored_pairs import read_task
 
-    names = _names(args.sts)
-    tasks = {name: read_task(folder) for name, folder in zip(names, args.sts, strict=True)}
+    names = names_of(args.sts)
+    tasks = {name: read_task(path) for name, path in zip(names, args.sts, strict=True)}
     # each once: the sets share sentences
     sentences = list(
         dict.fromkeys(
@@ -88,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
     )
     with quiet():
         vat = load_hub(args)
-        encoders = [_hugging_face(path, vat.device) for path in args.hf]
+        encoders = load_hf(args.hf, vat.device)
         poolings = _poolings(args.pooling, vat)
         systems = [
             {
@@ -101,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
             }
         ]
         hf_poolings = [name for name in _POOLINGS if name in (args.pooling or _POOLINGS)]
-        for name, encoder in zip(_names(args.hf), encoders, strict=True):
+        for name, encoder in encoders.items():
             pieces = encoder.pieces(sentences)
             found = Vectors(
                 encoder.embed(pieces, hf_poolings),
@@ -118,23 +115,6 @@ def run(args: argparse.Namespace) -> None:
     else:
         for line in table(found):
             print(line)
-
-
-def _names(folders: Sequence[str]) -> list[str]:
-    """The folders' names, or their whole paths where two have one name."""
-    names = [os.path.basename(os.path.abspath(folder)) for folder in folders]
-    if len(set(names)) == len(names):
-        return names
-    if len(set(folders)) < len(folders):
-        twice = next(folder for folder in folders if folders.count(folder) > 1)
-        raise VATError(f"{twice} is given twice")
-    return list(folders)
-
-
-def _hugging_face(folder: str, device: Any) -> Any:
-    from fairseq_vat.huggingface import HuggingFaceEncoder
-
-    return HuggingFaceEncoder(folder, device)
 
 
 def _poolings(asked: Sequence[str] | None, vat: Any) -> list[str]:

@@ -1,7 +1,7 @@
 """What a linear classifier can read out of latents that don't change.
 
 The VAE-Transformer paper's extrinsic evaluation (section 4.1.2, tables 3 and 6): the encoder is
-frozen, one linear layer is trained on z.
+frozen, one linear layer is trained on z; as the paper does it, or until it has converged.
 
 Shape legend: N examples, L latent width, K labels.
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, ReduceLROnPlateau
 
 from fairseq_vat.latent import DiagonalGaussian
 
@@ -38,10 +38,13 @@ class ProbeSettings:
     """How the classifier is trained; the defaults are the paper's (sections 4.1.1 and 4.1.2).
 
     Attributes:
-        epochs: through the training examples.
+        epochs: through the training examples; with `patience` at most.
         batch_size: the last batch of an epoch may be smaller.
         lr: AdamW's learning rate at the start and after every restart.
-        min_lr: what it falls to.
+        patience: None: the rate follows cosines, for all epochs. Else it is constant until so many
+            epochs and one more have brought no lower validation loss, then a tenth, then a
+            hundredth; when that brings nothing either the training has converged and ends.
+        min_lr: what a cosine falls to.
         restart_epochs: length of one cosine.
         betas: AdamW's.
         weight_decay: AdamW's.
@@ -52,11 +55,16 @@ class ProbeSettings:
     epochs: int = 20
     batch_size: int = 32
     lr: float = 1e-4
+    patience: int | None = None
     min_lr: float = 1e-7
     restart_epochs: int = 10
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.1
     drawn: bool = False
+
+
+PAPER = ProbeSettings()
+CONVERGED = ProbeSettings(epochs=500, lr=1e-2, patience=3, weight_decay=0.0)
 
 
 @dataclass(frozen=True)
@@ -78,10 +86,14 @@ class ProbeResult:
 
     Attributes:
         epoch: after which it was kept, from 1.
+        epochs: how many it was trained for.
+        converged: whether it ended by itself; None where the epochs are fixed.
         scores: of every set of examples.
     """
 
     epoch: int
+    epochs: int
+    converged: bool | None
     scores: dict[str, Score]
 
 
@@ -116,25 +128,37 @@ def train_probe(
         weight_decay=settings.weight_decay,
     )
     count = len(train.labels)
-    schedule = cosine_schedule(
-        optimizer, settings, updates_an_epoch=-(-count // settings.batch_size)
-    )
+    cosine = plateau = None
+    if settings.patience is None:
+        cosine = cosine_schedule(optimizer, settings, -(-count // settings.batch_size))
+    else:
+        plateau = ReduceLROnPlateau(optimizer, factor=0.1, patience=settings.patience)
+    converged = None if plateau is None else False
     # one draw for all epochs, so that they are compared on the same latents
-    measured = {name: _features(split, settings.drawn, generator) for name, split in splits.items()}
+    measured = {
+        name: features_of(split, settings.drawn, generator) for name, split in splits.items()
+    }
     best, best_loss, best_epoch = copy.deepcopy(classifier), float("inf"), 0
     for epoch in range(1, settings.epochs + 1):
-        features_NL = _features(train, settings.drawn, generator)
+        features_NL = features_of(train, settings.drawn, generator)
         for batch in torch.randperm(count, generator=generator).split(settings.batch_size):
             optimizer.zero_grad()
             _loss(classifier(features_NL[batch]), train.labels[batch]).backward()
             optimizer.step()
-            schedule.step()
+            if cosine is not None:
+                cosine.step()
         loss = score(classifier, measured["valid"], splits["valid"].labels).loss
         if loss < best_loss:
             best, best_loss, best_epoch = copy.deepcopy(classifier), loss, epoch
         on_epoch()
+        if plateau is not None:
+            plateau.step(loss)
+            # a thousandth would be next
+            converged = optimizer.param_groups[0]["lr"] < settings.lr / 500
+            if converged:
+                break
     scores = {name: score(best, measured[name], split.labels) for name, split in splits.items()}
-    return ProbeResult(best_epoch, scores)
+    return ProbeResult(best_epoch, epoch, converged, scores)
 
 
 def cosine_schedule(
@@ -221,7 +245,8 @@ def new_linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Line
     return layer
 
 
-def _features(examples: Examples, drawn: bool, generator: torch.Generator) -> Tensor:
+def features_of(examples: Examples, drawn: bool, generator: torch.Generator) -> Tensor:
+    """The posterior's means, or one draw, (N, L)."""
     posterior = examples.posterior
     if not drawn:
         return posterior.mean

@@ -1,0 +1,53 @@
+"""``--hf``: Hugging Face encoders beside the checkpoint, where sentence vectors are measured."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fairseq_vat.errors import VATError
+
+if TYPE_CHECKING:
+    from fairseq_vat.huggingface import HuggingFaceEncoder
+
+
+def add_hf_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--hf``."""
+    parser.add_argument(
+        "--hf",
+        metavar="DIR",
+        nargs="+",
+        default=[],
+        help="folders of Hugging Face encoders to measure beside the checkpoint",
+    )
+
+
+def load_hf(paths: Sequence[str], device: Any) -> dict[str, HuggingFaceEncoder]:
+    """The encoders by name.
+
+    Raises:
+        VATError: as `names_of` and `HuggingFaceEncoder`.
+    """
+    if not paths:
+        return {}
+    from fairseq_vat.huggingface import HuggingFaceEncoder
+
+    names = names_of(paths)
+    return {n: HuggingFaceEncoder(path, device) for n, path in zip(names, paths, strict=True)}
+
+
+def names_of(paths: Sequence[str]) -> list[str]:
+    """The last part of each path, or the whole where two have the same.
+
+    Raises:
+        VATError: if one is given twice.
+    """
+    names = [os.path.basename(os.path.abspath(path)) for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise VATError(f"{twice} is given twice")
+    return list(paths)
