@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import commands
 import pytest
 
 from fairseq_vat.evaluation import collapse
@@ -49,3 +50,33 @@ def test_collapse_is_named_with_what_to_try(figures, reason):
 )
 def test_no_warning(figures):
     assert _warning(**figures) is None
+
+
+VALIDATIONS = ("--validate-interval-updates", "20", "--dropout", "0", "--no-save")
+
+
+def test_a_training_that_collapses_says_so_once(data_dir, tmp_path):
+    flags = ("--kl-weight", "20", "--max-update", "100")
+    log = commands.train(data_dir, tmp_path, *VALIDATIONS, *flags)
+    assert len(commands.stats(log)) >= 5
+    (line,) = (line for line in log.splitlines() if "has collapsed" in line)
+    assert "| WARNING |" in line and "--kl-weight" in line and "--free-bits" in line
+    assert abs(float(commands.stats(log)[-1]["latent_gain"])) < 0.05
+
+
+def test_before_the_annealing_began_nothing_is_said(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(collapse, "reason", lambda **figures: "made up")
+    flags = (*VALIDATIONS, "--max-update", "60", "--kl-annealing", "linear")
+    log = commands.train(data_dir, tmp_path, *flags, "--kl-annealing-updates", "700")
+    assert "has collapsed" not in log
+    log = commands.train(data_dir, tmp_path, *flags, "--kl-annealing-updates", "600")
+    (line,) = (line for line in log.splitlines() if "has collapsed" in line)
+    assert "update 60: " in line  # a tenth of the weight
+
+
+def test_a_training_that_uses_its_latents_is_not_warned(data_dir, tmp_path):
+    flags = ("--kl-weight", "0.01", "--max-update", "150", "--validate-interval-updates", "150")
+    flags = (*flags, "--validate-after-updates", "150")
+    log = commands.train(data_dir, tmp_path, *VALIDATIONS, *flags)
+    assert "has collapsed" not in log
+    assert float(commands.stats(log)[-1]["latent_gain"]) > 0.5
