@@ -9,34 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import commands
 import numpy as np
-import pytest
 import torch
 from scipy.special import log_softmax
 
 from fairseq_vat.models.vat_transformer import VATModel
 
 BOS, EOS = 0, 2
-SMALL = (
-    *("--encoder-embed-dim", "32", "--encoder-ffn-embed-dim", "64", "--latent-dim", "8"),
-    *("--decoder-embed-dim", "32", "--decoder-ffn-embed-dim", "64", "--dropout", "0"),
-)
-TRAINED = {
-    "token": ("--kl-weight", "0.01", "--max-update", "150", "--dropout", "0"),
-    "sentence": (
-        *("--arch", "vae_transformer", "--kl-weight", "0.01", "--max-update", "60"),
-        *SMALL,
-    ),
-}
-
-
-@pytest.fixture(scope="module", params=["token", "sentence"])
-def trained(request, data_dir, text_dir, tmp_path_factory):
-    """A small trained model of each level, with the test set's lines."""
-    folder = tmp_path_factory.mktemp(request.param)
-    commands.train(data_dir, folder, *TRAINED[request.param])
-    return Oracle(request.param, data_dir, folder / "checkpoint_last.pt", text_dir / "test")
 
 
 class Posterior(NamedTuple):

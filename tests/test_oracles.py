@@ -6,12 +6,13 @@ is made of it is written out here from docs/measures.md.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 
 import numpy as np
 import pytest
-from oracle import trained  # noqa: F401
 from scipy.special import logsumexp
 from scipy.stats import norm
 
@@ -23,32 +24,13 @@ CLOSE = {"rel": 2e-4, "abs": 2e-5}  # the tool sums single precision, and in bat
 
 
 @pytest.fixture(scope="module")
-def oracle(trained):  # noqa: F811
-    return trained
-
-
-@pytest.fixture(scope="module")
 def found(oracle):
-    return measured(oracle)
-
-
-def measured(oracle, *more):
     """`evaluate --json`, from the command line."""
-    from contextlib import redirect_stdout
-    from io import StringIO
-
     flags = [part for name, value in FLAGS.items() for part in (f"--{name}", str(value))]
-    output = StringIO()
-    with redirect_stdout(output):
-        command = [
-            "evaluate",
-            str(oracle.data),
-            "--path",
-            str(oracle.checkpoint),
-            "--json",
-            "--cpu",
-        ]
-        assert cli.main([*command, "--no-bleu", *flags, *more]) == 0
+    command = ["evaluate", str(oracle.data), "--path", str(oracle.checkpoint), "--no-bleu", "--cpu"]
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        assert cli.main([*command, "--json", *flags]) == 0
     return json.loads(output.getvalue())
 
 
@@ -66,7 +48,9 @@ def draws(oracle):
 @pytest.fixture(scope="module")
 def nlls(oracle, draws):
     """(K, sentences)"""
-    return np.array([[oracle.nll(*pair) for pair in zip(oracle.lines, z)] for z in draws])
+    return np.array(
+        [[oracle.nll(*pair) for pair in zip(oracle.lines, z, strict=True)] for z in draws]
+    )
 
 
 def kl(posterior):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import sentences
-from oracle import BOS, trained  # noqa: F401
+from oracle import BOS
 from scipy import stats
 
 from fairseq_vat.cli import main as cli
@@ -20,11 +20,6 @@ from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.representations import measure_isotropy
 
 SEED = 3
-
-
-@pytest.fixture(scope="module")
-def oracle(trained):  # noqa: F811
-    return trained
 
 
 @pytest.fixture(scope="module")
