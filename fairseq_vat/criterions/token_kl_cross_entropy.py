@@ -175,10 +175,7 @@ class TokenKLCrossEntropy(FairseqCriterion):
 
     @torch.no_grad()
     def _nll_prior(self, model: Any, sample: dict[str, Any]) -> Tensor:
-        """nll of the batch from latents of the prior, a scalar: what own latents are held against.
-
-        The noise is that of validation's own draws.
-        """
+        """nll of the batch from latents of the prior, a scalar, by the noise of validation."""
         net_input = sample["net_input"]
         out = model.encoder(net_input["src_tokens"], src_lengths=net_input["src_lengths"])
         drawn = model.encoder.draw_prior(out, self.cfg.prior_std, VALIDATION_SEED)
