@@ -34,6 +34,16 @@ def sentence_keys(tokens_BT: Tensor, padding_idx: int) -> Tensor:
     return _mix(mixed_BT.masked_fill(tokens_BT.eq(padding_idx), 0).sum(dim=1))
 
 
+def repeated_keys(keys_B: Tensor, repeats_B: Tensor) -> Tensor:
+    """Keys of their own for sentences that were there before, (B,) int64.
+
+    Args:
+        keys_B: from `sentence_keys`.
+        repeats_B: (B,) int64, how often the same sentence was there before; at 0 the key stays.
+    """
+    return torch.where(repeats_B == 0, keys_B, _mix(keys_B + _mix(repeats_B)))
+
+
 def normal(keys_B: Tensor, length: int, width: int, seed: int, draw: int = 0) -> Tensor:
     """Standard normal noise, (T, B, L) in single precision.
 

@@ -131,8 +131,8 @@ class Run:
         self.kl = found.get("kl_nats")
         batches, whole = found.get("mi_batches") or {}, found.get("mi") or {}
         # both terms at the same draws: the same expectation, without the noise of sqrt(L / 2N)
-        self.mi, self.mi_whole = batches.get("paired"), whole.get("paired")
-        self.mi_unpaired = batches.get("nats")
+        self.mi, self.mi_std = batches.get("paired"), batches.get("paired_std")
+        self.mi_unpaired, self.mi_whole = batches.get("unpaired"), whole.get("paired")
         self.active = (found.get("active_units") or {}).get("count")
         self.elbo_ppl = (found.get("neg_elbo") or {}).get("ppl_per_token")
         self.classified = read(folder / "classify.json")
@@ -165,6 +165,8 @@ def language_modelling(data: Path, latent_dim: int, runs: list[Run]) -> list[str
             (run.ppl, run.kl, run.mi), [*theirs, None, None][:3], strict=True
         ):
             cells += [number(ours), number(paper_figure)]
+        if run.mi_std is not None:
+            cells[-2] += f" ± {run.mi_std:.2f}"
         more = (run.mi_unpaired, run.mi_whole, run.elbo_ppl)
         rows.append([*cells, *map(number, more), number(run.active, "d")])
     dictionaries = f"Dictionary: {vocabulary(data / 'data-bin')} (the paper's: 30,522 pieces)"
@@ -326,9 +328,10 @@ def claims(name: str, latent_dim: int, runs: list[Run]) -> list[list[str]]:
 NOTES = """\
 PPL: reconstruction perplexity of the test set per token of the dictionary, from drawn latents; that
 of language models from themselves. KL: nats per sentence. MI: nats, over batches of 32 sentences,
-both terms at the same draws; unpaired, the first term in closed form, it has the same expectation
-and more noise (docs/measures.md). ELBO PPL is the one that can be held against a language model's
-PPL: a reconstruction has seen the sentence. Perplexities can be compared only under one dictionary.
+both terms at the same draws, ± the standard deviation over draws of the latents; unpaired, the
+first term in closed form, it has the same expectation and more noise (docs/measures.md). ELBO PPL
+is the one that can be held against a language model's PPL: a reconstruction has seen the sentence.
+Perplexities can be compared only under one dictionary.
 The paper has one row for VAE-GPT and doesn't say with which annealing.
 """
 

@@ -45,6 +45,22 @@ def checkpoint(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder / "checkpoint_last.pt"
 
 
+@pytest.fixture(scope="session", params=["token", "sentence"])
+def oracle(
+    request: pytest.FixtureRequest,
+    data_dir: Path,
+    text_dir: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+):
+    """A small trained model of each level, to be measured by hand on the test set's lines."""
+    from oracle import Oracle
+
+    folder = tmp_path_factory.mktemp(request.param)
+    flags = ("--latent-level", request.param, "--max-update", "150", "--kl-weight", "0.01")
+    commands.train(data_dir, folder, *flags, "--dropout", "0")
+    return Oracle(request.param, data_dir, folder / "checkpoint_last.pt", text_dir / "test")
+
+
 @pytest.fixture(scope="session")
 def built_model(data_dir: Path):
     """A task and an untrained tiny model."""

@@ -12,6 +12,7 @@ from fairseq.logging import metrics
 from test_model import batch, build
 from torch.distributions import Normal, kl_divergence
 
+from fairseq_vat import noise
 from fairseq_vat.errors import VATError
 
 BITS = math.log(2)
@@ -122,6 +123,28 @@ def test_logged_numbers_are_those_of_the_definitions(data_dir):
     # the sum of two rounded logs decides the exponent, so compare in logs
     assert math.log2(values["elbo_ppl"]) == pytest.approx(nll + values["kl_loss"], abs=2e-2)
     assert "from_mean" not in values and not any(k.startswith("_") for k in values)
+
+
+def test_the_gain_of_own_latents_is_logged_in_validation_only(data_dir):
+    task, model, criterion = build(data_dir, "--dropout", "0")
+    sample = batch(task, [0, 1, 2])
+    assert "nll_prior" not in criterion(model.train(), sample)[2]
+    model.eval()
+    with torch.no_grad(), metrics.aggregate() as log:
+        logged = criterion(model, sample)[2]
+        task.reduce_metrics([logged], criterion)
+    net_input = sample["net_input"]
+    keys = noise.sentence_keys(net_input["src_tokens"], 1)
+    out = model.encoder(net_input["src_tokens"])
+    memory = 0.4 * noise.normal(keys, *out["encoder_out"][0].shape[::2], seed=0)
+    logits = model.decoder(
+        net_input["prev_output_tokens"], encoder_out={**out, "encoder_out": [memory]}
+    )[0]
+    target = sample["target"].flatten()
+    prior = F.cross_entropy(logits.flatten(0, 1), target, ignore_index=1, reduction="sum")
+    torch.testing.assert_close(logged["nll_prior"].float(), prior, rtol=1e-5, atol=1e-3)
+    gain = (prior - logged["nll_loss"]) / sample["ntokens"] / BITS
+    assert log.get_smoothed_values()["latent_gain"] == pytest.approx(float(gain), abs=1e-4)
 
 
 def test_decoding_from_the_mean_is_labelled_and_gives_no_bound(data_dir):

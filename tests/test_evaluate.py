@@ -72,6 +72,10 @@ def test_token_level_agrees_with_validation(data_dir, checkpoint, evaluate):
     assert found["neg_elbo"]["ppl_per_token"] == pytest.approx(logged["elbo_ppl"], rel=2e-3)
     assert found["kl_nats"] == pytest.approx(logged["kl_nats"], **close)
     assert found["active_units"]["count"] == logged["active_units"]
+    assert found["latent_gain"]["bits_per_token"] == pytest.approx(logged["latent_gain"], **close)
+    gain = found["nll_prior"]["per_token"] - found["nll_samples"]["per_token"]
+    assert found["latent_gain"]["per_token"] == pytest.approx(gain)
+    assert found["latent_gain"]["share"] > 0.1
     assert (found["latent_level"], found["updates"], found["prior_std"]) == ("token", 150, 0.4)
     assert found["latents"] == found["tokens"] + found["sentences"]  # a start token each
     assert found["words"] == found["tokens"] - found["sentences"]
@@ -79,7 +83,7 @@ def test_token_level_agrees_with_validation(data_dir, checkpoint, evaluate):
     assert (
         found["mi"]["paired"] <= found["mi"]["ceiling"] == pytest.approx(math.log(found["latents"]))
     )
-    assert found["marginal_kl"] == pytest.approx(found["kl_nats"] - found["mi"]["nats"])
+    assert found["marginal_kl"] == pytest.approx(found["kl_nats"] - found["mi"]["paired"])
     assert found["warning"] is None and found["nll"] is None and found["cut"] == 0
 
 
@@ -114,7 +118,7 @@ def test_sentence_level(data_dir, sentence_level, evaluate):
     assert found["latents"] == found["sentences"] == 20
     assert found["kl_nats"] == pytest.approx(found["kl"]["per_sentence"])
     assert found["mi"]["ceiling"] == pytest.approx(math.log(20))
-    assert found["mi_batches"]["nats"] == pytest.approx(found["mi"]["nats"])  # one batch, of 20
+    assert found["mi_batches"]["paired"] == pytest.approx(found["mi"]["paired"])  # one batch, of 20
     assert 1 <= found["ess"]["min"] <= found["ess"]["mean"] <= 30
     assert found["iw_nll"]["per_sentence"] < found["neg_elbo"]["per_sentence"]
     table = evaluate(data_dir, sentence_level, "--no-bleu")
@@ -144,6 +148,37 @@ def test_a_collapsed_model_is_told(data_dir, tmp_path, evaluate):
     table = evaluate(data_dir, tmp_path / "checkpoint_last.pt", "--no-bleu")
     (line,) = (line for line in table.splitlines() if line.startswith("warning: "))
     assert "collapsed" in line and "--kl-annealing" in line
+    (gain,) = (line for line in table.splitlines() if line.startswith("gain of own latents"))
+    assert abs(float(gain.partition("), ")[2].removesuffix("% of it"))) < 1
+
+
+def test_latents_that_tell_sentences_apart_but_not_the_decoder(
+    data_dir, sentence_level, tmp_path, evaluate
+):
+    """KL, mutual information and units of a live model: only the nll shows the collapse."""
+    state = torch.load(sentence_level, weights_only=True)
+    for name, x in state["model"].items():
+        if "encoder_attn.out_proj" in name:  # the decoder's only way to the latents
+            x.zero_()
+    deaf = tmp_path / "deaf.pt"
+    torch.save(state, deaf)
+    found = evaluate(data_dir, deaf, "--json")
+    assert found["kl_nats"] > 1 and found["mi"]["paired"] > 0.5
+    assert found["latent_gain"]["share"] == pytest.approx(0, abs=1e-6)
+    assert "own latents lower the nll by 0.0%" in found["warning"]
+    assert evaluate(data_dir, sentence_level, "--json")["mi"] == found["mi"]
+
+
+def test_the_spread_of_mutual_information_is_shown(data_dir, checkpoint, evaluate):
+    found = evaluate(data_dir, checkpoint, "--json", "--mi-draws", "3", "--no-bleu")
+    mi = found["mi"]
+    assert mi["draws"] == 3 and mi["unpaired_std"] > mi["paired_std"] > 0
+    table = evaluate(data_dir, checkpoint, "--mi-draws", "3", "--no-bleu")
+    shown = f"{mi['paired']:.3f} ± {mi['paired_std']:.3f} nats (unpaired {mi['unpaired']:.3f} ±"
+    assert shown in table and "; 3 draws)" in table
+    alone = evaluate(data_dir, checkpoint, "--json", "--mi-draws", "1", "--no-bleu")["mi"]
+    assert alone["paired_std"] is None
+    assert "; 1 draw)" in evaluate(data_dir, checkpoint, "--mi-draws", "1", "--no-bleu")
 
 
 def test_draws_and_sentences_are_what_was_asked_for(data_dir, checkpoint, evaluate):
@@ -189,6 +224,7 @@ def test_sentences_too_long_are_refused(data_dir, tmp_path, evaluate):
     [
         (("--iw-samples", "-1"), "--iw-samples -1: must be at least 0"),
         (("--samples", "0"), "--samples 0: must be at least 1"),
+        (("--mi-draws", "0"), "--mi-draws 0: must be at least 1"),
         (("--mi-batch", "0"), "--mi-batch 0: must be at least 1"),
         (("--beam", "0"), "--beam 0: must be at least 1"),
         (("--first", "0"), "--first 0: must be at least 1"),

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 
+from fairseq_vat import noise
 from fairseq_vat.evaluation import measures
 from fairseq_vat.latent import DiagonalGaussian
 
@@ -23,32 +24,38 @@ SLOPE = VARIANCE / NOISE**2
 
 
 class LinearGaussian:
-    """Looks like a `VATModel`; a second latent position is padding."""
+    """Looks like a `VATModel`; a second latent position is padding.
+
+    Sentences whose numbers are equal modulo `kinds` are the same sentence.
+    """
 
     has_latents = True
 
-    def __init__(self):
+    def __init__(self, kinds=COUNT):
         self.encoder = self
         torch.manual_seed(0)
-        self.x = torch.randn(COUNT) * math.sqrt(TOTAL)
+        self.x = (torch.randn(COUNT) * math.sqrt(TOTAL))[torch.arange(COUNT) % kinds]
+        self.keys = noise.sentence_keys(5 + torch.arange(COUNT).view(-1, 1) % kinds, 1)
 
     def __call__(self, src_tokens, src_lengths):
-        mean = SLOPE * self.x[src_tokens[:, 0]].view(1, -1, 1)
-        mean = torch.cat((mean, torch.full_like(mean, 100.0)))
-        mask = torch.tensor([[False, True]]).expand(len(src_tokens), 2)
-        return {"mean": mean, "encoder_padding_mask": [mask], "numbers": src_tokens[:, 0]}
+        numbers = src_tokens[:, 0]
+        mean = SLOPE * self.x[numbers].view(1, -1, 1)
+        return {
+            "mean": torch.cat((mean, torch.full_like(mean, 100.0))),
+            "encoder_padding_mask": [torch.tensor([[False, True]]).expand(len(numbers), 2)],
+            "numbers": numbers,
+            "latent_key": [self.keys[numbers]],
+        }
 
     def posterior(self, out):
         return DiagonalGaussian(out["mean"], torch.full_like(out["mean"], math.log(VARIANCE)))
 
     def draw(self, out, seed, number):
-        noise = [
-            torch.randn(
-                2, 1, generator=torch.Generator().manual_seed(seed * 10**6 + n * 97 + number)
-            )
-            for n in out["numbers"].tolist()
-        ]
-        z = self.posterior(out).sample(torch.stack(noise, dim=1))
+        z = self.posterior(out).sample(noise.normal(out["latent_key"][0], 2, 1, seed, number))
+        return {**out, "encoder_out": [z]}
+
+    def draw_prior(self, out, prior_std, seed, number):
+        z = prior_std * noise.normal(out["latent_key"][0], 2, 1, seed, number)
         return {**out, "encoder_out": [z]}
 
     def sentence_nll(self, out, prev_output_tokens, target):
@@ -56,8 +63,8 @@ class LinearGaussian:
         return -Normal(z.double(), NOISE).log_prob(self.x[out["numbers"]].double())
 
 
-def _batches(size):
-    numbers = torch.arange(COUNT).flip(0)
+def _batches(size, count=COUNT):
+    numbers = torch.arange(count).flip(0)
     for rows in numbers.split(size):
         net_input = {"src_tokens": rows[:, None], "src_lengths": None, "prev_output_tokens": None}
         yield {"id": rows, "net_input": net_input, "target": None}
@@ -105,7 +112,7 @@ def test_kl_elbo_and_perplexities(model, found):
 
 def test_mutual_information_and_active_units(found):
     exact = 0.5 * math.log(TOTAL / NOISE**2)  # 0.54 nats
-    assert found["mi"]["nats"] == pytest.approx(exact, abs=0.1)
+    assert found["mi"]["unpaired"] == pytest.approx(exact, abs=0.1)
     assert found["mi"]["paired"] == pytest.approx(exact, abs=0.1)
     # the aggregated posterior is the prior
     assert found["marginal_kl"] == pytest.approx(0, abs=0.1)
@@ -121,7 +128,7 @@ def test_mutual_information_and_active_units(found):
 def test_no_figure_depends_on_batching(model, found):
     measured = measures.measure(model, _batches(13), SETTINGS)
     again = measures.figures(measured, tokens=4 * COUNT, words=3 * COUNT, settings=SETTINGS)
-    for name in ("nll_mean", "nll_samples", "kl", "iw_nll", "ess", "mi", "mi_batches"):
+    for name in ("nll_mean", "nll_samples", "nll_prior", "kl", "iw_nll", "ess", "mi", "mi_batches"):
         assert again[name] == pytest.approx(found[name], rel=1e-6), name
 
 
@@ -133,7 +140,61 @@ def test_more_latents_than_asked_for_are_chosen_by_chance(model):
     assert found["mi"]["ceiling"] == pytest.approx(math.log(500))
     assert found["iw_nll"] is found["ess"] is None  # K = 0
     other = measures.Settings(prior_std=PRIOR_STD, iw_samples=0, mi_latents=500, seed=2)
-    assert measures.figures(measured, COUNT, COUNT, other)["mi"]["nats"] != found["mi"]["nats"]
+    assert measures.figures(measured, COUNT, COUNT, other)["mi"]["paired"] != found["mi"]["paired"]
+
+
+def test_repeated_sentences_draw_by_themselves_in_the_set_s_order():
+    few = measures.Settings(prior_std=PRIOR_STD, iw_samples=0, mi_draws=2)
+    distinct = measures.measure(LinearGaussian(), _batches(50, 50), few)
+    repeating = LinearGaussian(kinds=50)
+    found, again = (measures.measure(repeating, _batches(size, 200), few) for size in (64, 13))
+    for name in ("nll_samples", "nll_prior", "kl"):  # a sentence's first is that of a set without
+        assert getattr(found, name)[:50] == pytest.approx(getattr(distinct, name), rel=1e-6), name
+    draws = torch.stack(found.draws)
+    torch.testing.assert_close(draws[:50], torch.stack(distinct.draws))
+    torch.testing.assert_close(draws, torch.stack(again.draws))
+    assert len(draws.flatten().unique()) == draws.numel()
+
+
+@pytest.mark.parametrize("kinds", [1, 12, 96])
+def test_the_spread_of_mutual_information_is_that_over_seeds(kinds):
+    """96 sentences, of which some or all may be equal: 300 seeds tell what the spread is."""
+    model, count, seeds = LinearGaussian(kinds), 96, 300
+    settings = [
+        measures.Settings(prior_std=PRIOR_STD, iw_samples=0, seed=seed, mi_draws=4)
+        for seed in range(seeds)
+    ]
+    found = [
+        measures.figures(measures.measure(model, _batches(count, count), one), count, count, one)
+        for one in settings
+    ]
+    tolerance = 4 / math.sqrt(2 * seeds)  # four standard errors of a standard deviation
+    for place in ("mi", "mi_batches"):
+        for name in ("paired", "unpaired"):
+            means = torch.tensor([figures[place][name] for figures in found])
+            told = torch.tensor([figures[place][f"{name}_std"] for figures in found])
+            told = float(told.square().mean().sqrt())
+            actual = float(means.std()) * math.sqrt(4)  # of one draw's estimate
+            assert told == pytest.approx(actual, rel=tolerance, abs=1e-9), (place, name)
+    # one sentence alone: nothing but the noise of the closed first term, sqrt(L / 2N)
+    if kinds == 1:
+        unpaired = torch.tensor([figures["mi"]["unpaired"] for figures in found])
+        expected = math.sqrt(1 / (2 * count)) / math.sqrt(4)
+        assert float(unpaired.std()) == pytest.approx(expected, rel=tolerance)
+        assert abs(float(unpaired.mean())) < 4 * expected / math.sqrt(seeds)
+
+
+def test_the_gain_of_own_latents(model, found):
+    """The prior's draws cost 1/2 E (x - z)^2 / NOISE^2 more than the posterior's."""
+    prior = (model.x.double().square().mean() + PRIOR_STD**2) / (2 * NOISE**2)
+    own = ((1 - SLOPE) ** 2 * model.x.double().square().mean() + VARIANCE) / (2 * NOISE**2)
+    gain = found["latent_gain"]
+    # the standard error of 2,000 sentences, two draws each
+    assert gain["per_token"] * 4 == pytest.approx(float(prior - own), abs=0.15)
+    assert gain["bits_per_token"] == pytest.approx(gain["per_token"] / math.log(2))
+    assert gain["share"] == pytest.approx(
+        1 - found["nll_samples"]["per_sentence"] / found["nll_prior"]["per_sentence"]
+    )
 
 
 def test_a_perplexity_too_large_for_a_number_is_none():
@@ -142,27 +203,3 @@ def test_a_perplexity_too_large_for_a_number_is_none():
     found = measures.figures(measures.measure(model, [batch], SETTINGS), 5, 1, SETTINGS)
     assert found["nll"]["ppl_per_word"] is None and found["nll"]["ppl_per_token"] is None
     assert found["nll"]["per_token"] == 1000
-
-
-def _collapse(kl, mi, active=3, scaled=3, latents=100):
-    return measures.collapse_warning(
-        {
-            "latents": latents,
-            "kl_nats": kl,
-            "mi": {"paired": mi},
-            "active_units": {"count": active},
-            "active_units_scaled": {"count": scaled},
-        }
-    )
-
-
-def test_collapse_is_named_with_what_to_try():
-    told = _collapse(0.004, 0.001)
-    for word in ("0.004 nats of KL", "annealing", "--free-bits", "--kl-weight", "--word-dropout"):
-        assert word in told
-    assert "\n" not in told
-    assert "no active unit" in _collapse(3.0, 0.5, active=0, scaled=0)
-    assert _collapse(3.0, 0.5, active=0, scaled=2) is None  # a narrow prior
-    assert _collapse(0.05, 0.5) is None
-    assert _collapse(0.0, 0.0, 0, 0, latents=1) is None
-    assert _collapse(0.0, 0.0, latents=None) is None  # a language model

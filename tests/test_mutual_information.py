@@ -33,7 +33,7 @@ def test_linear_gaussian(slopes, variance):
     # is of order exp(MI) / N.
     bias = math.exp(_exact(slopes, variance)) / count
     tolerance = 4 * math.sqrt(1.5 * len(slopes) / count) + 2 * bias
-    assert found.nats == pytest.approx(_exact(slopes, variance), abs=tolerance)
+    assert found.unpaired == pytest.approx(_exact(slopes, variance), abs=tolerance)
     assert found.paired == pytest.approx(_exact(slopes, variance), abs=tolerance)
     assert (found.latents, found.batches) == (count, 1)
 
@@ -48,7 +48,7 @@ def test_kl_is_mi_plus_the_aggregate_s_kl():
         torch.tensor([a * a + variance for a in slopes], dtype=torch.float64).log(),
     )
     aggregate_kl = float(marginal.kl(prior_std).sum())
-    found = mi.mutual_information(mean, logvar, z).nats
+    found = mi.mutual_information(mean, logvar, z).unpaired
     # kl's and mi's noise is each a few hundredths here
     assert kl - found == pytest.approx(aggregate_kl, abs=0.2)
     assert aggregate_kl > 1.5 and found > 1.5
@@ -62,7 +62,7 @@ def test_narrow_posteriors_reach_the_ceiling_and_are_not_clamped(count):
     assert found.paired == pytest.approx(math.log(count), abs=1e-6)
     # the closed first term differs from the drawn one by the noise's length: here it shows
     surplus = ((z - mean).square() * 1e8).sum(dim=1).mean() / 2 - 8 / 2
-    assert found.nats == pytest.approx(math.log(count) + float(surplus), abs=1e-5)
+    assert found.unpaired == pytest.approx(math.log(count) + float(surplus), abs=1e-5)
 
 
 def test_equal_posteriors_carry_nothing():
@@ -72,7 +72,7 @@ def test_equal_posteriors_carry_nothing():
     z = mean + math.sqrt(0.5) * torch.randn(200, 16, generator=generator, dtype=torch.float64)
     found = mi.mutual_information(mean, logvar, z)
     assert found.paired == pytest.approx(0, abs=1e-9)
-    assert abs(found.nats) < 4 * math.sqrt(16 / 2 / 200)
+    assert abs(found.unpaired) < 4 * math.sqrt(16 / 2 / 200)
 
 
 def test_pairs_are_those_of_the_plain_formula_whatever_the_chunk(monkeypatch):
@@ -85,10 +85,12 @@ def test_pairs_are_those_of_the_plain_formula_whatever_the_chunk(monkeypatch):
     marginal = torch.logsumexp(pairs, dim=1) - math.log(37)
     first_term = -0.5 * (5 * math.log(2 * math.pi) + (1 + logvar.double()).sum(dim=1)).mean()
     whole = mi.mutual_information(mean, logvar, z)
-    assert whole.nats == pytest.approx(float(first_term - marginal.mean()), abs=1e-8)
+    assert whole.unpaired == pytest.approx(float(first_term - marginal.mean()), abs=1e-8)
     assert whole.paired == pytest.approx(float((pairs.diagonal() - marginal).mean()), abs=1e-8)
     monkeypatch.setattr(mi, "_DENSITIES", 37 * 10)  # ten rows at a time, and seven at the end
-    assert mi.mutual_information(mean, logvar, z).nats == pytest.approx(whole.nats, abs=1e-10)
+    assert mi.mutual_information(mean, logvar, z).unpaired == pytest.approx(
+        whole.unpaired, abs=1e-10
+    )
 
 
 def test_batches_are_consecutive_sentences():
@@ -98,7 +100,7 @@ def test_batches_are_consecutive_sentences():
         mi.mutual_information(*(x[first : first + 32] for x in (mean, logvar, z)))
         for first in (0, 32)  # the last six are no batch
     ]
-    assert found.nats == pytest.approx((parts[0].nats + parts[1].nats) / 2)
+    assert found.unpaired == pytest.approx((parts[0].unpaired + parts[1].unpaired) / 2)
     assert found.paired == pytest.approx((parts[0].paired + parts[1].paired) / 2)
     assert found.ceiling == pytest.approx(math.log(32))
     assert (found.batches, found.latents) == (2, 64)
@@ -108,7 +110,7 @@ def test_a_batch_holds_all_latents_of_its_sentences():
     mean, logvar, z = _linear(12, [1.0], 0.5)
     found = mi.mutual_information_over_batches(mean, logvar, z, [4, 2, 1, 3, 2], batch_size=2)
     parts = [mi.mutual_information(mean[a:b], logvar[a:b], z[a:b]) for a, b in ((0, 6), (6, 10))]
-    assert found.nats == pytest.approx((parts[0].nats + parts[1].nats) / 2)
+    assert found.unpaired == pytest.approx((parts[0].unpaired + parts[1].unpaired) / 2)
     assert found.ceiling == pytest.approx((math.log(6) + math.log(4)) / 2)
 
 

@@ -83,3 +83,11 @@ def test_no_number_comes_twice():
     x = torch.stack([noise.normal(k, 10, 16, seed, draw) for seed in (0, 1) for draw in (0, 1)])
     # normal numbers in single precision collide by chance; whole rows of 16 must not
     assert len(torch.unique(x.flatten(0, -2), dim=0)) == 4 * 10 * 100
+
+
+def test_repeated_sentences_have_keys_of_their_own():
+    k = noise.sentence_keys(torch.arange(4, 104).view(100, 1), PAD)
+    assert torch.equal(noise.repeated_keys(k, torch.zeros(100, dtype=torch.long)), k)
+    repeats = torch.arange(50)
+    found = torch.stack([noise.repeated_keys(key.expand(50), repeats) for key in k])
+    assert len(found.unique()) == found.numel() and torch.equal(found[:, 0], k)

@@ -210,7 +210,7 @@ def evaluated(folder: Path, name: str, ppl: float, kl: float = 0.0, mi: float = 
     nll = {"ppl_per_token": ppl}
     found: dict = {"nll": nll}
     if not name.endswith("-lm"):
-        found = {"nll_samples": nll, "kl_nats": kl, "mi_batches": {"nats": mi, "paired": mi}}
+        found = {"nll_samples": nll, "kl_nats": kl, "mi_batches": {"unpaired": mi, "paired": mi}}
     (folder / name / "evaluate.json").write_text(json.dumps(found))
 
 

@@ -61,6 +61,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         default=50,
         least=0,
     )
+    _add_int(
+        parser,
+        "--mi-draws",
+        "draws over which mutual information is averaged; its spread is over them",
+        default=5,
+        least=1,
+    )
     _add_int(parser, "--mi-batch", "sentences a batch of mutual information", 32, least=1)
     _add_int(
         parser,
@@ -131,7 +138,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _evaluate(loaded: Any, args: argparse.Namespace) -> dict[str, Any]:
-    from fairseq_vat.evaluation import measures, reconstruction
+    from fairseq_vat.evaluation import collapse, measures, reconstruction
     from fairseq_vat.evaluation.subset import Subset
 
     model, task, device = loaded.model, loaded.task, loaded.device
@@ -151,6 +158,7 @@ def _evaluate(loaded: Any, args: argparse.Namespace) -> dict[str, Any]:
         samples=args.samples,
         iw_samples=args.iw_samples,
         seed=args.seed,
+        mi_draws=args.mi_draws,
         mi_batch=args.mi_batch,
         mi_latents=args.mi_latents,
     )
@@ -191,7 +199,7 @@ def _evaluate(loaded: Any, args: argparse.Namespace) -> dict[str, Any]:
             "beam": args.beam,
             **reconstruction.bleu_figures(reconstructions, pieces),
         }
-    found["warning"] = measures.collapse_warning(found)
+    found["warning"] = collapse.warning(found)
     return found
 
 

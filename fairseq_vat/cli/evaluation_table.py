@@ -37,6 +37,7 @@ def table(found: dict[str, Any]) -> list[str]:
         "nll, exact (a language model's)": "nll",
         "nll from the mean": "nll_mean",
         f"nll from samples{draws}": "nll_samples",
+        f"nll from the prior{draws}": "nll_prior",
         "KL": "kl",
         "negative ELBO (samples + KL)": "neg_elbo",
         f"nll, importance-weighted{k}": "iw_nll",
@@ -70,6 +71,7 @@ def _large(x: float | None) -> str:
 
 def _latent_lines(found: dict[str, Any]) -> list[str]:
     kl, ess, batches, whole = (found[key] for key in ("kl_nats", "ess", "mi_batches", "mi"))
+    gain = found["latent_gain"]
     level, bleu = found["latent_level"], found["reconstruction"]
     lines = {
         "KL per latent": "-",
@@ -78,6 +80,7 @@ def _latent_lines(found: dict[str, Any]) -> list[str]:
         "MI in the whole set": "-",
         "KL(q(z), prior)": "-",
         "active units": "-",
+        "gain of own latents": "-",
         "reconstruction": "-",
     }
     keys = list(lines)
@@ -96,6 +99,11 @@ def _latent_lines(found: dict[str, Any]) -> list[str]:
             f"{plain['threshold']:g}); {scaled['count']} (at least 0.01 s^2 = "
             f"{scaled['threshold']:g})"
         )
+        share = "" if gain["share"] is None else f", {gain['share']:.1%} of it"
+        lines[keys[6]] = (
+            f"{gain['bits_per_token']:.3f} bits per token (nll from the prior - nll from samples)"
+            f"{share}"
+        )
     if ess is not None:
         lines[keys[1]] = (
             f"of K = {found['iw_samples']}: mean {ess['mean']:.2f}, median {ess['median']:.2f}, "
@@ -104,7 +112,7 @@ def _latent_lines(found: dict[str, Any]) -> list[str]:
         if ess["median"] < 2 < found["iw_samples"]:
             lines[keys[1]] += " (one draw has all the weight: the bound is loose)"
     if bleu is not None:
-        lines[keys[6]] = (
+        lines[keys[7]] = (
             f"BLEU {bleu['bleu']:.2f}, {bleu['exact_match']:.1%} equal; beam {bleu['beam']}, "
             f"{bleu['sentences']:,} sentences ({bleu['signature']})"
         )
@@ -112,7 +120,9 @@ def _latent_lines(found: dict[str, Any]) -> list[str]:
 
 
 def _mi(found: dict[str, Any]) -> str:
-    return (
-        f"{found['nats']:.3f} nats (paired draws {found['paired']:.3f}), "
-        f"ceiling {found['ceiling']:.3f}"
+    paired, unpaired = (
+        f"{found[name]:.3f}" + ("" if found["draws"] == 1 else f" ± {found[f'{name}_std']:.3f}")
+        for name in ("paired", "unpaired")
     )
+    draws = "1 draw" if found["draws"] == 1 else f"{found['draws']} draws"
+    return f"{paired} nats (unpaired {unpaired}; {draws}), ceiling {found['ceiling']:.3f}"

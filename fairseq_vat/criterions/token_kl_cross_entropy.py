@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fairseq_vat.annealing import Annealing, Schedule
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation.active_units import count_active_units
+from fairseq_vat.evaluation.active_units import THRESHOLD, count_active_units
 from fairseq_vat.latent import DiagonalGaussian, check_prior_std
 
 # Seed of validation's latents: always the same, so that validation repeats.
@@ -160,8 +160,11 @@ class TokenKLCrossEntropy(FairseqCriterion):
                 # fairseq sums logging outputs over workers and batches, hence weight x tokens
                 kl_weight=kl_weight * sample["ntokens"],
                 from_mean=int(from_mean) * sample["ntokens"],
+                prior_std=self.cfg.prior_std * sample["ntokens"],
                 **_latent_sums(extra["posterior"], keep_PB),
             )
+            if not training:
+                logging_output["nll_prior"] = self._nll_prior(model, sample)
         if likelihood.n_correct is not None:
             logging_output["n_correct"] = likelihood.n_correct
         return loss, sample_size, logging_output
@@ -169,6 +172,15 @@ class TokenKLCrossEntropy(FairseqCriterion):
     def _latent_seed(self, training: bool, update: int) -> int:
         # every update draws anew; a resumed run draws what the stopped one would have drawn
         return (self.seed << 40) + update + 1 if training else VALIDATION_SEED
+
+    @torch.no_grad()
+    def _nll_prior(self, model: Any, sample: dict[str, Any]) -> Tensor:
+        """nll of the batch from latents of the prior, a scalar, by the noise of validation."""
+        net_input = sample["net_input"]
+        out = model.encoder(net_input["src_tokens"], src_lengths=net_input["src_lengths"])
+        drawn = model.encoder.draw_prior(out, self.cfg.prior_std, VALIDATION_SEED)
+        nll_B = model.sentence_nll(drawn, net_input["prev_output_tokens"], sample["target"])
+        return nll_B.sum()
 
     def _bounded(self, kl_PBL: Tensor, keep_PB: Tensor) -> Tensor:
         """The loss's KL term, with free bits and reduction applied; a scalar."""
@@ -211,7 +223,11 @@ class TokenKLCrossEntropy(FairseqCriterion):
         else:
             # decoding from the mean bounds nothing: say so, and give no ELBO
             metrics.log_scalar("from_mean", 1, priority=25)
-        _log_active_units(latents, total("latent_mean_sum"), total("latent_mean_square_sum"))
+        if any("nll_prior" in log for log in logging_outputs):  # validation
+            gain = total("nll_prior") - total("nll_loss")
+            metrics.log_scalar("latent_gain", gain / ntokens / bits, ntokens, round=4)
+        sums = (latents, total("latent_mean_sum"), total("latent_mean_square_sum"))
+        _log_active_units(*sums, prior_std=float(total("prior_std") / ntokens))
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
@@ -230,8 +246,12 @@ def _latent_sums(posterior: DiagonalGaussian, keep_PB: Tensor) -> dict[str, Tens
     }
 
 
-def _log_active_units(latents: Tensor, sums_L: Tensor, square_sums_L: Tensor) -> None:
+def _log_active_units(
+    latents: Tensor, sums_L: Tensor, square_sums_L: Tensor, prior_std: float
+) -> None:
     """Log the sums, hidden from the log by their underscore, and what is derived from them.
+
+    Hidden as well: the units at the smaller threshold, for the verdict that none is active.
 
     The names hold the width: one of fairseq's aggregators lives as long as the process, and
     would otherwise add up the sums of runs of different widths.
@@ -240,10 +260,13 @@ def _log_active_units(latents: Tensor, sums_L: Tensor, square_sums_L: Tensor) ->
     for name, value in zip(names, (latents, sums_L, square_sums_L), strict=True):
         metrics.log_scalar_sum(name, value)
 
-    def active_units(meters: Any) -> float:
-        return float(count_active_units(*(torch.as_tensor(meters[name].sum) for name in names)))
+    def active_units(meters: Any, threshold: float = THRESHOLD) -> float:
+        sums = (torch.as_tensor(meters[name].sum) for name in names)
+        return float(count_active_units(*sums, threshold))
 
+    least = THRESHOLD * min(1.0, prior_std**2)
     metrics.log_derived("active_units", active_units)
+    metrics.log_derived("_active_units_least", lambda meters: active_units(meters, least))
 
 
 def _annealing(cfg: TokenKLCrossEntropyConfig) -> Annealing:

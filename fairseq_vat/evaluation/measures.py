@@ -1,10 +1,11 @@
 """Every measure of a model over a set of sentences: one pass over batches, then the figures.
 
 What is measured is kept by sentence and put in the data set's order, and latents' noise belongs to
-the sentence, so that no figure depends on how sentences were batched.
+the sentence, so that no figure depends on how sentences were batched.  A sentence that is in the
+set again draws noise of its own, as a measure over the set takes draws to be independent.
 
 Shape legend: P latents of a sentence, B sentences of a batch, N latents of the data set, L latent
-width, K draws, S target positions.
+width, K draws, D draws for mutual information, S target positions.
 """
 
 from __future__ import annotations
@@ -17,15 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fairseq_vat import noise
 from fairseq_vat.evaluation import active_units, importance_weighting
 from fairseq_vat.evaluation.mutual_information import (
-    MutualInformation,
+    choose_latents,
     mutual_information,
     mutual_information_over_batches,
+    over_draws,
 )
-
-# below these a model ignores its latents: nats of KL per latent, and of mutual information
-COLLAPSED = 0.1
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,10 @@ class Settings:
 
     Attributes:
         prior_std: s of the prior N(0, s^2 I).
-        samples: draws over which the nll from samples is averaged.
+        samples: draws over which the nll from samples, and from the prior, is averaged.
         iw_samples: K of the importance-weighted bound; 0 leaves it out.
         seed: of the draws, and of the choice of latents where there are more than `mi_latents`.
+        mi_draws: D, draws over which mutual information is averaged.
         mi_batch: sentences a batch of mutual information.
         mi_latents: mutual information over the whole set takes at most so many latents.
     """
@@ -45,6 +46,7 @@ class Settings:
     samples: int = 1
     iw_samples: int = 50
     seed: int = 1
+    mi_draws: int = 5
     mi_batch: int = 32
     mi_latents: int = 20000
 
@@ -56,13 +58,15 @@ class Measured:
     Attributes:
         nll: -log p(x | z) with z at the mean; a language model's is -log p(x).
         nll_samples: its mean over draws.
+        nll_prior: the same with the latents drawn from the prior, by the same noise.
         kl: summed over a sentence's latents.
         iw_nll, ess: importance-weighted bound and effective sample size.
-        means, logvars, draws: each (P, L), without padding, on the CPU; draw number 0.
+        means, logvars, draws: (P, L), (P, L), (D, P, L), without padding, on the CPU.
     """
 
     nll: list[float] = field(default_factory=list)
     nll_samples: list[float] = field(default_factory=list)
+    nll_prior: list[float] = field(default_factory=list)
     kl: list[float] = field(default_factory=list)
     iw_nll: list[float] = field(default_factory=list)
     ess: list[float] = field(default_factory=list)
@@ -87,11 +91,15 @@ def measure(
         progress: told the number of sentences after each batch.
     """
     by_number: dict[int, dict[str, Any]] = {}
+    seen: dict[int, list[int]] = {}  # by its key, the numbers under which a sentence came
     for batch in batches:
-        columns = _measure_batch(model, batch, settings)
+        columns = _measure_batch(model, batch, settings, seen)
         for row, number in enumerate(batch["id"].tolist()):
             by_number[number] = {name: column[row] for name, column in columns.items()}
         progress(batch["id"].numel())
+    for numbers in seen.values():  # noise goes by the order of the set, not by that of batches
+        values = [by_number[number] for number in numbers]
+        by_number.update(zip(sorted(numbers), values, strict=True))
     measured = Measured()
     for _, values in sorted(by_number.items()):
         for name, value in values.items():
@@ -99,13 +107,16 @@ def measure(
     return measured
 
 
-def _measure_batch(model: Any, batch: dict[str, Any], settings: Settings) -> dict[str, list[Any]]:
+def _measure_batch(
+    model: Any, batch: dict[str, Any], settings: Settings, seen: dict[int, list[int]]
+) -> dict[str, list[Any]]:
     net_input, target_BS = batch["net_input"], batch["target"]
     prev_BS = net_input["prev_output_tokens"]
     if not model.has_latents:
         return {"nll": model.sentence_nll(None, prev_BS, target_BS).tolist()}
     encoder = model.encoder
     out = encoder(net_input["src_tokens"], net_input["src_lengths"])
+    out = {**out, "latent_key": [_keys(out["latent_key"][0], batch["id"], seen)]}
     posterior = encoder.posterior(out)
     keep_PB = ~out["encoder_padding_mask"][0].t()
     kl_PB = posterior.kl(settings.prior_std).double().sum(dim=-1)
@@ -113,15 +124,20 @@ def _measure_batch(model: Any, batch: dict[str, Any], settings: Settings) -> dic
         "nll": model.sentence_nll(out, prev_BS, target_BS),
         "kl": kl_PB.masked_fill(~keep_PB, 0).sum(dim=0),
     }
-    nlls, log_weights = [], []
-    for number in range(max(settings.samples, settings.iw_samples)):
+    nlls, prior_nlls, log_weights, draws = [], [], [], []
+    decoded = max(settings.samples, settings.iw_samples)
+    for number in range(max(decoded, settings.mi_draws)):
         drawn = encoder.draw(out, settings.seed, number)
         z_PBL = drawn["encoder_out"][0]
-        if number == 0:
-            draws_PBL = z_PBL
+        if number < settings.mi_draws:
+            draws.append(_without_padding(z_PBL, keep_PB))
+        if number >= decoded:
+            continue
         nll_B = model.sentence_nll(drawn, prev_BS, target_BS)
         if number < settings.samples:
             nlls.append(nll_B)
+            other = encoder.draw_prior(out, settings.prior_std, settings.seed, number)
+            prior_nlls.append(model.sentence_nll(other, prev_BS, target_BS))
         if number < settings.iw_samples:
             log_weights.append(
                 importance_weighting.log_weights(
@@ -129,15 +145,27 @@ def _measure_batch(model: Any, batch: dict[str, Any], settings: Settings) -> dic
                 )
             )
     columns["nll_samples"] = torch.stack(nlls).mean(dim=0)
+    columns["nll_prior"] = torch.stack(prior_nlls).mean(dim=0)
     if log_weights:
         weights_KB = torch.stack(log_weights)
         columns["iw_nll"] = importance_weighting.importance_weighted_nll(weights_KB)
         columns["ess"] = importance_weighting.effective_sample_size(weights_KB)
-    latents = {"means": posterior.mean, "logvars": posterior.logvar, "draws": draws_PBL}
     return {
         **{name: column.tolist() for name, column in columns.items()},
-        **{name: _without_padding(x_PBL, keep_PB) for name, x_PBL in latents.items()},
+        "means": _without_padding(posterior.mean, keep_PB),
+        "logvars": _without_padding(posterior.logvar, keep_PB),
+        "draws": [torch.stack(of_sentence) for of_sentence in zip(*draws, strict=True)],
     }
+
+
+def _keys(keys_B: Tensor, numbers_B: Tensor, seen: dict[int, list[int]]) -> Tensor:
+    """Keys of the sentences' noise, (B,), other ones for what `seen` has; it is kept up."""
+    repeats = []
+    for key, number in zip(keys_B.tolist(), numbers_B.tolist(), strict=True):
+        before = seen.setdefault(key, [])
+        repeats.append(len(before))
+        before.append(number)
+    return noise.repeated_keys(keys_B, torch.tensor(repeats, device=keys_B.device))
 
 
 def _without_padding(x_PBL: Tensor, keep_PB: Tensor) -> list[Tensor]:
@@ -158,8 +186,8 @@ def figures(
         device: where mutual information is computed.
 
     Returns:
-        plain numbers, nested: ``nll``, ``nll_mean``, ``nll_samples``, ``kl``, ``neg_elbo`` and
-        ``iw_nll`` each as `_spread` has it.
+        plain numbers, nested: ``nll``, ``nll_mean``, ``nll_samples``, ``nll_prior``, ``kl``,
+        ``neg_elbo`` and ``iw_nll`` each as `_spread` has it.
     """
 
     def spread(*columns: list[float]) -> dict[str, float | None] | None:
@@ -173,12 +201,14 @@ def figures(
         "nll": None if has_latents else spread(measured.nll),
         "nll_mean": spread(measured.nll) if has_latents else None,
         "nll_samples": spread(measured.nll_samples),
+        "nll_prior": spread(measured.nll_prior),
         "kl": _without_perplexity(spread(measured.kl)),
         "neg_elbo": spread(measured.nll_samples, measured.kl),
         "iw_nll": spread(measured.iw_nll),
         "samples": settings.samples if has_latents else None,
         "iw_samples": settings.iw_samples if has_latents else None,
         "ess": _ess(measured.ess),
+        "latent_gain": _latent_gain(measured, tokens) if has_latents else None,
         "latents": None,
         "kl_nats": None,
         "mi_batches": None,
@@ -194,13 +224,19 @@ def figures(
 
 def _latent_figures(measured: Measured, settings: Settings, device: Any) -> dict[str, Any]:
     counts = [len(mean_PL) for mean_PL in measured.means]
-    latents_NL = [
-        torch.cat(parts).to(device) for parts in (measured.means, measured.logvars, measured.draws)
-    ]
-    mean_NL = latents_NL[0].double()
+    posteriors = [torch.cat(parts).to(device) for parts in (measured.means, measured.logvars)]
+    mean_NL = posteriors[0].double()
     kl_nats = math.fsum(measured.kl) / len(mean_NL)
-    over_batches = mutual_information_over_batches(*latents_NL, counts, settings.mi_batch)
-    whole = mutual_information(*_chosen(latents_NL, settings))
+    draws_DNL = torch.cat(measured.draws, dim=1).to(device)
+    mi_batches = over_draws(
+        mutual_information_over_batches(*posteriors, z_NL, counts, settings.mi_batch)
+        for z_NL in draws_DNL
+    )
+    generator = torch.Generator().manual_seed(settings.seed)
+    mi = over_draws(
+        mutual_information(*choose_latents([*posteriors, z_NL], settings.mi_latents, generator))
+        for z_NL in draws_DNL
+    )
     sums = (len(mean_NL), mean_NL.sum(dim=0), mean_NL.square().sum(dim=0))
 
     def active(threshold: float) -> dict[str, Any]:
@@ -210,22 +246,12 @@ def _latent_figures(measured: Measured, settings: Settings, device: Any) -> dict
     return {
         "latents": len(mean_NL),
         "kl_nats": kl_nats,
-        "mi_batches": _mi(over_batches) | {"batch_sentences": min(settings.mi_batch, len(counts))},
-        "mi": _mi(whole),
-        "marginal_kl": kl_nats - whole.nats,
+        "mi_batches": mi_batches | {"batch_sentences": min(settings.mi_batch, len(counts))},
+        "mi": mi,
+        "marginal_kl": kl_nats - mi["paired"],
         "active_units": active(active_units.THRESHOLD),
         "active_units_scaled": active(active_units.THRESHOLD * settings.prior_std**2),
     }
-
-
-def _chosen(latents_NL: list[Tensor], settings: Settings) -> list[Tensor]:
-    """At most `mi_latents` of the latents, by chance but always the same ones."""
-    count = len(latents_NL[0])
-    if count <= settings.mi_latents:
-        return latents_NL
-    generator = torch.Generator().manual_seed(settings.seed)
-    chosen = torch.randperm(count, generator=generator)[: settings.mi_latents].sort().values
-    return [x_NL[chosen.to(x_NL.device)] for x_NL in latents_NL]
 
 
 def _spread(total: float, sentences: int, words: int, tokens: int) -> dict[str, float | None]:
@@ -262,32 +288,12 @@ def _ess(ess: list[float]) -> dict[str, float] | None:
     }
 
 
-def _mi(found: MutualInformation) -> dict[str, Any]:
+def _latent_gain(measured: Measured, tokens: int) -> dict[str, float | None]:
+    """How much lower the nll is from a sentence's own latents than from the prior's."""
+    prior = math.fsum(measured.nll_prior)
+    gain = prior - math.fsum(measured.nll_samples)
     return {
-        "nats": found.nats,
-        "paired": found.paired,
-        "ceiling": found.ceiling,
-        "latents": found.latents,
-        "batches": found.batches,
+        "per_token": gain / tokens,
+        "bits_per_token": gain / tokens / math.log(2),
+        "share": gain / prior if prior > 0 else None,
     }
-
-
-def collapse_warning(found: dict[str, Any]) -> str | None:
-    """One line for a model that ignores its latents, with what to try; else None.
-
-    Args:
-        found: from `figures`.
-    """
-    if not found["latents"] or found["latents"] < 2:  # of one latent nothing can be said
-        return None
-    kl, mi = found["kl_nats"], found["mi"]["paired"]
-    if kl < COLLAPSED and mi < COLLAPSED:
-        why = f"{kl:.3f} nats of KL per latent, {mi:.3f} of mutual information"
-    elif not (found["active_units"]["count"] or found["active_units_scaled"]["count"]):
-        why = "no active unit"
-    else:
-        return None
-    return (
-        f"the posterior has collapsed ({why}): the decoder ignores the latents; try KL annealing "
-        "(--kl-annealing cyclic), --free-bits, a smaller --kl-weight or --word-dropout"
-    )

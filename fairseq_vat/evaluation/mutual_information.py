@@ -4,10 +4,12 @@ The aggregated posterior of N latents is q(z) = 1/N sum_j q(z | x_j), and
 
     MI = E log q(z | x) - E log q(z),   one drawn z for each x.
 
-The first term is taken in closed form, -L/2 log 2 pi - 1/2 sum_i (1 + logvar_i), as in
-vae-lagging-encoder (He et al. 2019), T5-VAE and Optimus; the second is a logsumexp over all N.  An
-estimate can't get far above log N, whatever the model knows, and noise can carry it above that
-or below 0: nothing is clamped here.
+The second term is a logsumexp over all N.  The first is taken at the same draws (paired), or in
+closed form, -L/2 log 2 pi - 1/2 sum_i (1 + logvar_i) (unpaired), as in vae-lagging-encoder (He et
+al. 2019), T5-VAE and Optimus.  The two differ by the mean over draws of 1/2 (|noise|^2 - L), which
+knows nothing of the model and has a standard deviation of sqrt(L / 2N).  No estimate can get far
+above log N, whatever the model knows; noise can carry it below 0, and the unpaired one above
+log N: nothing is clamped here.
 
 Shape legend: N latents whose z are drawn, M latents that make up q(z), L latent width.
 """
@@ -15,8 +17,10 @@ Shape legend: N latents whose z are drawn, M latents that make up q(z), L latent
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,16 +34,16 @@ class MutualInformation:
     """An estimate in nats.
 
     Attributes:
-        nats: by the definition, the first term in closed form.
-        paired: both terms at the same draws.  The expectation is the same, the noise smaller: equal
-            posteriors give 0 and nothing exceeds the ceiling.
+        paired: both terms at the same draws: equal posteriors give 0 and nothing exceeds the
+            ceiling.
+        unpaired: the first term in closed form.  The expectation is the same, the noise larger.
         ceiling: log N; the mean of it over batches.
         latents: N, summed over batches.
         batches: how many sets of latents were averaged.
     """
 
-    nats: float
     paired: float
+    unpaired: float
     ceiling: float
     latents: int
     batches: int = 1
@@ -64,8 +68,8 @@ def mutual_information(mean_NL: Tensor, logvar_NL: Tensor, z_NL: Tensor) -> Mutu
     own_N, marginal_N = _log_densities(mean_NL.double(), logvar_NL.double(), z_NL.double())
     entropy = 0.5 * (logvar_NL.double().sum(dim=1).mean() + width * (1 + math.log(2 * math.pi)))
     return MutualInformation(
-        nats=float(-entropy - marginal_N.mean()),
         paired=float((own_N - marginal_N).mean()),
+        unpaired=float(-entropy - marginal_N.mean()),
         ceiling=math.log(count),
         latents=count,
     )
@@ -96,12 +100,45 @@ def mutual_information_over_batches(
         )
     ]
     return MutualInformation(
-        nats=sum(part.nats for part in parts) / len(parts),
         paired=sum(part.paired for part in parts) / len(parts),
+        unpaired=sum(part.unpaired for part in parts) / len(parts),
         ceiling=sum(part.ceiling for part in parts) / len(parts),
         latents=latents,
         batches=len(parts),
     )
+
+
+def choose_latents(
+    latents_NL: Sequence[Tensor], most: int, generator: torch.Generator
+) -> Sequence[Tensor]:
+    """At most `most` rows, by chance and the same ones of each tensor, in their order.
+
+    A generator that goes on gives every draw other rows, so that the spread over draws is also
+    that of the choice.
+    """
+    count = len(latents_NL[0])
+    if count <= most:
+        return latents_NL
+    chosen = torch.randperm(count, generator=generator)[:most].sort().values
+    return [x_NL[chosen.to(x_NL.device)] for x_NL in latents_NL]
+
+
+def over_draws(estimates: Iterable[MutualInformation]) -> dict[str, Any]:
+    """Estimates of one quantity, each from latents drawn anew.
+
+    Returns:
+        ``paired`` and ``unpaired``, means over draws in nats, each with its ``_std``, the standard
+        deviation over draws (n - 1 in the denominator; None for one draw); ``draws``, how many;
+        ``ceiling``, ``latents`` and ``batches``, which are the same for every draw.
+    """
+    found = list(estimates)
+    figures: dict[str, Any] = {}
+    for name in ("paired", "unpaired"):
+        values = [getattr(estimate, name) for estimate in found]
+        figures[name] = statistics.fmean(values)
+        figures[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else None
+    same = {name: getattr(found[0], name) for name in ("ceiling", "latents", "batches")}
+    return {**figures, "draws": len(found), **same}
 
 
 def _log_densities(mean_ML: Tensor, logvar_ML: Tensor, z_ML: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,8 @@ B sentences, C model width, L latent width, K draws.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from fairseq.models import FairseqEncoder
 from fairseq.models.transformer import TransformerEncoderBase
@@ -145,6 +147,20 @@ class LatentEncoder(FairseqEncoder):
         if positions_BP is not None:
             z_PBL = torch.where(positions_BP.t().unsqueeze(-1), z_PBL, posterior.mean)
         return {**encoder_out, "encoder_out": [z_PBL.to(encoder_out["encoder_out"][0].dtype)]}
+
+    def draw_prior(
+        self, encoder_out: EncoderOut, prior_std: float, seed: int, number: int = 0
+    ) -> EncoderOut:
+        """Latents drawn from N(0, prior_std^2 I) in place of the sentences' own.
+
+        The noise is that of `draw`, so that a posterior equal to the prior gives the same latents.
+        """
+        mean_PBL = torch.zeros_like(encoder_out["latent_mean"][0])
+        prior = {
+            "latent_mean": [mean_PBL],
+            "latent_logvar": [torch.full_like(mean_PBL, 2.0 * math.log(prior_std))],
+        }
+        return self.draw({**encoder_out, **prior}, seed, number)
 
     def reorder_encoder_out(self, encoder_out: EncoderOut, new_order: Tensor) -> EncoderOut:
         """Select and repeat sentences (fairseq's beam search calls this)."""

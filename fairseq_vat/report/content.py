@@ -15,7 +15,7 @@ from fairseq import utils
 from torch import Tensor
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation import active_units, measures
+from fairseq_vat.evaluation import active_units, collapse, measures
 from fairseq_vat.evaluation.principal_components import Projection, project
 from fairseq_vat.hub import VATHubInterface
 from fairseq_vat.latent import DiagonalGaussian
@@ -157,7 +157,7 @@ def gather(
         updates=vat.model.num_updates,
         corpus=corpus,
         figures=found,
-        warning=measures.collapse_warning(found),
+        warning=collapse.warning(found),
         kl_L=kl_L,
         variance_L=variance_L,
         isotropy=isotropy,

@@ -37,7 +37,7 @@ def glance(content: Content) -> Markup:
         ),
         (
             "Mutual information",
-            f"{mi['paired']:.2f} nats",
+            f"{mi['paired']:.2f} ± {mi['paired_std']:.2f} nats",
             f"of at most log N = {mi['ceiling']:.2f}, over {mi['latents']:,} latents",
         ),
         (

@@ -161,4 +161,4 @@ def _information(encoder: Any, net_input: dict[str, Any]) -> dict[str, float]:
     z_PBL = encoder.draw(out, _SEED)["encoder_out"][0]
     latents = [x_PBL[keep_PB] for x_PBL in (posterior.mean, posterior.logvar, z_PBL)]
     mi = mutual_information(*latents)
-    return {"mi": mi.nats * mi.latents, "mi_latents": mi.latents}
+    return {"mi": mi.paired * mi.latents, "mi_latents": mi.latents}

@@ -26,6 +26,7 @@ from fairseq_vat.errors import VATError
 from fairseq_vat.generation import VariationalSequenceGenerator, empty_hypothesis
 from fairseq_vat.selection import LatentSelection
 from fairseq_vat.tasks.aggressive import AggressiveTask
+from fairseq_vat.tasks.collapse import CollapseTask
 from fairseq_vat.tasks.config import VariationalLMConfig, latent_sampling
 from fairseq_vat.tasks.isotropy import IsotropyTask
 from fairseq_vat.text import clean_line
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 @register_task("variational_lm", dataclass=VariationalLMConfig)
-class VariationalLMTask(IsotropyTask, AggressiveTask):
+class VariationalLMTask(CollapseTask, IsotropyTask, AggressiveTask):
     """Source = target, on data binarised by ``fairseq-preprocess --only-source``.
 
     A source sentence is ``<s> w1 ... wn </s>``, a target ``w1 ... wn </s>``.

@@ -1,0 +1,74 @@
+"""A trained model's posteriors and logits, sentence by sentence, for tests that measure by hand.
+
+Sentences are read from the text with the dictionary's file, one at a time and so without padding:
+nothing here goes through fairseq's data sets or the plugin's measures.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.special import log_softmax
+
+from fairseq_vat.models.vat_transformer import VATModel
+
+BOS, EOS = 0, 2
+
+
+class Posterior(NamedTuple):
+    """Of one sentence: (P, L) in double precision."""
+
+    mean: np.ndarray
+    std: np.ndarray
+
+
+class Oracle:
+    """The model and the lines of a text file."""
+
+    def __init__(self, level: str, data: Path, checkpoint: Path, text: Path):
+        self.level, self.data, self.checkpoint, self.text = level, data, checkpoint, text
+        self.lines = text.read_text(encoding="utf-8").splitlines()
+        entries = (data / "dict.txt").read_text(encoding="utf-8").splitlines()
+        self.index = {line.rsplit(" ", 1)[0]: number for number, line in enumerate(entries, 4)}
+        self.model = VATModel.from_pretrained(
+            checkpoint.parent, data_name_or_path=str(data), device="cpu"
+        ).model
+
+    def target(self, line: str) -> list[int]:
+        return [*(self.index[word] for word in line.split()), EOS]
+
+    @torch.no_grad()
+    def encoded(self, line: str) -> dict:
+        return self.model.encoder(torch.tensor([[BOS, *self.target(line)]]))
+
+    def posterior(self, line: str) -> Posterior:
+        out = self.encoded(line)
+        mean, logvar = (out[f"latent_{name}"][0][:, 0].double() for name in ("mean", "logvar"))
+        return Posterior(mean.numpy(), np.exp(logvar.numpy() / 2))
+
+    def layer(self, line: str) -> np.ndarray:
+        """The encoder's last layer, (T, C)."""
+        with torch.no_grad():
+            out = self.model.encoder.body(torch.tensor([[BOS, *self.target(line)]]))
+        return out["encoder_out"][0][:, 0].double().numpy()
+
+    def draw(self, line: str, seed: int, number: int) -> np.ndarray:
+        """z, (P, L): the model's own draw, as it is what the measures are taken of."""
+        return self.model.encoder.draw(self.encoded(line), seed, number)["encoder_out"][0][
+            :, 0
+        ].numpy()
+
+    @torch.no_grad()
+    def nll(self, line: str, z: np.ndarray) -> float:
+        """-log p(x | z) in nats, by log-softmax of the decoder's logits."""
+        target = self.target(line)
+        memory = torch.from_numpy(z).float()[:, None]
+        # teacher forcing: fairseq's decoder starts from the end of sentence
+        previous = torch.tensor([[EOS, *target[:-1]]])
+        mask = torch.zeros(1, len(memory), dtype=torch.bool)
+        encoder_out = {"encoder_out": [memory], "encoder_padding_mask": [mask]}
+        logits = self.model.decoder(previous, encoder_out=encoder_out)[0][0].double().numpy()
+        return -log_softmax(logits, axis=-1)[np.arange(len(target)), target].sum()

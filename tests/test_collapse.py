@@ -1,0 +1,82 @@
+"""The verdict that a posterior has collapsed, and the warning."""
+
+from __future__ import annotations
+
+import commands
+import pytest
+
+from fairseq_vat.evaluation import collapse
+
+
+def _warning(kl=3.0, mi=0.5, gain=0.2, active=3, scaled=3, latents=100):
+    return collapse.warning(
+        {
+            "latents": latents,
+            "kl_nats": kl,
+            "mi": {"paired": mi},
+            "latent_gain": {"share": gain},
+            "active_units": {"count": active},
+            "active_units_scaled": {"count": scaled},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("figures", "reason"),
+    [
+        ({"kl": 0.004, "mi": 0.001}, "0.004 nats of KL per latent, under 0.1"),
+        ({"active": 0, "scaled": 0}, "no active unit"),
+        ({"kl": 0.316, "mi": 0.3, "gain": 0.004, "active": 0, "scaled": 5}, "by 0.4% against"),
+        ({"gain": -0.02}, "own latents lower the nll by -2.0% against latents of the prior"),
+        ({"mi": 0.02}, "0.020 nats of mutual information, under 0.1"),
+    ],
+)
+def test_collapse_is_named_with_what_to_try(figures, reason):
+    told = _warning(**figures)
+    for word in (reason, "--kl-weight", "annealing", "--free-bits", "--word-dropout"):
+        assert word in told
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {},
+        {"active": 0, "scaled": 2},  # a narrow prior
+        {"gain": None},  # the prior's latents have no nll to lower
+        {"kl": 0.0, "gain": 0.0, "latents": 1},
+        {"kl": None, "latents": None},  # a language model
+    ],
+)
+def test_no_warning(figures):
+    assert _warning(**figures) is None
+
+
+VALIDATIONS = ("--validate-interval-updates", "20", "--dropout", "0", "--no-save")
+
+
+def test_a_training_that_collapses_says_so_once(data_dir, tmp_path):
+    flags = ("--kl-weight", "20", "--max-update", "100")
+    log = commands.train(data_dir, tmp_path, *VALIDATIONS, *flags)
+    assert len(commands.stats(log)) >= 5
+    (line,) = (line for line in log.splitlines() if "has collapsed" in line)
+    assert "| WARNING |" in line and "--kl-weight" in line and "--free-bits" in line
+    assert abs(float(commands.stats(log)[-1]["latent_gain"])) < 0.05
+
+
+def test_before_the_annealing_began_nothing_is_said(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(collapse, "reason", lambda **figures: "made up")
+    flags = (*VALIDATIONS, "--max-update", "60", "--kl-annealing", "linear")
+    log = commands.train(data_dir, tmp_path, *flags, "--kl-annealing-updates", "700")
+    assert "has collapsed" not in log
+    log = commands.train(data_dir, tmp_path, *flags, "--kl-annealing-updates", "600")
+    (line,) = (line for line in log.splitlines() if "has collapsed" in line)
+    assert "update 60: " in line  # a tenth of the weight
+
+
+def test_a_training_that_uses_its_latents_is_not_warned(data_dir, tmp_path):
+    flags = ("--kl-weight", "0.01", "--max-update", "150", "--validate-interval-updates", "150")
+    flags = (*flags, "--validate-after-updates", "150")
+    log = commands.train(data_dir, tmp_path, *VALIDATIONS, *flags)
+    assert "has collapsed" not in log
+    assert float(commands.stats(log)[-1]["latent_gain"]) > 0.5

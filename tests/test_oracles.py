@@ -1,0 +1,170 @@
+"""Every figure of `evaluate` against its definition, in plain numpy and scipy.
+
+What the model gives, posteriors, draws and logits, is taken sentence by sentence (oracle.py); what
+is made of it is written out here from docs/measures.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+from scipy.stats import norm
+
+from fairseq_vat.cli import main as cli
+
+SEED, SAMPLES, K, DRAWS, BATCH, S = 7, 2, 6, 3, 6, 0.4
+FLAGS = {"seed": SEED, "samples": SAMPLES, "iw-samples": K, "mi-draws": DRAWS, "mi-batch": BATCH}
+CLOSE = {"rel": 2e-4, "abs": 2e-5}  # the tool sums single precision, and in batches
+
+
+@pytest.fixture(scope="module")
+def found(oracle):
+    """`evaluate --json`, from the command line."""
+    flags = [part for name, value in FLAGS.items() for part in (f"--{name}", str(value))]
+    command = ["evaluate", str(oracle.data), "--path", str(oracle.checkpoint), "--no-bleu", "--cpu"]
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        assert cli.main([*command, "--json", *flags]) == 0
+    return json.loads(output.getvalue())
+
+
+@pytest.fixture(scope="module")
+def posteriors(oracle):
+    return [oracle.posterior(line) for line in oracle.lines]
+
+
+@pytest.fixture(scope="module")
+def draws(oracle):
+    """z of each draw and sentence."""
+    return [[oracle.draw(line, SEED, k) for line in oracle.lines] for k in range(K)]
+
+
+@pytest.fixture(scope="module")
+def nlls(oracle, draws):
+    """(K, sentences)"""
+    return np.array(
+        [[oracle.nll(*pair) for pair in zip(oracle.lines, z, strict=True)] for z in draws]
+    )
+
+
+def kl(posterior):
+    """KL to N(0, S^2 I), summed."""
+    m, s = posterior
+    return 0.5 * ((m**2 + s**2) / S**2 - 1 - np.log(s**2) + np.log(S**2)).sum()
+
+
+def per(figure, nats, oracle):
+    """Nats of the whole set per sentence, word and token, counted in the text."""
+    words = sum(len(line.split()) for line in oracle.lines)
+    tokens = words + len(oracle.lines)
+    assert figure["per_sentence"] == pytest.approx(nats / len(oracle.lines), **CLOSE)
+    assert figure["per_word"] == pytest.approx(nats / words, **CLOSE)
+    assert figure["per_token"] == pytest.approx(nats / tokens, **CLOSE)
+    assert figure["bits_per_token"] == pytest.approx(nats / tokens / math.log(2), **CLOSE)
+    if "ppl_per_word" in figure:
+        assert math.log(figure["ppl_per_word"]) == pytest.approx(nats / words, **CLOSE)
+        assert math.log(figure["ppl_per_token"]) == pytest.approx(nats / tokens, **CLOSE)
+
+
+def test_counts_are_those_of_the_text(oracle, found):
+    text = oracle.text.read_text(encoding="utf-8")
+    sentences, words = text.count("\n"), len(text.split())
+    assert (found["sentences"], found["words"]) == (sentences, words)
+    assert found["tokens"] == words + sentences  # an end each
+    start = words + 2 * sentences  # and a start token each, which has a latent
+    assert found["latents"] == (start if oracle.level == "token" else sentences)
+
+
+def test_kl(oracle, posteriors, found):
+    total = sum(map(kl, posteriors))
+    per(found["kl"], total, oracle)
+    assert found["kl_nats"] == pytest.approx(total / sum(len(p.mean) for p in posteriors), **CLOSE)
+
+
+def test_nll_from_mean_and_from_samples(oracle, posteriors, nlls, found):
+    from_mean = [oracle.nll(x, p.mean) for x, p in zip(oracle.lines, posteriors, strict=True)]
+    per(found["nll_mean"], sum(from_mean), oracle)
+    samples = nlls[:SAMPLES].mean(axis=0).sum()
+    per(found["nll_samples"], samples, oracle)
+    per(found["neg_elbo"], samples + sum(map(kl, posteriors)), oracle)
+
+
+def test_gain_of_own_latents(oracle, posteriors, draws, nlls, found):
+    prior = np.mean(
+        [
+            [
+                oracle.nll(line, S * (z - p.mean) / p.std)  # the draw's noise, at the prior's width
+                for line, p, z in zip(oracle.lines, posteriors, draw, strict=True)
+            ]
+            for draw in draws[:SAMPLES]
+        ],
+        axis=0,
+    ).sum()
+    own = nlls[:SAMPLES].mean(axis=0).sum()
+    # the noise is got back from draws in single precision, narrow ones among them
+    assert found["nll_prior"]["per_sentence"] * len(oracle.lines) == pytest.approx(prior, rel=2e-3)
+    gain = found["latent_gain"]
+    assert gain["per_token"] * found["tokens"] == pytest.approx(prior - own, rel=1e-2)
+    assert gain["share"] == pytest.approx(1 - own / prior, rel=1e-2)
+
+
+def test_importance_weighted_nll(oracle, posteriors, draws, nlls, found):
+    total, ess = 0.0, []
+    for number, posterior in enumerate(posteriors):
+        log_w = []
+        for k in range(K):
+            z = draws[k][number]
+            prior = norm.logpdf(z, 0, S).sum()
+            log_w.append(-nlls[k, number] + prior - norm.logpdf(z, *posterior).sum())
+        total -= logsumexp(log_w) - math.log(K)
+        w = np.exp(np.array(log_w) - max(log_w))
+        ess.append(w.sum() ** 2 / (w**2).sum())
+    per(found["iw_nll"], total, oracle)
+    assert found["ess"]["mean"] == pytest.approx(np.mean(ess), rel=2e-3)
+    assert found["ess"]["median"] == pytest.approx(np.median(ess), rel=2e-3)
+    assert found["ess"]["percentile_5"] == pytest.approx(np.percentile(ess, 5), rel=2e-3)
+    assert found["ess"]["min"] == pytest.approx(min(ess), rel=2e-3)
+
+
+def information(posteriors, z):
+    """Paired and unpaired MI of a set of sentences, and log N."""
+    m, s = (np.concatenate(column) for column in zip(*posteriors, strict=True))
+    z = np.concatenate(z)
+    pairs = norm.logpdf(z[:, None], m, s).sum(axis=-1)  # row: draw, column: posterior
+    marginal = (logsumexp(pairs, axis=1) - math.log(len(z))).mean()
+    closed = -0.5 * math.log(2 * math.pi) * z.shape[1] - 0.5 * (1 + np.log(s**2)).sum(1).mean()
+    return pairs.diagonal().mean() - marginal, closed - marginal, math.log(len(z))
+
+
+@pytest.mark.parametrize("place", ["mi", "mi_batches"])
+def test_mutual_information(oracle, posteriors, draws, found, place):
+    count = len(oracle.lines)
+    parts = [slice(0, count)]
+    if place == "mi_batches":  # what doesn't fill a batch is left out
+        parts = [slice(first, first + BATCH) for first in range(0, count - BATCH + 1, BATCH)]
+    each = [[information(posteriors[part], z[part]) for part in parts] for z in draws[:DRAWS]]
+    paired, unpaired, ceiling = np.array(each).mean(axis=1).T
+    # far posteriors' densities differ by thousands of nats: single precision has seven digits
+    close = {"rel": 1e-3, "abs": 1e-3}
+    assert found[place]["paired"] == pytest.approx(paired.mean(), **close)
+    assert found[place]["unpaired"] == pytest.approx(unpaired.mean(), **close)
+    assert found[place]["paired_std"] == pytest.approx(paired.std(ddof=1), **close)
+    assert found[place]["unpaired_std"] == pytest.approx(unpaired.std(ddof=1), **close)
+    assert found[place]["ceiling"] == pytest.approx(ceiling.mean())
+    assert (found[place]["draws"], found[place]["batches"]) == (DRAWS, len(parts))
+    if place == "mi":
+        aggregate_kl = found["kl_nats"] - paired.mean()
+        assert found["marginal_kl"] == pytest.approx(aggregate_kl, **close)
+
+
+def test_active_units(posteriors, found):
+    variance = np.concatenate([p.mean for p in posteriors]).var(axis=0, ddof=1)
+    assert found["active_units"]["count"] == (variance >= 0.01).sum()
+    assert found["active_units_scaled"]["count"] == (variance >= 0.01 * S**2).sum()
+    assert found["active_units"]["of"] == len(variance)
