@@ -9,6 +9,7 @@ from omegaconf import II
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.models.latent_encoder import LATENT_LEVELS
+from fairseq_vat.models.precision import PRECISIONS
 
 ENCODER_TYPES = ("transformer", "lstm", "gru", "none")
 DECODER_TYPES = ("transformer", "lstm", "gru", "gpt2")
@@ -106,6 +107,14 @@ class VATTransformerConfig(FairseqDataclass):
     min_params_to_wrap: int = _option(
         int(1e8), "minimum parameters of a layer to be wrapped by --ddp-backend=fully_sharded"
     )
+    precision: ChoiceEnum(PRECISIONS) = _option(
+        "float32",
+        "of the matrix products in training; bfloat16 leaves parameters, optimizer, checkpoints "
+        "and validation in single precision",
+    )
+    emulate_bfloat16: bool = _option(
+        False, "--precision bfloat16 also on a CPU that has no instructions for it (slow)"
+    )
     max_source_positions: int = II("task.max_source_positions")
     max_target_positions: int = II("task.max_target_positions")
     # kept with the model, so that generation reads sentences as training did
@@ -126,6 +135,11 @@ def _check_parts(cfg: Any) -> None:
         if not 0 <= getattr(cfg, name) < 1:
             flag = name.replace("_", "-")
             raise VATError(f"--{flag} must be from 0 to below 1, not {getattr(cfg, name)}")
+    if cfg.precision == "bfloat16" and (cfg.checkpoint_activations or cfg.offload_activations):
+        raise VATError(
+            "--precision bfloat16 can't be combined with --checkpoint-activations or "
+            "--offload-activations: fairseq would recompute the activations in single precision"
+        )
     if cfg.encoder_type == "none":
         if cfg.decoder_type == "gpt2":
             raise VATError("--encoder-type none: a language model can't have --decoder-type gpt2")

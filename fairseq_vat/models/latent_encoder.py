@@ -34,8 +34,10 @@ class GaussianHead(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> DiagonalGaussian:
-        """(..., C) to a Gaussian over (..., L)."""
-        return DiagonalGaussian.from_outputs(self.mean(x), self.logvar(x))
+        """(..., C) to a Gaussian over (..., L), in single precision also under autocast."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(self.mean.weight.dtype)
+            return DiagonalGaussian.from_outputs(self.mean(x), self.logvar(x))
 
 
 class LatentEncoder(FairseqEncoder):

@@ -30,6 +30,7 @@ from fairseq_vat.likelihood import token_likelihood, token_nll
 from fairseq_vat.models.config import RECURRENT, VATTransformerConfig, check_config
 from fairseq_vat.models.gpt2_decoder import GPT2Decoder
 from fairseq_vat.models.latent_encoder import EncoderOut, LatentEncoder
+from fairseq_vat.models.precision import TrainingPrecision
 from fairseq_vat.models.recurrent import RecurrentDecoder, RecurrentEncoder
 
 NAME = "vat_transformer"
@@ -57,6 +58,7 @@ class VATModel(BaseFairseqModel):
             self.encoder = encoder
         self.decoder = decoder
         self.num_updates = 0
+        self.precision = TrainingPrecision(cfg.precision, cfg.emulate_bfloat16)
 
     @classmethod
     def add_args(cls, parser: argparse.ArgumentParser) -> None:
@@ -120,26 +122,27 @@ class VATModel(BaseFairseqModel):
         """
         encoder_out = None
         extra: dict[str, Any] = {"posterior": None, "latent_padding_mask": None}
-        if self.has_latents:
-            encoder_out = self.encoder(src_tokens, src_lengths=src_lengths)
-            extra["posterior"] = self.encoder.posterior(encoder_out)
-            extra["latent_padding_mask"] = encoder_out["encoder_padding_mask"][0]
-            if latent_seed is not None:
-                encoder_out = self.encoder.draw(encoder_out, latent_seed)
-        x, decoder_extra = self.decoder(
-            self._with_dropped_words(prev_output_tokens),
-            encoder_out=encoder_out,
-            features_only=target is not None,
-            # nobody looks at attention weights beside a likelihood; -1 is no layer
-            alignment_layer=None if target is None else -1,
-        )
-        extra.update(decoder_extra)
-        if target is None:
-            return x, extra
-        scoring = self._scoring(target)
-        extra["likelihood"] = token_likelihood(
-            x.flatten(0, 1), *scoring, label_smoothing, count_correct
-        )
+        with self.precision.forward(self):
+            if self.has_latents:
+                encoder_out = self.encoder(src_tokens, src_lengths=src_lengths)
+                extra["posterior"] = self.encoder.posterior(encoder_out)
+                extra["latent_padding_mask"] = encoder_out["encoder_padding_mask"][0]
+                if latent_seed is not None:
+                    encoder_out = self.encoder.draw(encoder_out, latent_seed)
+            x, decoder_extra = self.decoder(
+                self._with_dropped_words(prev_output_tokens),
+                encoder_out=encoder_out,
+                features_only=target is not None,
+                # nobody looks at attention weights beside a likelihood; -1 is no layer
+                alignment_layer=None if target is None else -1,
+            )
+            extra.update(decoder_extra)
+            if target is None:
+                return x, extra
+            scoring = self._scoring(target)
+            extra["likelihood"] = token_likelihood(
+                x.flatten(0, 1), *scoring, label_smoothing, count_correct
+            )
         return None, extra
 
     @torch.no_grad()
