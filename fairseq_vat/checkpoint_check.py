@@ -64,7 +64,9 @@ def check_checkpoint(path: str, state: Any) -> None:
             "which no checkpoint of this plugin has"
         )
     if not (isinstance(cfg, dict) and isinstance(state.get("model"), dict)):
-        raise VATError(f"checkpoint {path} holds no model and configuration of fairseq's")
+        raise VATError(
+            f"checkpoint {path} is no checkpoint of fairseq's: it holds no model and configuration"
+        )
     try:
         _check_parts(state)
         kinds = _kinds(cfg)
@@ -111,6 +113,7 @@ def _kinds(cfg: dict[str, Any]) -> dict[str, tuple[type, type]]:
 
 
 def _name(section: Any) -> str | None:
+    section = vars(section) if isinstance(section, Namespace) else section
     name = section.get("_name") if isinstance(section, dict) else None
     return name if isinstance(name, str) else None
 
@@ -175,6 +178,8 @@ def _check_plain(where: str, value: Any) -> None:
     elif isinstance(value, str):
         if "${" in value:
             raise VATError(f"{where} is {_told(value)}, an interpolation in place of a value")
+        if _EVALUATED.search(where) and not _is_literal(value):
+            raise VATError(f"{where} is {_told(value)}; must be numbers")
     elif not (value is None or type(value) in (bool, int, float)):
         raise VATError(f"{where} is {_told(value)}, no plain data")
 
@@ -199,8 +204,6 @@ def _check_fairseqs(section: str, values: dict[str, Any], dataclass: type | None
     types = {field.name: field.type for field in fields(dataclass)} if dataclass else {}
     for name, value in values.items():
         where = f"cfg.{section}.{_told(name)[1:-1]}"
-        if isinstance(value, str) and _EVALUATED.search(name) and not _is_literal(value):
-            raise VATError(f"{where} is {_told(value)}; must be numbers")
         declared = types.get(name)
         if not _is_numeric(declared) or value is None or value == MISSING:
             continue
