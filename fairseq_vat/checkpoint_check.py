@@ -260,7 +260,10 @@ def _type_name(declared: Any) -> str:
 
 
 def _check_ranges(cfg: dict[str, Any], kinds: dict[str, tuple[type, type]]) -> None:
-    """What the plugin's classes check of their settings when they are made from flags."""
+    """What the plugin's classes check of their settings when they are made from flags.
+
+    A setting that is younger than the checkpoint gets its default on the way.
+    """
     whole = OmegaConf.create(
         {section: values for section, values in cfg.items() if isinstance(values, dict)}
     )
@@ -269,6 +272,9 @@ def _check_ranges(cfg: dict[str, Any], kinds: dict[str, tuple[type, type]]) -> N
     check_config(whole.model)
     task = kinds["task"][0](whole.task, Dictionary())
     kinds["criterion"][0](whole.criterion, task)
+    for section in kinds:
+        complete = OmegaConf.to_container(whole[section], resolve=True, enum_to_str=True)
+        cfg[section] = {**complete, **cfg[section]}
 
 
 def _told(value: Any) -> str:

@@ -1,5 +1,6 @@
 """The configuration of every architecture: which encoder, which decoder, which latent level."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -122,6 +123,13 @@ def check_config(cfg: Any) -> None:
 
 
 def _check_parts(cfg: Any) -> None:
+    for side in ("encoder", "decoder"):
+        kept = getattr(cfg, f"{side}_layers_to_keep")
+        if kept and not re.fullmatch(r"[0-9]{1,6}(,[0-9]{1,6})*", kept):
+            raise VATError(
+                f"--{side}-layers-to-keep must be numbers of layers separated by commas, not "
+                f"{kept[:60]!r}"
+            )
     for name in ("dropout", "attention_dropout", "activation_dropout", "word_dropout"):
         if not 0 <= getattr(cfg, name) < 1:
             flag = name.replace("_", "-")
