@@ -16,12 +16,17 @@ from unittest import mock
 import commands
 import pytest
 import torch
+from fairseq import options
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.registry import REGISTRIES
 from omegaconf import OmegaConf
+from test_configs import EXPERIMENTS, composed
 
 from fairseq_vat import hub
 from fairseq_vat.checkpoint_check import check_checkpoint
 from fairseq_vat.cli.main import main
 from fairseq_vat.errors import VATError, explain
+from fairseq_vat.models.presets import PRESETS
 from fairseq_vat.models.vat_transformer import VATModel
 
 
@@ -325,3 +330,45 @@ def test_the_message_stays_short_and_on_one_line(good):
     with pytest.raises(VATError) as caught:
         check_checkpoint("x.pt", state)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
+
+
+def saved(*flags):
+    """What a checkpoint of a training with these flags says of itself."""
+    parser = options.get_training_parser()
+    args = options.parse_args_and_arch(parser, ["data-bin", *commands.TRAIN_FLAGS, *flags])
+    cfg = convert_namespace_to_omegaconf(args)
+    return {"model": {}, "cfg": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)}
+
+
+@pytest.mark.parametrize("arch", PRESETS)
+def test_every_architecture_passes(arch):
+    state = saved("--arch", arch)
+    if arch == "vae_gpt2":
+        state["cfg"]["model"]["gpt2_config"] = "{}"
+    before = copy.deepcopy(state["cfg"])
+    check_checkpoint("x.pt", state)
+    assert state["cfg"] == before
+
+
+@pytest.mark.parametrize("kind", ["optimizer", "lr_scheduler", "bpe", "tokenizer", "scoring"])
+def test_all_that_a_training_can_be_combined_with_passes(kind):
+    needed = {
+        "cosine": ["--max-update", "9"],
+        "triangular": ["--max-lr", "1"],
+        "tri_stage": ["--max-update", "9", "--phase-ratio", "(0.1, 0.4, 0.5)"],
+        "polynomial_decay": ["--total-num-update", "9"],
+        "manual": ["--update2lr", "{1: 0.1}"],
+        "adam": ["--adam-betas", "(0.9, 0.98)"],
+    }
+    # fairseq-train can't be given other subwords and tokenizers than those with a dataclass
+    registry = "registry" if kind in ("optimizer", "lr_scheduler") else "dataclass_registry"
+    for name in REGISTRIES[kind][registry]:
+        flag = f"--{kind.replace('_', '-')}"
+        check_checkpoint("x.pt", saved(flag, name, *needed.get(name, [])))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_what_hydra_composes_passes(name):
+    needed = ["criterion.kl_annealing_updates=9"]  # where the configuration leaves it to be given
+    cfg = OmegaConf.to_container(composed(name, "task.data=data-bin", *needed), resolve=True)
+    check_checkpoint("x.pt", {"model": {}, "cfg": cfg})
