@@ -152,6 +152,7 @@ def _check_no_configuration(where: str, value: Any) -> None:
 
 def _check_sections(cfg: dict[str, Any], ours: dict[str, type]) -> None:
     of_fairseq = {field.name: field.type for field in fields(FairseqConfig)}
+    _check_plain("cfg", dict.fromkeys(cfg))
     for section, values in cfg.items():
         if isinstance(values, Namespace) and section in _MAY_BE_NAMESPACE:
             values = vars(values)
@@ -201,7 +202,8 @@ def _check_ours(section: str, values: dict[str, Any], dataclass: type) -> None:
 
 def _check_fairseqs(section: str, values: dict[str, Any], dataclass: type | None) -> None:
     """fairseq's own: other versions have other fields, and its types are loose about None."""
-    types = {field.name: field.type for field in fields(dataclass)} if dataclass else {}
+    known = fields(dataclass) if is_dataclass(dataclass) else ()
+    types = {field.name: field.type for field in known}
     for name, value in values.items():
         where = f"cfg.{section}.{_told(name)[1:-1]}"
         declared = types.get(name)

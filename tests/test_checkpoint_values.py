@@ -50,6 +50,10 @@ PRIOR = ("criterion", "prior_std")
         ("model", "dropout", "0.1", "must be a finite number"),
         ("model", "dropout", math.nan, "must be a finite number"),
         ("model", "dropout", 1.5, "--dropout must be from 0 to below 1, not 1.5"),
+        ("model", "encoder_layerdrop", -0.1, "--encoder-layerdrop must be from 0 to 1"),
+        ("model", "quant_noise_pq", 1.5, "--quant-noise-pq must be from 0 to 1"),
+        ("model", "quant_noise_pq_block_size", 0, "--quant-noise-pq-block-size must be at least"),
+        ("model", "max_source_positions", -1, "--max-source-positions must be at least 1"),
         ("model", "encoder_layers", 2.5, "must be an integer"),
         ("model", "encoder_layers", True, "must be an integer"),
         ("model", "encoder_layers", 0, "--encoder-layers must be at least 1, not 0"),
@@ -119,6 +123,8 @@ def test_a_configuration_that_is_no_plain_data(good, data_dir, tmp_path):
         path = tmp_path / "crafted.pt"
         torch.save({**good, "cfg": cfg}, path)
         assert "holds no model and configuration" in refused(hub.load_model, path, data_dir)
+    path = crafted(good, tmp_path, lambda cfg: cfg.update({1: {}}))
+    assert "cfg has the key 1, which is no name" in refused(hub.load_model, path, data_dir)
     model = argparse.Namespace(**good["cfg"]["model"])
     path = crafted(good, tmp_path, lambda cfg: cfg.update(model=model))
     assert "cfg.model is Namespace(" in refused(hub.load_model, path, data_dir)

@@ -113,6 +113,7 @@ class VATTransformerConfig(FairseqDataclass):
     start_token: bool = II("task.start_token")
 
 
+_SHARES = ("encoder_layerdrop", "decoder_layerdrop", "quant_noise_pq", "quant_noise_scalar")
 _COUNTS = ("embed_dim", "ffn_embed_dim", "layers", "attention_heads")
 
 
@@ -134,6 +135,10 @@ def _check_parts(cfg: Any) -> None:
         if not 0 <= getattr(cfg, name) < 1:
             flag = name.replace("_", "-")
             raise VATError(f"--{flag} must be from 0 to below 1, not {getattr(cfg, name)}")
+    for name in _SHARES:
+        if not 0 <= getattr(cfg, name) <= 1:
+            flag = name.replace("_", "-")
+            raise VATError(f"--{flag} must be from 0 to 1, not {getattr(cfg, name)}")
     if cfg.encoder_type == "none":
         if cfg.decoder_type == "gpt2":
             raise VATError("--encoder-type none: a language model can't have --decoder-type gpt2")
@@ -157,7 +162,9 @@ def _check_parts(cfg: Any) -> None:
 def _check_widths(cfg: Any) -> None:
     types = {"encoder": cfg.encoder_type, "decoder": cfg.decoder_type}
     counts = [f"{side}_{what}" for side in types for what in _COUNTS]
-    for flag in ("latent_dim", "encoder_hidden_size", "decoder_hidden_size", *counts):
+    widths = ("latent_dim", "encoder_hidden_size", "decoder_hidden_size")
+    others = ("max_source_positions", "max_target_positions", "quant_noise_pq_block_size")
+    for flag in (*widths, *counts, *others):
         if getattr(cfg, flag) < 1:
             name = flag.replace("_", "-")
             raise VATError(f"--{name} must be at least 1, not {getattr(cfg, flag)}")
