@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import collections
 import importlib
 import importlib.util
@@ -10,8 +11,10 @@ import sys
 import typing
 from collections.abc import Iterator
 from types import ModuleType, TracebackType
+from typing import Any
 
 import torch
+from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
 from omegaconf import DictConfig, ListConfig
 from omegaconf.base import ContainerMetadata, Metadata
@@ -24,8 +27,10 @@ from fairseq_vat.text import decode_line
 def install() -> None:
     """Apply all of it, when the package is imported; a second call changes nothing."""
     _allow_configuration_types()
+    _check_checkpoints()
     _install_exception_hook()
     _replace_interactive_reader()
+    _read_overrides_as_literals()
 
 
 def _allow_configuration_types() -> None:
@@ -52,6 +57,54 @@ def _allow_configuration_types() -> None:
             distributed_utils._TensorPlaceholder,
         ]
     )
+
+
+class _CheckedTorch(ModuleType):
+    """torch for `fairseq.checkpoint_utils`: its ``load`` reads checkpoints of this plugin only."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+    @staticmethod
+    def load(file: Any, *args: Any, **kwargs: Any) -> Any:
+        """``torch.load`` with ``weights_only``, then `check_checkpoint`."""
+        from fairseq_vat.checkpoint_check import check_checkpoint  # late: it knows the models
+
+        state = torch.load(file, *args, **{**kwargs, "weights_only": True})
+        check_checkpoint(str(getattr(file, "name", file)), state)
+        return state
+
+
+def _check_checkpoints() -> None:
+    """Let no checkpoint reach fairseq before it is known to be harmless and one of this plugin.
+
+    fairseq builds whatever class a checkpoint's configuration names, and many evaluate strings of
+    it. It also leaves ``weights_only`` to torch's default, which the environment variable
+    TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD turns off. All of its commands, its trainer and its hub load
+    through ``checkpoint_utils``, and import the plugin before.
+    """
+    checkpoint_utils.torch = _CheckedTorch("torch")
+
+
+def _read_overrides_as_literals() -> None:
+    """Let `fairseq-validate` and `fairseq-eval-lm` read ``--model-overrides`` as the others do.
+
+    They call ``eval`` on it, where generate and interactive read a literal.
+    """
+    for name in ("validate", "eval_lm"):
+        command = sys.modules.get(f"fairseq_cli.{name}")
+        if command is not None:
+            command.eval = _literal_overrides
+
+
+def _literal_overrides(text: str) -> dict[str, Any]:
+    try:
+        overrides = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        overrides = None
+    if not isinstance(overrides, dict):
+        raise VATError(f"--model-overrides must be a dictionary of plain values, not {text!r}")
+    return overrides
 
 
 def _install_exception_hook() -> None:

@@ -1,13 +1,21 @@
-"""What ``fairseq-preprocess --only-source`` left behind, and what it should have."""
+"""What ``fairseq-preprocess --only-source`` left behind, and what it should have.
+
+fairseq believes an index (.idx) file: sizes that aren't so end in a traceback, or make batches
+without end. Here they are compared with the files first.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+import struct
 from glob import glob
+from typing import Any
 
+import numpy as np
 from fairseq import utils
-from fairseq.data import Dictionary
+from fairseq.data import Dictionary, data_utils, indexed_dataset
 
 from fairseq_vat.errors import VATError
 
@@ -44,6 +52,99 @@ def why_no_split(path: str, split: str) -> str:
         )
     found = sorted(os.path.basename(name)[:-4] for name in glob(os.path.join(path, "*.idx")))
     return f"no {where}.bin and .idx; {path} has {', '.join(found) or 'no binarised text'}"
+
+
+def load_dictionary(data: str) -> Dictionary:
+    """The dictionary of the (first) data directory.
+
+    Raises:
+        VATError: as `first_data_directory`, and for a dict.txt that isn't a dictionary.
+    """
+    path = os.path.join(first_data_directory(data), "dict.txt")
+    try:
+        return Dictionary.load(path)
+    except Exception as error:  # of what kind depends on what is wrong
+        reason = " ".join(str(error).split())[:200]
+        raise VATError(f"{path} is no dictionary of fairseq-preprocess ({reason})") from None
+
+
+def load_sentences(path: str, dictionary: Dictionary, combine: bool = False) -> Any:
+    """fairseq's dataset of a split, or None if there is none.
+
+    Args:
+        path: without .bin and .idx.
+        dictionary: for text that isn't binarised.
+        combine: also the parts that have a number behind `path`.
+
+    Raises:
+        VATError: for an index that doesn't fit its .bin file.
+    """
+    for part in itertools.count():
+        prefix = f"{path}{part or ''}"
+        if not indexed_dataset.IndexedDataset.exists(prefix):
+            break
+        _check_index(prefix)
+        if not combine:
+            break
+    return data_utils.load_indexed_dataset(path, dictionary, combine=combine)
+
+
+_MMAP, _CACHED = b"MMIDIDX\x00\x00", b"TNTIDX\x00\x00"
+
+
+def _check_index(prefix: str) -> None:
+    """Raise `VATError` unless every sentence of an index lies in its .bin file."""
+    index, tokens = f"{prefix}.idx", f"{prefix}.bin"
+    try:
+        sizes_N, starts_N, width = _read_index(index)
+    except (KeyError, ValueError, OverflowError, struct.error):
+        raise VATError(
+            f"{index} can't be used: it is no index of fairseq-preprocess (--dataset-impl mmap or "
+            "cached), or is cut off or damaged; binarise the text again"
+        ) from None
+    room = os.path.getsize(tokens) // width
+    bad_N = (sizes_N < 1) | (sizes_N > room) | (starts_N < 0) | (starts_N > room - sizes_N)
+    if bad_N.any():
+        number = int(bad_N.argmax())
+        raise VATError(
+            f"{index} can't be used: its sentence {number + 1} has {sizes_N[number]} tokens from "
+            f"{starts_N[number]} on, and {tokens} has {room}; binarise the text again"
+        )
+
+
+def _read_index(path: str) -> tuple[np.ndarray, np.ndarray, int]:
+    """Length and start of every sentence, in tokens, and the bytes of a token.
+
+    The two kinds of fairseq's `indexed_dataset`: MMapIndexedDataset and IndexedCachedDataset.
+    """
+    content = np.memmap(path, np.uint8, "r")
+    head = content[:64].tobytes()
+    if head.startswith(_MMAP):
+        version, code, count = struct.unpack_from("<QBQ", head, len(_MMAP))
+        width = np.dtype(indexed_dataset._code_to_dtype[code]).itemsize
+        offset = len(_MMAP) + struct.calcsize("<QBQ")
+        sizes_N = np.frombuffer(content, np.int32, count, offset)
+        bytes_N = np.frombuffer(content, np.int64, count, offset + sizes_N.nbytes)
+        starts_N = bytes_N // width
+        consistent = version == 1 and not (bytes_N % width).any()
+    elif head.startswith(_CACHED):
+        version, code, width, count, total = struct.unpack_from("<QQQQQ", head, len(_CACHED))
+        offset = len(_CACHED) + struct.calcsize("<QQQQQ")
+        dims = np.frombuffer(content, np.int64, count + 1, offset)
+        ends = np.frombuffer(content, np.int64, count + 1, offset + dims.nbytes)
+        sizes_N = np.frombuffer(content, np.int64, total, offset + 2 * dims.nbytes)
+        starts_N = ends[:-1]
+        consistent = (
+            (version, total, ends[0]) == (1, count, 0)
+            and width == np.dtype(indexed_dataset._code_to_dtype[code]).itemsize
+            and np.array_equal(dims, np.arange(count + 1))
+            and np.array_equal(np.diff(ends), sizes_N)
+        )
+    else:
+        consistent = False
+    if not consistent:
+        raise ValueError(path)
+    return sizes_N.astype(np.int64), starts_N, width
 
 
 def fingerprint(dictionary: Dictionary) -> str:

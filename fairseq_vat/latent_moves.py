@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from fairseq import utils
-from fairseq.data import data_utils
 
 from fairseq_vat import interpolation, noise
+from fairseq_vat.data_directory import load_sentences
 from fairseq_vat.decoding import LatentDecoding
 from fairseq_vat.errors import VATError
 from fairseq_vat.generation import LatentSampling
@@ -278,7 +278,7 @@ class LatentMoves(LatentDecoding):
                 )
             return [length + extra] * count
         path = f"{utils.split_paths(self.cfg.task.data)[0]}/{self.task.cfg.train_subset}"
-        sentences = data_utils.load_indexed_dataset(path, self.task.source_dictionary)
+        sentences = load_sentences(path, self.task.source_dictionary)
         if sentences is None or len(sentences) == 0:
             raise VATError(
                 f"no {path}.bin and .idx to draw lengths from: give a length, or the data "

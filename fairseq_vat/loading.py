@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from fairseq import checkpoint_utils, models, tasks
+from fairseq import checkpoint_utils, tasks
 from fairseq.data import encoders
 from fairseq.registry import REGISTRIES
 from omegaconf import MISSING, DictConfig, open_dict
@@ -77,7 +77,7 @@ def load_model(
         raise VATError(f"checkpoint {path} {what}; give the path of a .pt checkpoint")
     try:
         state = checkpoint_utils.load_checkpoint_to_cpu(path)
-        cfg = _check_kind(path, state)
+        cfg = state["cfg"]
         with open_dict(cfg):
             for name, value in {"data": os.fspath(data), **task_overrides}.items():
                 if name not in TASK_SETTINGS:
@@ -157,24 +157,3 @@ def build_bpe(name: str | None, **settings: Any) -> Any:
         line = explain(error, error.__traceback__)
         given = ", ".join(map(str, settings.values()))
         raise VATError(line or f"--bpe {name} with {given or 'no files'}: {error}") from error
-
-
-def _check_kind(path: str, state: Any) -> DictConfig:
-    """The configuration in a checkpoint of this plugin; another one's is named."""
-    cfg = state.get("cfg") if isinstance(state, dict) else None
-    if cfg is None or "model" not in state:
-        raise VATError(f"checkpoint {path} holds no model and configuration of fairseq's")
-    task, model = _name(cfg.task, "task"), _name(cfg.model, "arch")
-    kind = models.ARCH_MODEL_REGISTRY.get(model) or models.MODEL_REGISTRY.get(model)
-    if task != "variational_lm" or kind is None or not issubclass(kind, VATModel):
-        raise VATError(
-            f"checkpoint {path} is of architecture {model!r} and task {task!r}; one of this "
-            "plugin's architectures is needed, such as vat_transformer, trained with "
-            "--task variational_lm"
-        )
-    return cfg
-
-
-def _name(part: DictConfig | Namespace | None, legacy: str) -> str | None:
-    """What a part of a configuration is called; architectures without a dataclass say it so."""
-    return getattr(part, "_name", None) or getattr(part, legacy, None)

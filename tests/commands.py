@@ -61,6 +61,7 @@ def validate(data: Path | str, checkpoint: Path, *flags: str) -> str:
     """`fairseq-validate`. Returns its log."""
     every = [str(data), *PLUGIN_FLAGS, "--path", str(checkpoint), "--max-tokens", "400"]
     every += ["--log-format", "simple", "--log-interval", "1000", *map(str, flags)]
+    compat.install()  # as when the command, and not this module, is what imports the plugin
     with (
         _log() as log,
         mock.patch("sys.argv", ["fairseq-validate", *every]),

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from fairseq import utils
-from fairseq.data import data_utils
 
+from fairseq_vat.data_directory import load_sentences
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.reconstruction import Pieces, to_text
 
@@ -61,7 +61,7 @@ class Subset:
         """Sentences that ``--truncate`` cut; an uncut one's size is that of its file."""
         folder = utils.split_paths(self._task.cfg.data)[0]
         # kept in a variable: the sizes lie in its mapped file, which closes with it
-        whole = data_utils.load_indexed_dataset(f"{folder}/{self._split}", self.dictionary)
+        whole = load_sentences(f"{folder}/{self._split}", self.dictionary)
         return int((whole.sizes > self.dataset.tgt_sizes)[self.numbers].sum())
 
     @property

@@ -1,5 +1,6 @@
 """The configuration of every architecture: which encoder, which decoder, which latent level."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -121,6 +122,7 @@ class VATTransformerConfig(FairseqDataclass):
     start_token: bool = II("task.start_token")
 
 
+_SHARES = ("encoder_layerdrop", "decoder_layerdrop", "quant_noise_pq", "quant_noise_scalar")
 _COUNTS = ("embed_dim", "ffn_embed_dim", "layers", "attention_heads")
 
 
@@ -131,6 +133,13 @@ def check_config(cfg: Any) -> None:
 
 
 def _check_parts(cfg: Any) -> None:
+    for side in ("encoder", "decoder"):
+        kept = getattr(cfg, f"{side}_layers_to_keep")
+        if kept and not re.fullmatch(r"[0-9]{1,6}(,[0-9]{1,6})*", kept):
+            raise VATError(
+                f"--{side}-layers-to-keep must be numbers of layers separated by commas, not "
+                f"{kept[:60]!r}"
+            )
     for name in ("dropout", "attention_dropout", "activation_dropout", "word_dropout"):
         if not 0 <= getattr(cfg, name) < 1:
             flag = name.replace("_", "-")
@@ -140,6 +149,10 @@ def _check_parts(cfg: Any) -> None:
             "--precision bfloat16 can't be combined with --checkpoint-activations or "
             "--offload-activations: fairseq would recompute the activations in single precision"
         )
+    for name in _SHARES:
+        if not 0 <= getattr(cfg, name) <= 1:
+            flag = name.replace("_", "-")
+            raise VATError(f"--{flag} must be from 0 to 1, not {getattr(cfg, name)}")
     if cfg.encoder_type == "none":
         if cfg.decoder_type == "gpt2":
             raise VATError("--encoder-type none: a language model can't have --decoder-type gpt2")
@@ -163,7 +176,9 @@ def _check_parts(cfg: Any) -> None:
 def _check_widths(cfg: Any) -> None:
     types = {"encoder": cfg.encoder_type, "decoder": cfg.decoder_type}
     counts = [f"{side}_{what}" for side in types for what in _COUNTS]
-    for flag in ("latent_dim", "encoder_hidden_size", "decoder_hidden_size", *counts):
+    widths = ("latent_dim", "encoder_hidden_size", "decoder_hidden_size")
+    others = ("max_source_positions", "max_target_positions", "quant_noise_pq_block_size")
+    for flag in (*widths, *counts, *others):
         if getattr(cfg, flag) < 1:
             name = flag.replace("_", "-")
             raise VATError(f"--{name} must be at least 1, not {getattr(cfg, flag)}")

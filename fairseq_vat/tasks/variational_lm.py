@@ -14,14 +14,18 @@ from fairseq.data import (
     Dictionary,
     LanguagePairDataset,
     PrependTokenDataset,
-    data_utils,
 )
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.tasks import register_task
 from torch import Tensor
 
 from fairseq_vat.cutting import CutDataset, cut
-from fairseq_vat.data_directory import fingerprint, first_data_directory, why_no_split
+from fairseq_vat.data_directory import (
+    fingerprint,
+    load_dictionary,
+    load_sentences,
+    why_no_split,
+)
 from fairseq_vat.errors import VATError
 from fairseq_vat.generation import VariationalSequenceGenerator, empty_hypothesis
 from fairseq_vat.selection import LatentSelection
@@ -79,8 +83,7 @@ class VariationalLMTask(CollapseTask, IsotropyTask, AggressiveTask):
     @classmethod
     def setup_task(cls, cfg: VariationalLMConfig, **kwargs: Any) -> "VariationalLMTask":
         """Load the dictionary of the (first) data directory."""
-        path = first_data_directory(cfg.data)
-        dictionary = Dictionary.load(os.path.join(path, "dict.txt"))
+        dictionary = load_dictionary(cfg.data)
         logger.info(f"dictionary: {len(dictionary):,} types")
         return cls(cfg, dictionary)
 
@@ -89,9 +92,7 @@ class VariationalLMTask(CollapseTask, IsotropyTask, AggressiveTask):
         paths = utils.split_paths(self.cfg.data)
         is_train = split == self.cfg.train_subset
         path = paths[(epoch - 1) % len(paths)] if is_train else paths[0]
-        sentences = data_utils.load_indexed_dataset(
-            os.path.join(path, split), self.dictionary, combine=combine
-        )
+        sentences = load_sentences(os.path.join(path, split), self.dictionary, combine)
         if sentences is None:
             raise VATError(why_no_split(path, split))
         if len(sentences) == 0:
