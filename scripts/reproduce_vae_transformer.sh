@@ -124,6 +124,8 @@ lock
 device=()
 python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || device=(--cpu)
 [ ${#device[@]} -eq 0 ] || [ "$jobs" -eq 1 ] || export OMP_NUM_THREADS=1
+precision=$(precision) || die "fairseq_vat can't be imported"
+say "training in $precision"
 . scripts/reproduce_vae_transformer_steps.sh
 
 for name in ${names[@]+"${names[@]}"}; do start prepare "$name"; done

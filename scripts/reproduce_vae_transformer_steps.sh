@@ -29,7 +29,10 @@ prepare() {
     local texts=("$text/train.txt" "$text/valid.txt" "$text/test.txt")
     if [ -z "$wanted" ]; then
         wanted=30522
-        if text_of "$name" train | grep -m 1 -q -E '(^| )<unk>( |$)'; then wanted=words; fi
+        # to the end of the text: a reader that stops early would fail the pipe
+        if text_of "$name" train | awk '/(^| )<unk>( |$)/ { found = 1 } END { exit !found }'; then
+            wanted=words
+        fi
     fi
     local with_gpt2=''
     [[ " ${systems[*]} " != *" vae_gpt2 "* || -e $to/gpt2/data-bin/dict.txt ]] || with_gpt2=1
@@ -147,7 +150,7 @@ train() {
         --batch-size 32 --required-batch-size-multiple 1 --max-epoch "$epochs" --truncate
         --max-source-positions "$positions" --max-target-positions "$positions" --seed 1
         --no-epoch-checkpoints --save-interval-updates 500 --keep-interval-updates 1
-        --validate-interval-updates 1000000 --num-workers 0
+        --validate-interval-updates 1000000 --num-workers 0 --precision "$precision"
         --log-format simple --log-interval 100 --log-file "$save/train.log"
     )
     say "$name $system-$annealing, latents of $latent_dim: training, $epochs epochs ($save/train.log)"

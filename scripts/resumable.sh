@@ -65,11 +65,13 @@ begin_training() {
 }
 
 # same_command FILE WHAT COMMAND...: FILE holds this very command, or is written now.  Where it runs
-# isn't part of it: what a GPU began, a CPU may go on with.
+# and in which precision isn't part of it: what a GPU began, a CPU may go on with.
 same_command() {
     local file=$1 what=$2 word
     shift 2
-    for word in "$@"; do [ "$word" = --cpu ] || printf '%q ' "$word"; done >"$file.new"
+    for word in "$@"; do
+        case $word in --cpu | --precision | float32 | bfloat16) ;; *) printf '%q ' "$word" ;; esac
+    done >"$file.new"
     if [ -e "$file" ] && ! cmp -s "$file" "$file.new"; then
         rm "$file.new"
         say "error: $what was made with other flags or texts (see $file); use another OUT"
@@ -123,3 +125,8 @@ _stop_jobs() { local pid; for pid in $(jobs -p); do kill -- "-$pid" 2>/dev/null 
 trap _stop_jobs EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
+
+# precision: what training is fast in on this machine, float32 or bfloat16.
+precision() {
+    python -c 'from fairseq_vat.models.precision import preferred_precision as p; print(p())' 2>/dev/null
+}
