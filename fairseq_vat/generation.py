@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from fairseq.sequence_generator import EnsembleModel, SequenceGenerator
+from fairseq import search
+from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor
 
+from fairseq_vat.beam_search import ColumnBeamSearch, Columns, LatentEnsembleModel
 from fairseq_vat.errors import VATError
 from fairseq_vat.models.latent_encoder import EncoderOut, join_draws
 
@@ -34,27 +36,62 @@ class LatentSampling:
     seed: int = 1
 
 
-class LatentEnsembleModel(EnsembleModel):
-    """fairseq's ensemble, except that encoder outputs can be handed in ready-made."""
-
-    def forward_encoder(self, net_input: dict[str, Any]) -> list[EncoderOut]:
-        """``net_input["encoder_outs"]`` if it is there, else the encoders' output."""
-        if "encoder_outs" in net_input:
-            return net_input["encoder_outs"]
-        return super().forward_encoder(net_input)
-
-
 class LatentSequenceGenerator(SequenceGenerator):
-    """fairseq's search over latents that are there already, in ``net_input["encoder_outs"]``.
+    """fairseq's search, faster, and over ``net_input["encoder_outs"]`` where that is given.
+
+    Beam search looks at the best few tokens of a hypothesis only (`fairseq_vat.beam_search`);
+    what needs whole distributions gets them.
 
     Args:
-        models: models with a `LatentEncoder`.
+        models: with fairseq's incremental decoders.
         tgt_dict: the dictionary.
+        search_strategy: as fairseq's; None is beam search.
         **kwargs: for `fairseq.sequence_generator.SequenceGenerator`.
     """
 
-    def __init__(self, models: list[Any], tgt_dict: Any, **kwargs: Any):
-        super().__init__(LatentEnsembleModel(models), tgt_dict, **kwargs)
+    def __init__(
+        self, models: list[Any], tgt_dict: Any, search_strategy: Any = None, **kwargs: Any
+    ):
+        symbols = (tgt_dict.bos(), tgt_dict.pad(), tgt_dict.eos(), tgt_dict.unk())
+        columns = Columns(special=max(symbols) + 1)
+        strategy = search.BeamSearch(tgt_dict) if search_strategy is None else search_strategy
+        takes_columns = True
+        if type(strategy) is search.BeamSearch:
+            strategy = ColumnBeamSearch(tgt_dict, columns)
+        elif type(strategy) is search.LengthConstrainedBeamSearch:
+            strategy.beam = ColumnBeamSearch(tgt_dict, columns)
+        else:
+            takes_columns = False
+        ensemble = LatentEnsembleModel(models, columns)
+        super().__init__(ensemble, tgt_dict, search_strategy=strategy, **kwargs)
+        self.columns = columns
+        self._takes_columns = (
+            takes_columns
+            and ensemble.has_incremental_states()
+            and self.eos < columns.special
+            and self.lm_model is None
+            and self.repeat_ngram_blocker is None
+            and self.token_indices_to_suppress is None
+        )
+
+    def _generate(
+        self,
+        sample: dict[str, Any],
+        prefix_tokens: Tensor | None = None,
+        constraints: Tensor | None = None,
+        bos_token: int | None = None,
+    ) -> list[list[dict[str, Tensor]]]:
+        """fairseq's search, on columns where nothing needs the whole vocabulary."""
+        whole = len(self.tgt_dict)
+        if self._takes_columns and prefix_tokens is None:
+            self.columns.best = min(2 * self.beam_size, whole - self.columns.special)
+            self.vocab_size = self.columns.special + self.columns.best
+        self.model.set_decoder_beam_size(self.beam_size)
+        try:
+            return super()._generate(sample, prefix_tokens, constraints, bos_token)
+        finally:  # the model is others' too
+            self.model.set_decoder_beam_size(1)
+            self.columns.best, self.columns.tokens, self.vocab_size = 0, None, whole
 
 
 class VariationalSequenceGenerator(LatentSequenceGenerator):
