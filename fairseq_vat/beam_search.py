@@ -1,15 +1,14 @@
 """fairseq's beam search over the best few tokens of a row, in place of the whole vocabulary.
 
 A step of beam search keeps 2 x beam of all continuations, so no row can bring in more than its own
-best 2 x beam tokens.  fairseq nevertheless goes over all (rows x V) log-probabilities six times: log
-softmax, search for NaN (twice), sum with the scores, top-k, and pages fresh from the system for
-each.  Here the output layer works on a few rows at a time, small enough for the cache, and of each
-row remain its logsumexp, the special symbols, which fairseq's search changes by their numbers, and
-the best tokens.  fairseq's own loop goes on with these columns as its vocabulary; the search strategy
-turns columns into tokens.
+best 2 x beam tokens.  fairseq nevertheless goes over all (rows x V) log-probabilities many times:
+log softmax, the search for NaN, the sum with the scores, top-k.  Here the output layer works on
+parts of rows and vocabulary that stay in the cache.  Of each row remain its logsumexp, the special
+symbols, which fairseq's loop changes by their numbers, and the best tokens.  The loop goes on with
+these columns as if they were its vocabulary; the search strategy turns columns into tokens.
 
 Shape legend: R rows (hypotheses at work: B sentences x beam), V vocabulary, W columns kept of it,
-S special symbols, C model width, G groups of columns.
+S special symbols, C model width, P latents of a sentence, X columns at once, G groups of columns.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ from fairseq_vat.models.latent_encoder import EncoderOut
 
 # columns of which only the largest is looked at before the best groups are known
 _GROUP = 64
-# rows of logits at once for each CPU thread: fewer make a slow product, more leave the cache
-_ROWS = 64
+# logits made at once on a CPU: rows for each thread and columns, 1 MiB, which stays in the cache
+_ROWS, _COLUMNS = 256, 1024
 
 
 class Columns:
@@ -44,16 +43,43 @@ class Columns:
         self.special = special
         self.best = 0
         self.tokens: Tensor | None = None
+        self._logits: Tensor | None = None
 
-    def select(self, logits_RV: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities (R, W) from logits, which are overwritten, and their tokens (R, W)."""
+    def clear(self) -> None:
+        """The whole vocabulary from now on; memory is given back."""
+        self.best, self.tokens, self._logits = 0, None, None
+
+    def of_logits(self, logits_RV: Tensor) -> Tensor:
+        """Log-probabilities (R, W) from logits, or from what is log-probabilities already."""
         logits_RV = logits_RV.float()
-        norm_R1 = logits_RV.logsumexp(dim=-1, keepdim=True)
+        lprobs_RW, self.tokens = self._best(logits_RV, logits_RV.logsumexp(dim=1))
+        return lprobs_RW
+
+    def of_features(self, x_RC: Tensor, weight_VC: Tensor) -> Tensor:
+        """Log-probabilities (R, W) from the output layer's input and weight, on a CPU."""
+        blocks, weights = x_RC.split(_ROWS * torch.get_num_threads()), weight_VC.split(_COLUMNS)
+        # kept from step to step: the system takes its time over fresh pages
+        if self._logits is None or len(self._logits) < len(blocks[0]):
+            self._logits = x_RC.new_empty(len(blocks[0]), len(weight_VC))
+        found = []
+        for block_RC in blocks:
+            logits_RV = self._logits[: len(block_RC)]
+            norms = []
+            for part_RX, weight_XC in zip(logits_RV.split(_COLUMNS, 1), weights, strict=True):
+                torch.mm(block_RC, weight_XC.t(), out=part_RX)
+                norms.append(part_RX.logsumexp(dim=1))
+            found.append(self._best(logits_RV, torch.stack(norms).logsumexp(dim=0)))
+        lprobs_RW, self.tokens = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return lprobs_RW
+
+    def _best(self, logits_RV: Tensor, norm_R: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and tokens, both (R, W); the logits are overwritten."""
         special_RS = logits_RV[:, : self.special].clone()
         logits_RV[:, : self.special] = -math.inf
         best, tokens = top_k(logits_RV, self.best)
         numbers_RS = torch.arange(self.special, device=tokens.device).expand(len(tokens), -1)
-        return torch.cat((special_RS, best), 1) - norm_R1, torch.cat((numbers_RS, tokens), 1)
+        lprobs_RW = torch.cat((special_RS, best), dim=1) - norm_R.unsqueeze(1)
+        return lprobs_RW, torch.cat((numbers_RS, tokens), dim=1)
 
 
 class ColumnBeamSearch(BeamSearch):
@@ -131,8 +157,7 @@ class LatentEnsembleModel(EnsembleModel):
             lprobs_RV, attention = super().forward_decoder(
                 tokens, encoder_outs, incremental_states, temperature
             )
-            lprobs_RW, self.columns.tokens = self.columns.select(lprobs_RV)
-            return lprobs_RW, attention
+            return self.columns.of_logits(lprobs_RV), attention
         decoder = self.single_model.decoder
         x_R1C, extra = decoder(
             tokens,
@@ -140,31 +165,31 @@ class LatentEnsembleModel(EnsembleModel):
             incremental_state=incremental_states[0],
             features_only=True,
         )
-        x_RC, at_once = x_R1C[:, -1], len(x_R1C)
-        if x_RC.device.type == "cpu":
-            at_once = _ROWS * torch.get_num_threads()
-        found = [
-            self.columns.select(decoder.output_layer(x_C).div_(temperature))
-            for x_C in x_RC.split(at_once)
-        ]
-        lprobs_RW, self.columns.tokens = (torch.cat(parts) for parts in zip(*found, strict=True))
+        x_RC = x_R1C[:, -1]
+        if x_RC.device.type == "cpu" and not hasattr(decoder, "scoring"):
+            weight_VC = decoder.output_projection.weight
+            lprobs_RW = self.columns.of_features(x_RC / temperature, weight_VC)
+        else:
+            lprobs_RW = self.columns.of_logits(decoder.output_layer(x_RC).div_(temperature))
         attention = (extra.get("attn") or [None])[0]
         return lprobs_RW, None if attention is None else attention[:, -1]
 
 
 def top_k(x_RV: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """torch's topk over the last dimension, faster: values and columns, both (R, k).
+    """The k largest of each row and their columns, both (R, k), best first.
 
-    The k largest lie in the k groups of columns with the largest maxima.
+    They lie in the k groups of columns with the largest maxima, so that most columns are read by
+    nothing slower than a maximum.
     """
     rows, width = x_RV.shape
     groups = width // _GROUP
     if groups <= k:
         return x_RV.topk(k)
-    x_RGX = x_RV[:, : groups * _GROUP].unflatten(1, (groups, _GROUP))
-    best_Rk = x_RGX.amax(dim=-1).topk(k, sorted=False).indices
-    column_RkX = best_Rk.unsqueeze(-1) * _GROUP + torch.arange(_GROUP, device=x_RV.device)
-    rest = torch.arange(groups * _GROUP, width, device=x_RV.device).expand(rows, -1)
-    column_RN = torch.cat((column_RkX.flatten(1), rest), dim=1)
-    values, places = x_RV.gather(1, column_RN).topk(k)
-    return values, column_RN.gather(1, places)
+    grouped = groups * _GROUP
+    maxima_RG = x_RV[:, :grouped].unflatten(1, (groups, _GROUP)).amax(dim=-1)
+    first_Rk1 = maxima_RG.topk(k, sorted=False).indices.unsqueeze(-1) * _GROUP
+    inside = torch.arange(_GROUP, device=x_RV.device)
+    rest = torch.arange(grouped, width, device=x_RV.device).expand(rows, -1)
+    columns = torch.cat(((first_Rk1 + inside).flatten(1), rest), dim=1)
+    values, places = x_RV.gather(1, columns).topk(k)
+    return values, columns.gather(1, places)
