@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import gpt2
 import pytest
+import test_gpt2_decoder
 import torch
 from fairseq import search
 from fairseq.sequence_generator import SequenceGenerator
@@ -19,6 +22,8 @@ from fairseq_vat.generation import (
     LatentSequenceGenerator,
     VariationalSequenceGenerator,
 )
+from fairseq_vat.models.gpt2_decoder import GPT2Decoder
+from fairseq_vat.models.vat_transformer import VATModel
 
 VOCABULARY = 2500  # several parts of a vocabulary, and the last one narrower
 LENGTHS = [9, 7, 7, 5, 4]
@@ -133,6 +138,16 @@ def test_hypotheses_and_scores_are_fairseq_s(make, sample, flags):
         same(ours.generate(None, sample), expected)
         ends |= {len(best["tokens"]) for sentence in expected for best in sentence}
     assert ends - {7, 15}  # some ended before the two limits made them
+
+
+def test_a_decoder_with_an_output_layer_of_its_own(sample, tmp_path):
+    entries = test_gpt2_decoder.dictionary()
+    decoder = GPT2Decoder.from_directory(gpt2.save(tmp_path), entries, latent_dim=8)
+    model = VATModel(None, None, decoder).eval()
+    for settings in SETTINGS.values():
+        if "tokens_to_suppress" not in settings:  # symbols are numbers here
+            ours, theirs = generators(argparse.Namespace(dictionary=entries), [model], settings)
+            same(ours.generate(None, sample), theirs.generate(None, sample))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES.keys())
