@@ -50,7 +50,7 @@ class Columns:
         self.best, self.tokens, self._logits = 0, None, None
 
     def of_logits(self, logits_RV: Tensor) -> Tensor:
-        """Log-probabilities (R, W) from logits, or from what is log-probabilities already."""
+        """Log-probabilities (R, W) from logits, or from log-probabilities, which are overwritten."""
         logits_RV = logits_RV.float()
         lprobs_RW, self.tokens = self._best(logits_RV, logits_RV.logsumexp(dim=1))
         return lprobs_RW
@@ -67,7 +67,7 @@ class Columns:
             norms = []
             for part_RX, weight_XC in zip(logits_RV.split(_COLUMNS, 1), weights, strict=True):
                 torch.mm(block_RC, weight_XC.t(), out=part_RX)
-                norms.append(part_RX.logsumexp(dim=1))
+                norms.append(part_RX.float().logsumexp(dim=1))
             found.append(self._best(logits_RV, torch.stack(norms).logsumexp(dim=0)))
         lprobs_RW, self.tokens = (torch.cat(parts) for parts in zip(*found, strict=True))
         return lprobs_RW
