@@ -50,7 +50,7 @@ class Columns:
         self.best, self.tokens, self._logits = 0, None, None
 
     def of_logits(self, logits_RV: Tensor) -> Tensor:
-        """Log-probabilities (R, W) from logits, or from log-probabilities, which are overwritten."""
+        """Log-probabilities (R, W) from logits or log-probabilities, which are overwritten."""
         logits_RV = logits_RV.float()
         lprobs_RW, self.tokens = self._best(logits_RV, logits_RV.logsumexp(dim=1))
         return lprobs_RW
