@@ -9,14 +9,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from fairseq.sequence_generator import EnsembleModel, SequenceGenerator
+from fairseq import search
+from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor
 
+from fairseq_vat.beam_search import ColumnBeamSearch, Columns, LatentEnsembleModel
 from fairseq_vat.errors import VATError
 from fairseq_vat.models.latent_encoder import EncoderOut, join_draws
 
-# hypotheses decoded at once; more draws are decoded in several rounds, to bound the memory
-MAX_ROWS = 1024
+# hypotheses decoded at once, and source tokens over all of them; more are decoded in several
+# rounds, since what leaves the cache isn't faster together, and keys and values take memory
+MAX_ROWS, MAX_TOKENS = 1024, 65536
+
+# what of a batch's input the search reads itself
+_SOURCE = ("src_tokens", "src_lengths")
 
 
 @dataclass(frozen=True)
@@ -34,27 +40,106 @@ class LatentSampling:
     seed: int = 1
 
 
-class LatentEnsembleModel(EnsembleModel):
-    """fairseq's ensemble, except that encoder outputs can be handed in ready-made."""
-
-    def forward_encoder(self, net_input: dict[str, Any]) -> list[EncoderOut]:
-        """``net_input["encoder_outs"]`` if it is there, else the encoders' output."""
-        if "encoder_outs" in net_input:
-            return net_input["encoder_outs"]
-        return super().forward_encoder(net_input)
-
-
 class LatentSequenceGenerator(SequenceGenerator):
-    """fairseq's search over latents that are there already, in ``net_input["encoder_outs"]``.
+    """fairseq's search, faster, and over ``net_input["encoder_outs"]`` where that is given.
+
+    Beam search looks at the best few tokens of a hypothesis only (`fairseq_vat.beam_search`);
+    what needs whole distributions gets them.
 
     Args:
-        models: models with a `LatentEncoder`.
+        models: with fairseq's incremental decoders.
         tgt_dict: the dictionary.
+        search_strategy: as fairseq's; None is beam search.
         **kwargs: for `fairseq.sequence_generator.SequenceGenerator`.
     """
 
-    def __init__(self, models: list[Any], tgt_dict: Any, **kwargs: Any):
-        super().__init__(LatentEnsembleModel(models), tgt_dict, **kwargs)
+    def __init__(
+        self, models: list[Any], tgt_dict: Any, search_strategy: Any = None, **kwargs: Any
+    ):
+        symbols = (tgt_dict.bos(), tgt_dict.pad(), tgt_dict.eos(), tgt_dict.unk())
+        columns = Columns(special=max(symbols) + 1)
+        strategy = search.BeamSearch(tgt_dict) if search_strategy is None else search_strategy
+        takes_columns = True
+        if type(strategy) is search.BeamSearch:
+            strategy = ColumnBeamSearch(tgt_dict, columns)
+        elif type(strategy) is search.LengthConstrainedBeamSearch:
+            strategy.beam = ColumnBeamSearch(tgt_dict, columns)
+        else:
+            takes_columns = False
+        ensemble = LatentEnsembleModel(models, columns)
+        super().__init__(ensemble, tgt_dict, search_strategy=strategy, **kwargs)
+        self.columns = columns
+        self._takes_columns = (
+            takes_columns
+            and ensemble.has_incremental_states()
+            and self.eos < columns.special
+            and self.lm_model is None
+            and self.repeat_ngram_blocker is None
+            and self.token_indices_to_suppress is None
+        )
+
+    def _generate(
+        self,
+        sample: dict[str, Any],
+        prefix_tokens: Tensor | None = None,
+        constraints: Tensor | None = None,
+        bos_token: int | None = None,
+    ) -> list[list[dict[str, Tensor]]]:
+        """fairseq's hypotheses of each sentence, searched for in rounds."""
+        sentences = len(sample["net_input"]["src_tokens"])
+        at_once = self._at_once(sample, prefix_tokens)
+        if sentences <= at_once or not self.model.has_encoder():
+            return self._search(sample, prefix_tokens, constraints, bos_token)
+        encoder_outs = self.model.forward_encoder(sample["net_input"])
+        found = []
+        for rows in torch.arange(sentences, device=self._device(sample)).split(at_once):
+            part = self._part(sample, encoder_outs, rows)
+            found += self._search(part, None, _select(constraints, rows), bos_token)
+        return found
+
+    def _search(
+        self,
+        sample: dict[str, Any],
+        prefix_tokens: Tensor | None,
+        constraints: Tensor | None,
+        bos_token: int | None,
+    ) -> list[list[dict[str, Tensor]]]:
+        """fairseq's search, on columns where nothing needs the whole vocabulary."""
+        whole = len(self.tgt_dict)
+        if self._takes_columns and prefix_tokens is None:
+            self.columns.best = min(2 * self.beam_size, whole - self.columns.special)
+            self.vocab_size = self.columns.special + self.columns.best
+        self.model.set_decoder_beam_size(self.beam_size)
+        try:
+            return super()._generate(sample, prefix_tokens, constraints, bos_token)
+        finally:  # the model is others' too
+            self.model.set_decoder_beam_size(1)
+            self.columns.clear()
+            self.vocab_size = whole
+
+    def _at_once(self, sample: dict[str, Any], prefix_tokens: Tensor | None) -> int:
+        """Sentences, or draws of them, in a round."""
+        sentences, length = sample["net_input"]["src_tokens"].shape
+        if not self._takes_columns or prefix_tokens is not None:
+            return max(sentences, MAX_ROWS // self.beam_size)  # as fairseq has them
+        return max(1, min(MAX_ROWS, MAX_TOKENS // length) // self.beam_size)
+
+    def _part(
+        self, sample: dict[str, Any], encoder_outs: list[EncoderOut], rows: Tensor
+    ) -> dict[str, Any]:
+        """The batch's sentences of these numbers, with what the encoder made of them."""
+        net_input = sample["net_input"]
+        chosen = {name: net_input[name][rows] for name in _SOURCE if name in net_input}
+        pairs = zip(self.model.models, encoder_outs, strict=True)
+        chosen["encoder_outs"] = [model.encoder.reorder_encoder_out(x, rows) for model, x in pairs]
+        part = {"net_input": chosen}
+        if sample.get("latent_positions") is not None:
+            part["latent_positions"] = sample["latent_positions"][rows]
+        return part
+
+    @staticmethod
+    def _device(sample: dict[str, Any]) -> torch.device:
+        return sample["net_input"]["src_tokens"].device
 
 
 class VariationalSequenceGenerator(LatentSequenceGenerator):
@@ -97,28 +182,34 @@ class VariationalSequenceGenerator(LatentSequenceGenerator):
         bos_token: int | None = None,
     ) -> list[list[dict[str, Tensor]]]:
         """K x nbest hypotheses a sentence, in the order of the draws."""
-        net_input = sample["net_input"]
-        sentences = net_input["src_tokens"].size(0)
-        encoder_outs = self.model.forward_encoder(net_input)
-        at_once = max(1, MAX_ROWS // (sentences * self.beam_size))
-        hypotheses: list[list[dict[str, Tensor]]] = [[] for _ in range(sentences)]
-        for first in range(0, self.latent_sampling.samples, at_once):
-            numbers = range(first, min(first + at_once, self.latent_sampling.samples))
-            decoded = super()._generate(
-                self._with_draws(sample, encoder_outs, numbers),
-                _repeat(prefix_tokens, len(numbers)),
-                _repeat(constraints, len(numbers)),
-                bos_token,
-            )
-            for row, found in enumerate(decoded):
-                hypotheses[row // len(numbers)].extend(found[: self.nbest])
+        encoder_outs = self.model.forward_encoder(sample["net_input"])
+        sentences, draws = len(sample["net_input"]["src_tokens"]), self.latent_sampling.samples
+        at_once = self._at_once(sample, prefix_tokens)
+        draws_at_once = min(draws, max(1, at_once // sentences))
+        if self._takes_columns and prefix_tokens is None:  # all draws of some sentences
+            draws_at_once = min(draws, at_once)
+        hypotheses: list[list[dict[str, Tensor]]] = []
+        order = torch.arange(sentences, device=self._device(sample))
+        for rows in order.split(max(1, at_once // draws_at_once)):
+            part = self._part(sample, encoder_outs, rows)
+            found: list[list[dict[str, Tensor]]] = [[] for _ in rows]
+            for first in range(0, draws, draws_at_once):
+                numbers = range(first, min(first + draws_at_once, draws))
+                decoded = self._search(
+                    self._with_draws(part, numbers),
+                    _repeat(_select(prefix_tokens, rows), len(numbers)),
+                    _repeat(_select(constraints, rows), len(numbers)),
+                    bos_token,
+                )
+                for row, best in enumerate(decoded):
+                    found[row // len(numbers)].extend(best[: self.nbest])
+            hypotheses += found
         return hypotheses
 
-    def _with_draws(
-        self, sample: dict[str, Any], encoder_outs: list[EncoderOut], numbers: range
-    ) -> dict[str, Any]:
+    def _with_draws(self, sample: dict[str, Any], numbers: range) -> dict[str, Any]:
         """The batch with every sentence repeated for its draws, and their latents as memory."""
         sampling, positions_BT = self.latent_sampling, sample.get("latent_positions")
+        net_input = sample["net_input"]
         draws = [
             join_draws(
                 [
@@ -126,16 +217,12 @@ class VariationalSequenceGenerator(LatentSequenceGenerator):
                     for k in numbers
                 ]
             )
-            for model, out in zip(self.model.models, encoder_outs, strict=True)
+            for model, out in zip(self.model.models, net_input["encoder_outs"], strict=True)
         ]
-        net_input = sample["net_input"]
         repeated = {
-            "src_tokens": _repeat(net_input["src_tokens"], len(numbers)),
-            "encoder_outs": draws,
+            name: _repeat(net_input[name], len(numbers)) for name in _SOURCE if name in net_input
         }
-        if "src_lengths" in net_input:
-            repeated["src_lengths"] = _repeat(net_input["src_lengths"], len(numbers))
-        return {"net_input": repeated}
+        return {"net_input": {**repeated, "encoder_outs": draws}}
 
 
 def empty_hypothesis(eos: int, device: torch.device) -> dict[str, Tensor]:
@@ -147,6 +234,10 @@ def empty_hypothesis(eos: int, device: torch.device) -> dict[str, Tensor]:
         "alignment": torch.empty(0, device=device),
         "positional_scores": torch.zeros(1, device=device),
     }
+
+
+def _select(x: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if x is None else x[rows]
 
 
 def _repeat(x: Tensor | None, times: int) -> Tensor | None:

@@ -113,6 +113,21 @@ def test_latent_tables(data_dir, checkpoint, tmp_path, capsys, monkeypatch):
     assert latent_tables.mark_longest("a \\[b] longest, c") == "a \\\\\\[b\\] [longest], c"
 
 
+@pytest.mark.parametrize("trained", [True, False])
+def test_benchmark_generation(data_dir, checkpoint, capsys, monkeypatch, trained):
+    import benchmark_generation
+
+    flags = ["--sentences", "3", "--draws", "2", "--beam", "2", "--repeats", "1", "--threads", "1"]
+    flags += ["--data", data_dir, "--path", checkpoint] if trained else ["--vocabulary", "50"]
+    monkeypatch.setattr("sys.argv", ["benchmark_generation.py", *map(str, flags), "--json"])
+    benchmark_generation.main()
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["sentences"] == 3 and figures["draws"] == 2
+    seconds = figures["seconds"]
+    assert figures["draws_against_stock"] == 2 * seconds["stock"] / seconds["draws"]
+    assert figures["sentences_per_second"]["sample"] == 6 / seconds["sample"]
+
+
 def test_benchmark_embed(data_dir, checkpoint, tmp_path, capsys, monkeypatch):
     import benchmark_embed
 

@@ -27,7 +27,12 @@ from fairseq_vat.data_directory import (
     why_no_split,
 )
 from fairseq_vat.errors import VATError
-from fairseq_vat.generation import VariationalSequenceGenerator, empty_hypothesis
+from fairseq_vat.generation import (
+    LatentSequenceGenerator,
+    VariationalSequenceGenerator,
+    empty_hypothesis,
+)
+from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.selection import LatentSelection
 from fairseq_vat.tasks.aggressive import AggressiveTask
 from fairseq_vat.tasks.collapse import CollapseTask
@@ -270,6 +275,9 @@ class VariationalLMTask(CollapseTask, IsotropyTask, AggressiveTask):
             kwargs.update(latent_sampling=self.latent_sampling, nbest=nbest)
             # generate and interactive print the first nbest hypotheses: all of every draw
             args.nbest = nbest * self.latent_sampling.samples
+        elif seq_gen_cls is None and not print_alignment:
+            ours = all(isinstance(model, VATModel) for model in models)
+            seq_gen_cls = LatentSequenceGenerator if ours else None
         return super().build_generator(models, args, seq_gen_cls, kwargs, prefix_allowed_tokens_fn)
 
     def inference_step(
