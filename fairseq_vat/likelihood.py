@@ -117,12 +117,13 @@ class _SummedNLL(torch.autograd.Function):
         ):
             # one place a row; scatter_ would copy the chunk
             at_target = torch.arange(len(target_n), device=target_n.device), target_n
-            # softmax takes half precision in and out and computes in single: one pass, no copies
-            p_nV = torch.softmax(x_nC @ w_VC.t(), dim=-1)
+            # bfloat16 goes in and out of softmax, which computes in single precision: one pass
+            wide = single if dtype == torch.float16 else dtype
+            p_nV = torch.softmax(x_nC @ w_VC.t(), dim=-1, dtype=wide)
             p_target_n = p_nV[at_target].to(single)
             p_nV[at_target] = 0.0
-            if scale != 1.0:
-                p_nV.mul_(scale)
+            if wide != dtype:
+                p_nV = p_nV.mul_(scale).to(dtype)
             # 1 - p(target) as the sum of the others: half precision has no number between 0.996
             # and 1, and what is nearly certain would get no gradient
             others_n = (p_nV @ ones_V1).squeeze(1)

@@ -14,7 +14,7 @@
 #
 #   --epochs E           50 by default, the paper's
 #   --latent-dim N,..    64 by default; 64,32 also makes tables 4 and 5
-#   --systems A,B,..     vae_transformer vae_lstm vae_gru transformer_decoder_lm lstm_decoder_lm
+#   --systems A,B,..     vae_transformer transformer_decoder_lm vae_lstm lstm_decoder_lm vae_gru
 #                        gru_decoder_lm, and vae_gpt2 with --gpt2; all by default
 #   --annealings A,B,..  none linear cyclic; all by default
 #   --tables N,..        2 (and 4, 5: language modelling), 3 (and 6: classification, of the cyclic
@@ -76,7 +76,7 @@ check_list() {
 has_table() { local n; for n in "$@"; do [[ ,$tables, == *,$n,* ]] && return; done; return 1; }
 
 [ -n "$out" ] || usage
-all_systems=(vae_transformer vae_lstm vae_gru transformer_decoder_lm lstm_decoder_lm gru_decoder_lm)
+all_systems=(vae_transformer transformer_decoder_lm vae_lstm lstm_decoder_lm vae_gru gru_decoder_lm)
 [ -z "$gpt2" ] || all_systems+=(vae_gpt2)
 [ -n "$systems" ] || systems=$(IFS=,; echo "${all_systems[*]}")
 [[ ,$systems, != *,vae_gpt2,* || -n $gpt2 ]] || die "--systems vae_gpt2 needs --gpt2 DIR"
