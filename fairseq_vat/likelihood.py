@@ -112,14 +112,19 @@ class _SummedNLL(torch.autograd.Function):
         grad_features_NC = torch.zeros_like(features_NC, dtype=single)
         grad_weight_VC = torch.zeros_like(weight_VC, dtype=single)
         chunk = _rows(w_VC)
+        # one piece of memory for all chunks: the system takes its time to give out new pages
+        memory_nV = w_VC.new_empty(min(chunk, len(x_NC)), len(w_VC))
         for x_nC, target_n, grad_nC in zip(
             x_NC.split(chunk), target_N.split(chunk), grad_features_NC.split(chunk), strict=True
         ):
             # one place a row; scatter_ would copy the chunk
             at_target = torch.arange(len(target_n), device=target_n.device), target_n
-            # bfloat16 goes in and out of softmax, which computes in single precision: one pass
+            logits_nV = torch.mm(x_nC, w_VC.t(), out=memory_nV[: len(x_nC)])
+            # bfloat16 goes in and out of softmax, which computes in single precision: one pass; a
+            # CPU's goes row by row and can put a row where it read it
             wide = single if dtype == torch.float16 else dtype
-            p_nV = torch.softmax(x_nC @ w_VC.t(), dim=-1, dtype=wide)
+            in_place = logits_nV if wide == dtype and logits_nV.device.type == "cpu" else None
+            p_nV = torch.softmax(logits_nV, dim=-1, dtype=wide, out=in_place)
             p_target_n = p_nV[at_target].to(single)
             p_nV[at_target] = 0.0
             if wide != dtype:
@@ -147,9 +152,10 @@ class _SummedNLL(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         grad_features_NC, grad_weight_VC = ctx.saved_tensors
         features_type, weight_type = ctx.types
+        # in place, so only once: torch refuses a second backward pass over a changed tensor
         return (
-            (grad * grad_features_NC).to(features_type),
-            (grad * grad_weight_VC).to(weight_type),
+            grad_features_NC.mul_(grad).to(features_type),
+            grad_weight_VC.mul_(grad).to(weight_type),
             None,
             None,
         )

@@ -162,3 +162,12 @@ def test_training_never_holds_the_logits(half):
         got.loss.backward()
     largest = max(event.cpu_memory_usage for event in profiler.events())
     assert largest < tokens * vocabulary * 2 / 4
+
+
+def test_a_second_backward_pass_is_refused():
+    """The first one changes what it leaves, so a second would be wrong."""
+    features, weight, target = problem(6)
+    loss = token_likelihood(features.requires_grad_(), weight, target, PAD).loss
+    (2 * loss).backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

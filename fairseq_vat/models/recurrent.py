@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from fairseq.models import FairseqEncoder, FairseqIncrementalDecoder
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from fairseq_vat.models import recurrence
 
 CELLS: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -63,17 +64,13 @@ class RecurrentEncoder(FairseqEncoder):
             forwards, after the first backwards.
         """
         mask_BT = src_tokens.eq(self.dictionary.pad())
-        # packing wants the lengths on the CPU; they come from the tokens, so that a caller
-        # without lengths gets the same
-        lengths_B = (~mask_BT).sum(dim=1).cpu()
+        # lengths come from the tokens, so that a caller without lengths gets the same
         x_TBE = self.dropout(self.embed_tokens(src_tokens)).transpose(0, 1)
-        packed, state = self.rnn(pack_padded_sequence(x_TBE, lengths_B, enforce_sorted=False))
-        x_TBH, _ = pad_packed_sequence(packed, total_length=src_tokens.size(1))
-        last_NBH = state[0] if isinstance(state, tuple) else state
+        x_TBH, last_BH = recurrence.read(self.rnn, x_TBE, (~mask_BT).sum(dim=1))
         return {
             "encoder_out": [self.dropout(x_TBH)],
             "encoder_padding_mask": [mask_BT],
-            "sentence_out": [self.dropout(torch.cat((last_NBH[-2], last_NBH[-1]), dim=-1))],
+            "sentence_out": [self.dropout(last_BH)],
         }
 
     def max_positions(self) -> int:
