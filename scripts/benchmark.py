@@ -1,136 +1,130 @@
 #!/usr/bin/env python3
-"""A training step of the VAT against stock fairseq's Transformer: tokens a second, peak memory.
+"""Training steps: time, memory, and the share of the machine's matrix products they reach.
 
-Both models have the paper's shape (4 + 4 layers, width 128, 8 heads, 512) and the same synthetic
-batches, and both go through fairseq's own Trainer, optimizer step included.  Stock is fairseq's
-``transformer`` with its ``cross_entropy``.  Steps alternate between the two in one process, so
-that whatever else the machine does hits both; figures are medians.  Memory is measured with a
-process for each: the peak of resident memory over two steps, less what was resident before them.
+Steps go through fairseq's own Trainer, optimizer included, over synthetic batches. The VAT and
+stock fairseq's ``transformer`` with its ``cross_entropy`` have the VAT paper's shape (4 + 4 layers,
+width 128, 8 heads, 512) and the same batches; the VAE-Transformer paper's systems have no
+counterpart in stock fairseq. Systems and precisions take steps in turns in one process, so that
+whatever else the machine does hits all; figures are medians. CPU seconds, over all threads, are the
+robust ones on a machine that others use, too: who waits for a core spends none.
 
-    python scripts/benchmark.py                      # two CPU threads
-    python scripts/benchmark.py --device cuda --fp16
+The peak is that of a product of two square matrices of 2,048, in the type in use and in the same
+turns. A step's share of it is the step's operations (arithmetic: `step_operations`) a CPU second
+over the product's, on a GPU a second over a second. Memory is measured with a process for each: the
+peak over two steps (resident, on a GPU allocated), less what there was before them. Ratios are to
+stock in the same precision and vocabulary.
+
+    python scripts/benchmark.py                                  # two CPU threads
+    python scripts/benchmark.py --device cuda --precisions float32 bfloat16 fp16
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from fairseq import options, tasks
-from fairseq.data import Dictionary, LanguagePairDataset
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from fairseq.trainer import Trainer
+from benchmark_systems import (
+    BY_TOKENS,
+    PRECISIONS,
+    SENTENCE_VOCABULARY,
+    SYSTEMS,
+    build_trainer,
+    make_batches,
+    step_operations,
+)
 
-PLUGIN = Path(__file__).resolve().parent.parent / "fairseq_vat"
-SHAPE = (
-    "--encoder-layers 4 --decoder-layers 4 --encoder-embed-dim 128 --decoder-embed-dim 128 "
-    "--encoder-ffn-embed-dim 512 --decoder-ffn-embed-dim 512 --encoder-attention-heads 8 "
-    "--decoder-attention-heads 8 --dropout 0.1 --share-all-embeddings"
-).split()
-OPTIMIZER = (
-    "--optimizer adam --adam-betas (0.9,0.98) --lr 1e-4 --lr-scheduler inverse_sqrt "
-    "--warmup-updates 100 --clip-norm 1.0 --batch-size 128 --max-update 1000"
-).split()
-SYSTEMS = {
-    "stock": ["--arch", "transformer", "--criterion", "cross_entropy", *SHAPE],
-    "vat": [
-        *["--arch", "vat_transformer", "--criterion", "token_kl_cross_entropy"],
-        *["--kl-annealing", "logistic", "--kl-annealing-updates", "1000", *SHAPE],
-    ],
-}
+from fairseq_vat.models.precision import preferred_precision
 
-
-def write_dictionary(folder: Path, vocabulary: int) -> None:
-    """A dict.txt that makes fairseq's dictionary `vocabulary` entries long."""
-    with open(folder / "dict.txt", "w", encoding="utf-8") as file:
-        file.writelines(f"w{i} 1\n" for i in range(vocabulary - 4))
+WARM_UP = 2  # steps that aren't counted
+SQUARE = 2048
+TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "fp16": torch.float16}
+COLUMNS = (
+    ("vocabulary", "V", ",d"),
+    ("seconds", "s/step", ".3f"),
+    ("cpu_seconds", "CPU s/step", ".3f"),
+    ("tokens_per_second", "tokens/s", ",.0f"),
+    ("peak_mib", "peak MiB", ",.0f"),
+    ("share_of_peak", "of peak", ".0%"),
+    ("speed_ratio", "speed", ".2f"),
+    ("cpu_ratio", "by CPU s", ".2f"),
+    ("memory_ratio", "memory", ".2f"),
+)
 
 
-def build_trainer(system: str, folder: Path, args: argparse.Namespace) -> Trainer:
-    """fairseq's Trainer, as `fairseq-train` would build it."""
-    flags = [str(folder), "--user-dir", str(PLUGIN), "--task", "variational_lm", "--seed", "1"]
-    flags += SYSTEMS[system] + OPTIMIZER + (["--cpu"] if args.device == "cpu" else [])
-    flags += ["--fp16"] if args.fp16 else []
-    parser = options.get_training_parser()
-    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, flags))
-    task = tasks.setup_task(cfg.task)
-    torch.manual_seed(1)
-    trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
-    trainer._build_optimizer()  # now, so that its memory isn't counted as a step's
-    return trainer
-
-
-def make_batches(dictionary: Dictionary, tokens: int, count: int) -> list[dict]:
-    """Batches of `tokens` target tokens, in sentences of 24 to 40 tokens, of one length each."""
-    rng = random.Random(1)
-    batches = []
-    for _ in range(count):
-        length = rng.randint(24, 40)
-        sizes = [length] * (tokens // length) + ([tokens % length] if tokens % length else [])
-        target = [
-            torch.tensor([rng.randrange(4, len(dictionary)) for _ in range(n - 1)] + [2])
-            for n in sizes
-        ]
-        source = [torch.cat((torch.tensor([0]), sentence)) for sentence in target]
-        data = LanguagePairDataset(
-            source,
-            [len(x) for x in source],
-            dictionary,
-            target,
-            [len(x) for x in target],
-            dictionary,
-            left_pad_source=False,
-        )
-        batches.append(data.collater([data[i] for i in range(len(data))]))
-    return batches
-
-
-def step_seconds(trainer: Trainer, batch: dict) -> float:
-    """Wall time of one training step."""
-    _synchronise(trainer)
-    start = time.perf_counter()
-    trainer.train_step([batch])
-    _synchronise(trainer)
-    return time.perf_counter() - start
-
-
-def _synchronise(trainer: Trainer) -> None:
-    if trainer.device.type == "cuda":
+def timed(work: Callable[[], object], device: str) -> tuple[float, float]:
+    """Wall and CPU seconds of `work`."""
+    if device == "cuda":
         torch.cuda.synchronize()
+    start, cpu_start = time.perf_counter(), time.process_time()
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start, time.process_time() - cpu_start
 
 
-def step_memory(system: str, folder: Path, args: argparse.Namespace) -> float:
+def measure(cases: list[dict], folder: Path, args: argparse.Namespace) -> dict:
+    """Each case's seconds, and each precision's product's, from steps in turns."""
+    cpu = args.device == "cpu"
+    for case in cases:
+        where = (case["system"], case["precision"], case["vocabulary"])
+        case["trainer"] = build_trainer(*where, folder, cpu)
+        dictionary = case["trainer"].task.source_dictionary
+        case["batches"] = make_batches(
+            case["system"], dictionary, args.tokens, args.repeats + WARM_UP
+        )
+        case["times"] = []
+    products: dict[str, list] = {precision: [] for precision in args.precisions}
+    squares = {
+        precision: torch.randn(SQUARE, SQUARE, device=args.device).to(TYPES[precision])
+        for precision in products
+    }
+    for number in range(args.repeats + WARM_UP):
+        for case in cases:
+            batch, trainer = case["batches"][number], case["trainer"]
+            case["times"].append(timed(lambda t=trainer, b=batch: t.train_step([b]), args.device))
+        for precision, x in squares.items():
+            products[precision].append(timed(lambda x=x: x @ x, args.device))
+        print(f"turn {number + 1} of {args.repeats + WARM_UP}", file=sys.stderr)
+    # on a shared CPU the CPU's own seconds compare, on a GPU they say nothing
+    clock = 1 if cpu else 0
+    peaks = {
+        precision: 2 * SQUARE**3 / statistics.median(times[clock] for times in found[WARM_UP:])
+        for precision, found in products.items()
+    }
+    for case in cases:
+        trainer, batches = case.pop("trainer"), case.pop("batches")[WARM_UP:]
+        times = case.pop("times")[WARM_UP:]
+        case["seconds"], case["cpu_seconds"] = (
+            statistics.median(column) for column in zip(*times, strict=True)
+        )
+        case["tokens_per_second"] = batches[0]["ntokens"] / case["seconds"]
+        shares = [
+            step_operations(trainer.model, batch) / taken[clock] / peaks[case["precision"]]
+            for batch, taken in zip(batches, times, strict=True)
+        ]
+        case["share_of_peak"] = statistics.median(shares)
+    unit = "gflops_per_cpu_second" if cpu else "gflops_per_second"
+    return {unit: {precision: peak / 1e9 for precision, peak in peaks.items()}}
+
+
+def step_memory(case: list[str], folder: Path, args: argparse.Namespace) -> float:
     """Peak memory of a step in MiB, above what the process held before."""
-    trainer = build_trainer(system, folder, args)
-    batches = make_batches(trainer.task.source_dictionary, args.tokens, 2)
-    if args.device == "cuda":
-        before = torch.cuda.memory_allocated()
-        for batch in batches:
-            trainer.train_step([batch])
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = _resident("VmRSS")
+    system, precision, vocabulary = case
+    trainer = build_trainer(system, precision, int(vocabulary), folder, args.device == "cpu")
+    batches = make_batches(system, trainer.task.source_dictionary, args.tokens, 2)
+    gpu = args.device == "cuda"
+    before = torch.cuda.memory_allocated() / 2**20 if gpu else _resident("VmRSS")
     for batch in batches:
         trainer.train_step([batch])
-    return _resident("VmHWM") - before
-
-
-def profile(system: str, folder: Path, args: argparse.Namespace) -> str:
-    """torch's profile of one step, by operation."""
-    trainer = build_trainer(system, folder, args)
-    warm_up, batch = make_batches(trainer.task.source_dictionary, args.tokens, 2)
-    trainer.train_step([warm_up])
-    with torch.profiler.profile() as profiler:
-        trainer.train_step([batch])
-    return profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=25)
+    return (torch.cuda.max_memory_allocated() / 2**20 if gpu else _resident("VmHWM")) - before
 
 
 def _resident(field: str) -> float:
@@ -142,77 +136,104 @@ def _resident(field: str) -> float:
     return next(int(x.split()[1]) / 1024 for x in status.splitlines() if x.startswith(field))
 
 
+def add_memory(cases: list[dict]) -> None:
+    """Each case's `peak_mib`, from a process of its own with the same flags."""
+    for case in cases:
+        where = [case["system"], case["precision"], str(case["vocabulary"])]
+        command = [sys.executable, __file__, *sys.argv[1:], "--memory-of", *where]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        case["peak_mib"] = json.loads(output.splitlines()[-1])
+
+
+def add_ratios(cases: list[dict]) -> None:
+    """Each case over stock's in the same precision and vocabulary."""
+    stock = {(c["precision"], c["vocabulary"]): c for c in cases if c["system"] == "stock"}
+    for case in cases:
+        base = stock.get((case["precision"], case["vocabulary"]))
+        if base is not None and case is not base:
+            case["speed_ratio"] = base["seconds"] / case["seconds"]
+            case["cpu_ratio"] = base["cpu_seconds"] / case["cpu_seconds"]
+            case["memory_ratio"] = case["peak_mib"] / base["peak_mib"]
+
+
+def profile(system: str, folder: Path, args: argparse.Namespace) -> str:
+    """torch's profile of one step, by operation."""
+    vocabulary = args.vocabulary[0] if system in BY_TOKENS else SENTENCE_VOCABULARY
+    precision = args.precisions[-1]
+    trainer = build_trainer(system, precision, vocabulary, folder, args.device == "cpu")
+    warm_up, batch = make_batches(system, trainer.task.source_dictionary, args.tokens, 2)
+    trainer.train_step([warm_up])
+    with torch.profiler.profile() as profiler:
+        trainer.train_step([batch])
+    sort_by = f"self_{'cpu' if args.device == 'cpu' else 'device'}_time_total"
+    table = profiler.key_averages().table(sort_by=sort_by, row_limit=25)
+    return f"{system}, {precision}, vocabulary {vocabulary:,}\n{table}"
+
+
+def show(figures: dict) -> None:
+    """The figures as a table."""
+    print(", ".join(f"{key} {value}" for key, value in figures["machine"].items()))
+    ((unit, peaks),) = figures["product"].items()
+    rates = ", ".join(f"{precision} {rate:,.0f}" for precision, rate in peaks.items())
+    print(f"product of {SQUARE:,} x {SQUARE:,}, {unit}: {rates}")
+    print(f"{'system':24}{'precision':10}" + "".join(f"{head:>12}" for _, head, _ in COLUMNS))
+    for case in figures["cases"]:
+        cells = (format(case[key], form) if key in case else "" for key, _, form in COLUMNS)
+        print(f"{case['system']:24}{case['precision']:10}" + "".join(f"{x:>12}" for x in cells))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--vocabulary", type=int, default=32768)
-    parser.add_argument("--tokens", type=int, default=4000, help="target tokens a step")
-    parser.add_argument("--repeats", type=int, default=7, help="timed steps of each system")
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS,
+                        help="float32 and, where the machine is fast in it, bfloat16")  # fmt: skip
+    parser.add_argument("--vocabulary", nargs="+", type=int, default=[32768, 8192],
+                        help="dictionary entries for the VAT and stock")  # fmt: skip
+    parser.add_argument("--tokens", type=int, default=4000,
+                        help="target tokens a step of the VAT and stock")  # fmt: skip
+    parser.add_argument("--repeats", type=int, default=7, help="steps of each that are counted")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--fp16", action="store_true")
-    parser.add_argument("--memory-of", choices=list(SYSTEMS), help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    parser.add_argument(
-        "--profile", choices=list(SYSTEMS), help="print where a step of this system spends its time"
-    )
+    parser.add_argument("--profile", choices=SYSTEMS, metavar="SYSTEM",
+                        help="where a step spends its time, in the last precision")  # fmt: skip
+    parser.add_argument("--memory-of", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.repeats < 5:
-        parser.error("--repeats must be at least 5")
+    if args.precisions is None:
+        args.precisions = list(dict.fromkeys(("float32", preferred_precision())))
+    if min(args.repeats, args.threads, args.tokens, *args.vocabulary) < 1:
+        parser.error("--repeats, --threads, --tokens and --vocabulary must be at least 1")
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_dictionary(folder, args.vocabulary)
         if args.profile:
             print(profile(args.profile, folder, args))
             return
         if args.memory_of:
             print(json.dumps(step_memory(args.memory_of, folder, args)))
             return
-        figures = measure(folder, args)
+        cases = [
+            {"system": system, "precision": precision, "vocabulary": vocabulary}
+            for system in args.systems
+            for vocabulary in (args.vocabulary if system in BY_TOKENS else [SENTENCE_VOCABULARY])
+            for precision in args.precisions
+        ]
+        figures: dict = {
+            "machine": {
+                "device": args.device if args.device == "cpu" else torch.cuda.get_device_name(),
+                "threads": args.threads,
+                "torch": torch.__version__,
+                "tokens": args.tokens,
+            },
+            "product": measure(cases, folder, args),
+            "cases": cases,
+        }
+    add_memory(cases)
+    add_ratios(cases)
     if args.json:
         print(json.dumps(figures))
-        return
-    print(
-        f"torch {torch.__version__}, {args.device}, {args.threads} threads, "
-        f"vocabulary {args.vocabulary:,}, {args.tokens:,} target tokens a step"
-    )
-    print(f"{'':8}{'s/step':>10}{'tokens/s':>12}{'peak MiB':>12}")
-    for system in SYSTEMS:
-        f = figures[system]
-        print(
-            f"{system:8}{f['seconds']:>10.3f}{f['tokens_per_second']:>12,.0f}"
-            f"{f['peak_mib']:>12,.0f}"
-        )
-    print(f"{'ratio':8}{'':>10}{figures['speed_ratio']:>12.2f}{figures['memory_ratio']:>12.2f}")
-
-
-def measure(folder: Path, args: argparse.Namespace) -> dict:
-    """Alternating timed steps, then a process for each system's memory."""
-    trainers = {system: build_trainer(system, folder, args) for system in SYSTEMS}
-    dictionary = trainers["stock"].task.source_dictionary
-    batches = make_batches(dictionary, args.tokens, args.repeats + 2)
-    seconds: dict[str, list[float]] = {system: [] for system in SYSTEMS}
-    for number, batch in enumerate(batches):
-        for system, trainer in trainers.items():
-            took = step_seconds(trainer, batch)
-            if number >= 2:  # the first two warm up
-                seconds[system].append(took)
-        print(f"step {number + 1} of {len(batches)}", file=sys.stderr)
-    figures: dict = {}
-    for system in SYSTEMS:
-        command = [sys.executable, *sys.argv, "--memory-of", system]
-        output = subprocess.run(
-            command, capture_output=True, text=True, check=True, env=dict(os.environ)
-        ).stdout
-        median = statistics.median(seconds[system])
-        figures[system] = {
-            "seconds": median,
-            "tokens_per_second": args.tokens / median,
-            "peak_mib": json.loads(output.splitlines()[-1]),
-        }
-    figures["speed_ratio"] = figures["stock"]["seconds"] / figures["vat"]["seconds"]
-    figures["memory_ratio"] = figures["vat"]["peak_mib"] / figures["stock"]["peak_mib"]
-    return figures
+    else:
+        show(figures)
 
 
 if __name__ == "__main__":

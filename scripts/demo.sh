@@ -34,6 +34,7 @@ fi
 
 cd "$(dirname "$0")/.."
 . scripts/venv.sh
+. scripts/precision.sh
 
 demo=${DEMO_DIR:-demo}
 max_update=${MAX_UPDATE:-2400}
@@ -61,6 +62,7 @@ run env MAX_PIECES=30 scripts/prepare_corpus.sh "$demo" "$vocab_size" \
 step "3. Training: reconstruction first, while the weight of the KL term rises to 0.1"
 device=()
 python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || device=(--cpu)
+choose_precision "$([ ${#device[@]} -gt 0 ] && echo float32 || echo fp16)"
 # A run on other text can't go on from these checkpoints: the pieces have other meanings.
 if [ -e "$demo/checkpoints" ] &&
     ! cmp -s "$demo/data-bin/made_from.json" "$demo/checkpoints/made_from.json"; then
@@ -74,7 +76,7 @@ run fairseq-train "$demo/data-bin" --user-dir "$plugin" --task variational_lm \
     --kl-annealing logistic --kl-annealing-updates 1400 \
     --optimizer adam --lr 3e-3 --lr-scheduler inverse_sqrt --warmup-updates 300 --clip-norm 1.0 \
     --max-tokens 1200 --required-batch-size-multiple 1 --max-update "$max_update" --seed 1 \
-    "${device[@]}" \
+    "${device[@]}" "${precision_flags[@]}" \
     --log-format simple --log-interval 50 --log-file "$demo/train.log" \
     --save-dir "$demo/checkpoints" --no-epoch-checkpoints
 

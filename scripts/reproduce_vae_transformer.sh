@@ -119,6 +119,7 @@ fi
 
 cd "$(dirname "$0")/.."
 . scripts/venv.sh any
+. scripts/precision.sh
 plugin=$PWD/fairseq_vat
 lock
 device=()

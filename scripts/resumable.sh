@@ -125,8 +125,3 @@ _stop_jobs() { local pid; for pid in $(jobs -p); do kill -- "-$pid" 2>/dev/null 
 trap _stop_jobs EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
-
-# precision: what training is fast in on this machine, float32 or bfloat16.
-precision() {
-    python -c 'from fairseq_vat.models.precision import preferred_precision as p; print(p())' 2>/dev/null
-}

@@ -99,11 +99,13 @@ done
 
 cd "$(dirname "$0")/.."
 . scripts/venv.sh any
+. scripts/precision.sh
 plugin=$PWD/fairseq_vat
 lock
 device=()
 python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || device=(--cpu)
 [ ${#device[@]} -eq 0 ] || [ "$jobs" -eq 1 ] || export OMP_NUM_THREADS=1
+choose_precision float32 ${train_flags[@]+"${train_flags[@]}"}
 
 corpus=$out/corpus data=$out/corpus/data-bin
 prepare() {
@@ -139,6 +141,7 @@ train() {
         --validate-interval-updates $(((updates + 9) / 10)) --save-interval-updates 500
         --keep-interval-updates 1 --no-epoch-checkpoints
         --log-format simple --log-interval 20 --log-file "$save/train.log"
+        ${precision_flags[@]+"${precision_flags[@]}"}
         ${flags[@]+"${flags[@]}"} ${train_flags[@]+"${train_flags[@]}"}
     )
     begin_training "$save" "$data" "${command[@]}" || return 1

@@ -7,11 +7,13 @@ usage() {
 usage: scripts/train.sh DATA_BIN SAVE_DIR [PROCESSES] [-- FAIRSEQ-TRAIN FLAGS]
 
 PROCESSES, by default one process on a GPU if there is one, else on the CPU:
-  --gpus N        N GPUs of this machine (torchrun, nccl, fp16)
+  --gpus N        N GPUs of this machine (torchrun, nccl)
   --cpus N        N processes on this machine's CPU (torchrun, gloo)
   --nodes M --node-rank R --master HOST:PORT
                   with --gpus N or --cpus N: run on each of M machines, R from 0 to M - 1
 
+It trains in bfloat16 where the machine has instructions for it; else on a GPU in fp16, on a CPU in
+float32. 
 Flags after -- are fairseq-train's and win over the recipe's, for example
   scripts/train.sh runs/mono/data-bin runs/mono/vat --gpus 4 -- --max-update 100000
 The same command goes on where a stopped run was.  The training log is SAVE_DIR/train.log.
@@ -56,6 +58,7 @@ done
 
 plugin=$(cd "$(dirname "$0")/../fairseq_vat" && pwd)
 . "$(dirname "$0")/venv.sh" any
+. "$(dirname "$0")/precision.sh"
 command=(
     fairseq-train "$data" --user-dir "$plugin" --save-dir "$save"
     --task variational_lm --arch vat_transformer --criterion token_kl_cross_entropy
@@ -71,11 +74,14 @@ command=(
 has_gpu=$(python -c 'import torch; print(int(torch.cuda.is_available()))')
 if [[ $kind == gpus ]]; then
     [[ $has_gpu == 1 ]] || die "--gpus: torch sees no GPU here; use --cpus"
-    command+=(--fp16)
-elif [[ $kind == cpus || $has_gpu == 0 ]]; then
-    command+=(--cpu)
 fi
-command+=("$@")
+if [[ $kind == cpus || $has_gpu == 0 || " $* " == *" --cpu "* ]]; then
+    CUDA_VISIBLE_DEVICES='' choose_precision float32 "$@"
+    command+=(--cpu)
+else
+    choose_precision fp16 "$@"
+fi
+command+=("${precision_flags[@]}" "$@")
 mkdir -p "$save"
 
 if [[ $kind == one ]]; then

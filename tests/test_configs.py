@@ -150,6 +150,7 @@ def demo_command() -> list[str]:
     command = re.search(r"^run fairseq-train ((?:.*\\\n)*.*)$", script, re.MULTILINE)[1]
     for variable, value in {
         '"${device[@]}"': "--cpu",
+        '"${precision_flags[@]}"': "",  # the machine's
         "$max_update": max_update,
         "$plugin": commands.PLUGIN,
         "$demo": "demo",

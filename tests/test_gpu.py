@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import commands
@@ -16,6 +19,7 @@ from fairseq_vat import noise
 from fairseq_vat.latent import LOG_VARIANCE_MAX, LOG_VARIANCE_MIN, DiagonalGaussian
 from fairseq_vat.models.vat_transformer import VATModel
 
+SCRIPTS = Path(__file__).parent.parent / "scripts"
 FLAGS = ["--dropout", "0", "--kl-weight", "0.1", "--log-interval", "1", "--max-update", "30"]
 EXTREMES = [60_000.0, -60_000.0]
 HALVES = [torch.float16, torch.bfloat16]
@@ -236,3 +240,17 @@ def test_gpu_gives_the_cpus_loss(dtype: torch.dtype, gpu: torch.device, data_dir
     assert single == pytest.approx(expected, rel=1e-4)
     half, _ = forward_and_backward(data_dir, gpu, dtype, None)
     assert half == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "fp16"])
+def test_gpu_benchmark(precision: str, gpu: torch.device):
+    """Stock as well: its own bfloat16 and fp16."""
+    command = [sys.executable, str(SCRIPTS / "benchmark.py"), "--device", "cuda", "--json"]
+    command += ["--precisions", precision, "--systems", "stock", "vat", "vae_lstm"]
+    command += ["--vocabulary", "500", "--tokens", "200", "--repeats", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert [case["system"] for case in figures["cases"]] == ["stock", "vat", "vae_lstm"]
+    assert all(case["peak_mib"] > 0 for case in figures["cases"])

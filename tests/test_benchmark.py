@@ -1,0 +1,115 @@
+"""scripts/benchmark.py and scripts/parity.py, on toy models and data."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import commands
+import pytest
+
+from fairseq_vat.errors import VATError
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+
+
+def test_parity(data_dir, tmp_path, capsys, monkeypatch):
+    import parity
+
+    calls = []
+
+    def train(command, stdout, stderr):
+        calls.append(command)
+        save_dir = Path(command[command.index("--save-dir") + 1])
+        try:
+            commands.train(data_dir, save_dir, *command[4:])
+        except VATError as error:
+            stdout.write(str(error))
+            return subprocess.CompletedProcess(command, 1)
+        finally:  # a process of its own would take its log files with it
+            for logger in map(logging.getLogger, list(logging.root.manager.loggerDict)):
+                for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
+                    logger.removeHandler(handler)
+                    handler.close()
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(parity.subprocess, "run", train)
+
+    def run(*flags, status=0):
+        every = ["parity.py", data_dir, tmp_path / "out", "--arch", "vat_transformer_tiny", *flags]
+        monkeypatch.setattr("sys.argv", list(map(str, every)))
+        capsys.readouterr()
+        if status:
+            with pytest.raises(SystemExit) as left:
+                parity.main()
+            assert left.value.code == status
+            return capsys.readouterr().err
+        parity.main()
+        return capsys.readouterr().out
+
+    found = json.loads(run("--updates", "6", "--seeds", "1", "2", "--json"))
+    assert [call[call.index("--precision") + 1] for call in calls] == ["float32", "bfloat16"] * 2
+    for precision in ("float32", "bfloat16"):
+        losses = [found["runs"][precision][seed]["loss"] for seed in ("1", "2")]
+        measure = found["measures"]["loss"][precision]
+        assert losses[0] != losses[1]
+        assert measure["mean"] == pytest.approx(sum(losses) / 2)
+        assert measure["spread"] == pytest.approx(abs(losses[0] - losses[1]))
+    assert abs(found["measures"]["loss"]["difference"]) < 0.1 * losses[0]
+    assert json.loads((tmp_path / "out/parity.json").read_text()) == found
+
+    lines = run("--updates", "6", "--seeds", "1", "2").splitlines()
+    assert len(calls) == 4  # what is done isn't made again
+    assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {name}" for name in parity.MEASURES]
+    log = tmp_path / "out/float32-1/train.log"  # stopped before its last checkpoint: goes on
+    log.write_text("".join(line for line in log.open() if "| valid " not in line))
+    for checkpoint in log.parent.glob("*.pt"):
+        checkpoint.unlink()
+    assert run("--updates", "6", "--seeds", "1", "2").splitlines() == lines
+    assert len(calls) == 5
+    assert "made with other flags" in run("--updates", "7", status=1)
+    assert "see" in run("--updates", "6", "--seeds", "3", "--", "--prior-std", "-1", status=1)
+
+
+def test_benchmark(capsys, monkeypatch):
+    import benchmark
+
+    flags = ["--systems", "stock", "vat", "--vocabulary", "60", "--tokens", "80", "--threads", "1"]
+    flags += ["--precisions", "bfloat16", "--repeats", "1", "--json"]
+    monkeypatch.setattr("sys.argv", ["benchmark.py", *flags])
+    benchmark.main()
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    peaks = figures["product"]["gflops_per_cpu_second"]
+    cases = {(case["system"], case["precision"]): case for case in figures["cases"]}
+    assert len(cases) == 2 and peaks.keys() == {"bfloat16"}
+    for (system, precision), case in cases.items():
+        assert case["tokens_per_second"] == pytest.approx(80 / case["seconds"])
+        assert case["cpu_seconds"] > 0 and case["peak_mib"] > 0 and peaks[precision] > 0
+        assert 0 < case["share_of_peak"] < 1
+        base = cases["stock", precision]
+        assert ("speed_ratio" in case) == (system == "vat")
+        if system == "vat":
+            assert case["speed_ratio"] == base["seconds"] / case["seconds"]
+            assert case["memory_ratio"] == case["peak_mib"] / base["peak_mib"]
+    benchmark.show(figures)
+    assert len(capsys.readouterr().out.splitlines()) == 3 + len(cases)
+
+
+@pytest.mark.parametrize("system", ["stock", "vat", "vae_transformer", "transformer_decoder_lm"])
+def test_the_operations_of_a_step_are_those_that_torch_counts(system, tmp_path):
+    """With logits, so that the output projection is a product that torch can see."""
+    import benchmark_systems
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    trainer = benchmark_systems.build_trainer(system, "float32", 60, tmp_path, cpu=True)
+    dictionary = trainer.task.source_dictionary
+    (batch,) = benchmark_systems.make_batches(system, dictionary, 96, 1)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        logits = trainer.model(**batch["net_input"])[0]
+        logits.sum().backward()
+    found = benchmark_systems.step_operations(trainer.model, batch)
+    assert found == pytest.approx(counter.get_total_flops(), rel=0.05)
