@@ -46,11 +46,7 @@ SENTENCES, SENTENCE_TOKENS, SENTENCE_VOCABULARY = 32, 20, 10_000
 
 
 def build_trainer(system: str, precision: str, vocabulary: int, folder: Path, cpu: bool) -> Trainer:
-    """fairseq's Trainer, as `fairseq-train` would build it, over a dictionary in `folder`.
-
-    bfloat16 is ``--precision bfloat16`` for this plugin's systems; for stock it is fairseq's own,
-    ``common.bf16=true`` of fairseq-hydra-train, which casts the model (``--bf16`` means a TPU).
-    """
+    """fairseq's Trainer, as `fairseq-train` would build it, over a dictionary in `folder`."""
     folder = folder / str(vocabulary)
     if not folder.exists():
         folder.mkdir()
@@ -60,13 +56,10 @@ def build_trainer(system: str, precision: str, vocabulary: int, folder: Path, cp
     flags += [*SYSTEMS[system], *_OPTIMIZER, *(["--cpu"] if cpu else [])]
     if precision == "fp16":
         flags += ["--fp16", *(["--fp16-no-flatten-grads"] if cpu else [])]
-    if precision == "bfloat16" and system != "stock":
+    if precision == "bfloat16":
         flags += ["--precision", "bfloat16", "--emulate-bfloat16"]
     parser = options.get_training_parser()
     cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, flags))
-    if precision == "bfloat16" and system == "stock":
-        cfg.common.bf16 = True
-        cfg.common.fp16_no_flatten_grads = cpu
     task = tasks.setup_task(cfg.task)
     torch.manual_seed(1)
     trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))

@@ -78,18 +78,19 @@ def test_benchmark(capsys, monkeypatch):
     import benchmark
 
     flags = ["--systems", "stock", "vat", "--vocabulary", "60", "--tokens", "80", "--threads", "1"]
-    flags += ["--precisions", "bfloat16", "--repeats", "1", "--json"]
+    flags += ["--precisions", "float32", "bfloat16", "--repeats", "1", "--json"]
     monkeypatch.setattr("sys.argv", ["benchmark.py", *flags])
     benchmark.main()
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     peaks = figures["product"]["gflops_per_cpu_second"]
     cases = {(case["system"], case["precision"]): case for case in figures["cases"]}
-    assert len(cases) == 2 and peaks.keys() == {"bfloat16"}
+    vat = {("vat", "float32"), ("vat", "bfloat16")}
+    assert cases.keys() == {("stock", "float32"), *vat} and peaks.keys() == {"float32", "bfloat16"}
     for (system, precision), case in cases.items():
         assert case["tokens_per_second"] == pytest.approx(80 / case["seconds"])
         assert case["cpu_seconds"] > 0 and case["peak_mib"] > 0 and peaks[precision] > 0
         assert 0 < case["share_of_peak"] < 1
-        base = cases["stock", precision]
+        base = cases["stock", "float32"]
         assert ("speed_ratio" in case) == (system == "vat")
         if system == "vat":
             assert case["speed_ratio"] == base["seconds"] / case["seconds"]
