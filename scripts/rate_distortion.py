@@ -47,6 +47,7 @@ COLUMNS = (
     ("kept", "words kept", ".3f"),
     ("ppl_ratio", "ppl ratio", ".2f"),
     ("ppl_ratio_changed", "ppl ratio, changed", ".2f"),
+    ("only_substitutions", "only words", ".3f"),
     ("substitutions", "substitutions", ",d"),
     ("same_pos", "same POS", ".3f"),
     ("same_pos_random", "(random)", ".3f"),
@@ -114,8 +115,8 @@ def ratio(numerator: float | None, denominator: float | None) -> float | None:
 
 def draw_figures(
     sources: Sequence[str], draws: Sequence[Sequence[str]], fluency: Fluency
-) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """What draws change, and how fluent they are; and the words that they exchange."""
+) -> tuple[dict[str, Any], list[tuple[list[tuple[str, str]], bool]]]:
+    """What draws change, and how fluent they are; and `substitutions` of each changed draw."""
     pairs = [(source, draw) for source, every in zip(sources, draws, strict=True) for draw in every]
     changed = [(source, draw) for source, draw in pairs if source != draw]
     every, drawn = [*zip(*pairs, strict=True)], [*zip(*changed, strict=True)] or [(), ()]
@@ -134,7 +135,7 @@ def draw_figures(
         "ppl_ratio": ratio(fluency.perplexity(every[1]), fluency.perplexity(every[0])),
         "ppl_ratio_changed": ratio(fluency.perplexity(drawn[1]), fluency.perplexity(drawn[0])),
         "only_substitutions": ratio(sum(only for _, only in found), len(changed)),
-    }, [pair for of_draw, _ in found for pair in of_draw]
+    }, found
 
 
 def bleu(sources: Sequence[str], outputs: Sequence[str], pieces: Pieces) -> dict[str, Any]:
@@ -205,12 +206,15 @@ def show(sources: Sequence[str], means: Sequence[str], draws: Sequence[list[str]
 
 def run(args: argparse.Namespace) -> None:
     """Check everything, then measure a checkpoint after the other."""
-    if args.samples < 1 or (args.sentences or 1) < 1 or args.show < 0:
-        raise VATError("--samples and --sentences must be at least 1, --show at least 0")
+    for name in ("samples", "sentences", "temperature", "beam", "prior_std", "max_tokens"):
+        value = getattr(args, name)
+        if value is not None and not 0 < value < math.inf:
+            raise VATError(f"--{name.replace('_', '-')} {value}: must be above 0")
     if (args.wordnet is None) != (args.train_text is None):
         raise VATError("--wordnet and --train-text go together")
     kinds = Kinds(open_wordnet(args.wordnet)) if args.wordnet else None
-    bpe = hub.build_bpe("sentencepiece", sentencepiece_model=args.sentencepiece_model)
+    model = args.sentencepiece_model
+    bpe = hub.build_bpe("sentencepiece", sentencepiece_model=model) if model else None
     device = "cpu" if args.cpu else None
     lm = hub.load_model(args.lm, args.data, device)
     if lm.model.has_latents:
@@ -228,15 +232,15 @@ def run(args: argparse.Namespace) -> None:
     pieces = Pieces.of(lm.task.dictionary)
     fluency = Fluency(lm, lambda text: vat.binarize(vat.apply_bpe(text)), args.max_tokens)
     frequencies = Frequencies(read_lines(args.train_text)) if kinds else None
+    settings = {key: value for key, value in vars(args).items() if key != "path"}
+    settings["sentences"] = len(sources)
     rows = []
     for path in args.path:
         vat = load(path)
         how = {"beam": args.beam, "max_len_b": room - 1}
         row = {"path": path, "updates": vat.model.num_updates, **likelihoods(vat, tokens, args)}
         means = vat.reconstruct(sources, **how)
-        draws = vat.sample(
-            sources, args.samples, temperature=args.temperature, seed=args.seed, **how
-        )
+        draws = vat.sample(sources, args.samples, args.temperature, args.seed, **how)
         of_mean = bleu(sources, means, pieces)
         repeated = [source for source in sources for _ in range(args.samples)]
         of_draws = bleu(repeated, [draw for every in draws for draw in every], pieces)
@@ -245,18 +249,18 @@ def run(args: argparse.Namespace) -> None:
         found, replaced = draw_figures(sources, draws, fluency)
         row |= found
         if kinds:
-            row |= same_kind(replaced, kinds, frequencies, args.seed)
+            alone = [pair for pairs, only in replaced if only for pair in pairs]
+            every = [pair for pairs, _ in replaced for pair in pairs]
+            row |= same_kind(alone, kinds, frequencies, args.seed)
+            row["of_all_changed"] = same_kind(every, kinds, frequencies, args.seed)
         rows.append(row)
-        if args.show:
+        if args.json:  # as far as it got
+            write_json(args.json, {"settings": settings, "checkpoints": rows})
+        if args.show > 0:
             print(f"**{path}**\n\n```")
             show(sources, means, draws, args.show)
             print("```\n")
     print("\n".join(table(rows)))
-    if args.json:
-        settings = {key: value for key, value in vars(args).items() if key != "path"}
-        write_json(
-            args.json, {"settings": settings, "sentences": len(sources), "checkpoints": rows}
-        )
     if args.figure:
         from fairseq_vat import sweep_plots  # matplotlib takes long to import
 
@@ -268,7 +272,7 @@ def main() -> None:
     parser.add_argument("data", metavar="DATA", help="folder with the training's dict.txt")
     parser.add_argument("--path", nargs="+", required=True, metavar="CHECKPOINT")
     parser.add_argument("--lm", required=True, metavar="CHECKPOINT", help="a language model's")
-    parser.add_argument("--sentencepiece-model", required=True, metavar="FILE")
+    parser.add_argument("--sentencepiece-model", metavar="FILE", help="default: words")
     parser.add_argument("--text", required=True, metavar="FILE", help="held-out sentences")
     parser.add_argument("--sentences", type=int, metavar="N", help="of the text (default: all)")
     parser.add_argument("--samples", type=int, default=4, metavar="K", help="draws a sentence")
