@@ -12,7 +12,7 @@ import random
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,54 @@ def substitutions(source: str, draw: str) -> tuple[list[tuple[str, str]], bool]:
         else:
             only = False
     return found, only and bool(found)
+
+
+def _ratio(numerator: float | None, denominator: float | None) -> float | None:
+    return numerator / denominator if numerator is not None and denominator else None
+
+
+def draw_figures(
+    sources: Sequence[str],
+    draws: Sequence[Sequence[str]],
+    perplexity: Callable[[Sequence[str]], float | None],
+    judge: Callable[[Sequence[tuple[str, str]]], dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """What draws change in their sentences, and how fluent they are.
+
+    Args:
+        sources: the sentences.
+        draws: of each sentence, as many for each.
+        perplexity: of sentences, None for no sentence.
+        judge: `same_kind` of pairs of words; asked of the draws that differ from their source by
+            exchanged words alone, and under ``of_all_changed`` of all that differ.
+    """
+    pairs = [(source, draw) for source, every in zip(sources, draws, strict=True) for draw in every]
+    changed = [(source, draw) for source, draw in pairs if source != draw]
+
+    def kept(pairs: Sequence[tuple[str, str]]) -> float | None:
+        words = sum(len(source.split()) for source, _ in pairs)
+        return _ratio(sum(kept_words(source, draw) for source, draw in pairs), words)
+
+    def fluency(pairs: Sequence[tuple[str, str]]) -> float | None:
+        return _ratio(
+            perplexity([draw for _, draw in pairs]), perplexity([source for source, _ in pairs])
+        )
+
+    found = [substitutions(source, draw) for source, draw in changed]
+    figures = {
+        "changed": len(changed) / len(pairs),
+        "distinct": sum(len(set(texts)) for texts in draws) / len(draws),
+        "kept": kept(pairs),
+        "kept_changed": kept(changed),
+        "ppl_sources": perplexity(sources),
+        "ppl_ratio": fluency(pairs),
+        "ppl_ratio_changed": fluency(changed),
+        "only_substitutions": _ratio(sum(only for _, only in found), len(changed)),
+    }
+    if judge is not None:
+        figures |= judge([pair for words, only in found if only for pair in words])
+        figures["of_all_changed"] = judge([pair for words, _ in found for pair in words])
+    return figures
 
 
 class Frequencies:

@@ -15,10 +15,11 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from draw_statistics import Frequencies, Kinds, kept_words, open_wordnet, same_kind, substitutions
+from draw_statistics import Frequencies, Kinds, draw_figures, open_wordnet, same_kind
 from fairseq import utils
 from fairseq.data import LanguagePairDataset
 from latent_tables import block, counted
@@ -45,8 +46,9 @@ COLUMNS = (
     ("changed", "changed", ".3f"),
     ("distinct", "distinct", ".2f"),
     ("kept", "words kept", ".3f"),
-    ("ppl_ratio", "ppl ratio", ".2f"),
-    ("ppl_ratio_changed", "ppl ratio, changed", ".2f"),
+    ("ppl_ratio_mean", "ppl ratio, mean", ".2f"),
+    ("ppl_ratio", "draws", ".2f"),
+    ("ppl_ratio_changed", "changed draws", ".2f"),
     ("only_substitutions", "only words", ".3f"),
     ("substitutions", "substitutions", ",d"),
     ("same_pos", "same POS", ".3f"),
@@ -106,36 +108,6 @@ class Fluency:
                 self._nll[new[number]] = nll
         words = sum(max(1, len(text.split())) for text in sentences)
         return math.exp(math.fsum(self._nll[x] for x in sentences) / words) if sentences else None
-
-
-def ratio(numerator: float | None, denominator: float | None) -> float | None:
-    """A quotient; None where there is none."""
-    return numerator / denominator if numerator is not None and denominator else None
-
-
-def draw_figures(
-    sources: Sequence[str], draws: Sequence[Sequence[str]], fluency: Fluency
-) -> tuple[dict[str, Any], list[tuple[list[tuple[str, str]], bool]]]:
-    """What draws change, and how fluent they are; and `substitutions` of each changed draw."""
-    pairs = [(source, draw) for source, every in zip(sources, draws, strict=True) for draw in every]
-    changed = [(source, draw) for source, draw in pairs if source != draw]
-    every, drawn = [*zip(*pairs, strict=True)], [*zip(*changed, strict=True)] or [(), ()]
-    found = [substitutions(source, draw) for source, draw in changed]
-    words = sum(len(source.split()) for source, _ in pairs)
-    return {
-        "changed": len(changed) / len(pairs),
-        "distinct": sum(len(set(texts)) for texts in draws) / len(draws),
-        "kept": sum(kept_words(source, draw) for source, draw in pairs) / words,
-        "kept_changed": ratio(
-            sum(kept_words(source, draw) for source, draw in changed),
-            sum(len(source.split()) for source, _ in changed),
-        ),
-        "ppl_sources": fluency.perplexity(every[0]),
-        "ppl_draws": fluency.perplexity(every[1]),
-        "ppl_ratio": ratio(fluency.perplexity(every[1]), fluency.perplexity(every[0])),
-        "ppl_ratio_changed": ratio(fluency.perplexity(drawn[1]), fluency.perplexity(drawn[0])),
-        "only_substitutions": ratio(sum(only for _, only in found), len(changed)),
-    }, found
 
 
 def bleu(sources: Sequence[str], outputs: Sequence[str], pieces: Pieces) -> dict[str, Any]:
@@ -231,7 +203,10 @@ def run(args: argparse.Namespace) -> None:
     sources, tokens = held_out(args.text, vat, room, args.sentences)
     pieces = Pieces.of(lm.task.dictionary)
     fluency = Fluency(lm, lambda text: vat.binarize(vat.apply_bpe(text)), args.max_tokens)
-    frequencies = Frequencies(read_lines(args.train_text)) if kinds else None
+    judge = None
+    if kinds:
+        frequencies = Frequencies(read_lines(args.train_text))
+        judge = partial(same_kind, kinds=kinds, frequencies=frequencies, seed=args.seed)
     settings = {key: value for key, value in vars(args).items() if key != "path"}
     settings["sentences"] = len(sources)
     rows = []
@@ -246,13 +221,11 @@ def run(args: argparse.Namespace) -> None:
         of_draws = bleu(repeated, [draw for every in draws for draw in every], pieces)
         row |= {"bleu_mean": of_mean["bleu"], "exact_match": of_mean["exact_match"]}
         row |= {"bleu_draws": of_draws["bleu"], "signature": of_mean["signature"]}
-        found, replaced = draw_figures(sources, draws, fluency)
-        row |= found
-        if kinds:
-            alone = [pair for pairs, only in replaced if only for pair in pairs]
-            every = [pair for pairs, _ in replaced for pair in pairs]
-            row |= same_kind(alone, kinds, frequencies, args.seed)
-            row["of_all_changed"] = same_kind(every, kinds, frequencies, args.seed)
+        row |= draw_figures(sources, draws, fluency.perplexity, judge)
+        # what the decoder does to a sentence without a draw
+        means_alone = [[mean] for mean in means]
+        row["of_mean"] = draw_figures(sources, means_alone, fluency.perplexity, judge)
+        row["ppl_ratio_mean"] = row["of_mean"]["ppl_ratio"]
         rows.append(row)
         if args.json:  # as far as it got
             write_json(args.json, {"settings": settings, "checkpoints": rows})

@@ -7,6 +7,7 @@ import math
 import re
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import commands
@@ -48,12 +49,15 @@ class WordNet:
         return self.senses.get((word, pos), [])
 
 
-class Words:
+def perplexity(sentences: Sequence[str]) -> float | None:
     """Stands in for the language model: every word takes one nat, ``odd`` three."""
+    words = [word for text in sentences for word in text.split()]
+    return math.exp(sum(3 if w == "odd" else 1 for w in words) / len(words)) if words else None
 
-    def perplexity(self, sentences):
-        words = [word for text in sentences for word in text.split()]
-        return math.exp(sum(3 if w == "odd" else 1 for w in words) / len(words)) if words else None
+
+def as_they_are(pairs: Sequence[tuple[str, str]]) -> dict:
+    """Stands in for `same_kind`."""
+    return {"pairs": [*pairs]}
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +127,7 @@ def test_the_same_seed_gives_the_same(script, checkpoint, tmp_path):
         rows.append(json.loads((tmp_path / "b.json").read_text())["checkpoints"][0])
     for key in ("changed", "distinct", "kept", "bleu_draws"):
         assert rows[0][key] == rows[1][key]
-    assert rows[0]["ppl_draws"] == pytest.approx(rows[1]["ppl_draws"], rel=1e-4)
+    assert rows[0]["ppl_ratio"] == pytest.approx(rows[1]["ppl_ratio"], rel=1e-4)
     assert rows[0]["nll_draws"] != rows[2]["nll_draws"]
 
 
@@ -132,6 +136,19 @@ def test_shows_every_kth_sentence(script, text_dir):
     shown = [line for line in out.split("```")[1].splitlines() if line[:1] not in ("", " ")]
     assert shown == (text_dir / "test").read_text().splitlines()[:16:2][::2]
     assert out.count("    mean: ") == 4
+
+
+def test_exchanged_words_are_judged(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(rate_distortion, "open_wordnet", lambda folder: WordNet())
+    (tmp_path / "train").write_text("dog cat run house\n")
+    flags = ("--wordnet", tmp_path, "--train-text", tmp_path / "train", "--sentences", 4)
+    head, _, row = script(*flags, "--json", tmp_path / "c.json").splitlines()
+    # the toy's words have digits
+    assert "| substitutions | same POS | (random) | similar |" in head
+    assert row.endswith("| 0 | - | - | - | - |")
+    (figures,) = json.loads((tmp_path / "c.json").read_text())["checkpoints"]
+    assert figures["of_all_changed"]["substitutions"] == 0
+    assert figures["of_mean"]["changed"] == 1 - figures["exact_match"]
 
 
 def test_mistakes_are_one_line(script, checkpoint, language_model, tmp_path, monkeypatch):
@@ -153,24 +170,28 @@ def test_mistakes_are_one_line(script, checkpoint, language_model, tmp_path, mon
 
 def test_draws_that_copy_are_worth_nothing():
     sources = ["a b c", "a odd"]
-    found, replaced = rate_distortion.draw_figures(sources, [[x, x] for x in sources], Words())
+    found = statistics.draw_figures(sources, [[x, x] for x in sources], perplexity, as_they_are)
     assert (found["changed"], found["distinct"], found["kept"]) == (0, 1, 1)
     assert found["ppl_ratio"] == 1 and found["ppl_ratio_changed"] is None
-    assert found["only_substitutions"] is None and replaced == []
+    assert found["only_substitutions"] is None and found["kept_changed"] is None
+    assert found["pairs"] == []
 
 
 def test_what_draws_change():
     sources = ["a b b c", "a b"]
-    draws = [["a b b c", "a b odd c"], ["b", "a odd"]]
-    found, replaced = rate_distortion.draw_figures(sources, draws, Words())
-    assert (found["changed"], found["distinct"]) == (3 / 4, 2)
-    assert found["kept"] == (4 + 3 + 1 + 1) / 12
-    assert found["kept_changed"] == (3 + 1 + 1) / 8
-    # 11 words of the draws, two of them odd; 7 of the changed ones
-    assert found["ppl_ratio"] == pytest.approx(math.exp((9 + 6) / 11) / math.e)
-    assert found["ppl_ratio_changed"] == pytest.approx(math.exp((5 + 6) / 7) / math.e)
-    assert found["only_substitutions"] == 2 / 3
-    assert replaced == [([("b", "odd")], True), ([], False), ([("b", "odd")], True)]
+    draws = [["a b b c", "a b odd c", "a odd c d e"], ["b", "a odd", "a b"]]
+    found = statistics.draw_figures(sources, draws, perplexity, as_they_are)
+    assert (found["changed"], found["distinct"]) == (4 / 6, 3)
+    assert found["kept"] == (4 + 3 + 2 + 1 + 1 + 2) / 18
+    assert found["kept_changed"] == (3 + 2 + 1 + 1) / 12
+    # 18 words of the draws, three of them odd; 12 of the changed ones
+    assert found["ppl_ratio"] == pytest.approx(math.exp((18 + 6) / 18) / math.e)
+    assert found["ppl_ratio_changed"] == pytest.approx(math.exp((12 + 6) / 12) / math.e)
+    assert found["only_substitutions"] == 2 / 4
+    assert found["pairs"] == found["of_all_changed"]["pairs"] == [("b", "odd"), ("b", "odd")]
+    draws = [["a b odd c e e"], ["a odd"]]
+    found = statistics.draw_figures(sources, draws, perplexity, as_they_are)
+    assert found["pairs"] == [("b", "odd")] and len(found["of_all_changed"]["pairs"]) == 2
 
 
 @pytest.mark.parametrize(
