@@ -6,7 +6,7 @@ Shape legend: P latents of a sentence, B sentences, L latent width.
 import math
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from fairseq import utils
@@ -19,7 +19,7 @@ from torch import Tensor
 from fairseq_vat.annealing import Annealing, Schedule
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.active_units import THRESHOLD, count_active_units
-from fairseq_vat.latent import DiagonalGaussian, check_prior_std
+from fairseq_vat.latent import DiagonalGaussian, check_prior_std, latent_prior_std
 
 # Seed of validation's latents: always the same, so that validation repeats.
 VALIDATION_SEED = 0
@@ -52,8 +52,8 @@ class TokenKLCrossEntropyConfig(FairseqDataclass):
     kl_reduction: KLReduction = field(
         default=KLReduction.sum,
         metadata={
-            "help": "KL of a latent in the loss: sum over its dimensions (the ELBO), or their mean "
-            "(the sum / latent width, a far smaller weight); the reported KL is always the sum"
+            "help": "KL of a latent in the loss: sum over its dimensions (equation 6; the ELBO), or "
+            "their mean (the sum / latent width, a far smaller weight); what is reported is the sum"
         },
     )
     kl_annealing: Schedule = field(
@@ -68,8 +68,13 @@ class TokenKLCrossEntropyConfig(FairseqDataclass):
     kl_annealing_ratio: float = field(
         default=0.5, metadata={"help": "cyclic: share R of a cycle spent rising, from 0 to 1"}
     )
-    kl_annealing_init: float = field(
-        default=0.00025, metadata={"help": "logistic: weight at update 0"}
+    kl_annealing_init: Optional[float] = field(
+        default=None,
+        metadata={"help": "logistic: weight at update 0 (default: 0.00025, without a slope)"},
+    )
+    kl_annealing_slope: Optional[float] = field(
+        default=None,
+        metadata={"help": "logistic: slope k about the span's middle, in place of a first weight"},
     )
     free_bits: float = field(
         default=0.0,
@@ -99,8 +104,8 @@ class TokenKLCrossEntropyConfig(FairseqDataclass):
 class TokenKLCrossEntropy(FairseqCriterion):
     """Sum of -log p over target tokens + w(update) * kl_weight * sum of KL over latents.
 
-    VAT paper, equation (5), with equation (6) for the KL to the scaled prior; VAE-Transformer
-    paper, equation (8).  Divided by fairseq's sample size: target tokens, or sentences with
+    VAT paper, equation (5), with equation (6) for the KL to the scaled prior (with the model's
+    ``--latent-noise prior`` its penalty, and no KL); VAE-Transformer paper, equation (8).  Divided by fairseq's sample size: target tokens, or sentences with
     ``--sentence-avg``.  Padding never contributes, and no term of a sentence depends on the
     sentences it is batched with.
 
@@ -152,19 +157,27 @@ class TokenKLCrossEntropy(FairseqCriterion):
         if extra["posterior"] is not None:  # else a language model: the likelihood is all there is
             kl_weight = self.cfg.kl_weight * self.annealing.weight(update)
             keep_PB = ~extra["latent_padding_mask"].t()
-            kl_PBL = extra["posterior"].kl(self.cfg.prior_std) * keep_PB.unsqueeze(-1)
-            loss = loss + kl_weight * self._bounded(kl_PBL, keep_PB)
+            noise_std = self._noise_std(extra["prior_noise"])
+            penalty_PBL = extra["posterior"].penalty(self.cfg.prior_std, noise_std)
+            penalty_PBL = penalty_PBL * keep_PB.unsqueeze(-1)
+            loss = loss + kl_weight * self._bounded(penalty_PBL, keep_PB)
+            prior_std = latent_prior_std(self.cfg.prior_std, noise_std)
+            kl = penalty = penalty_PBL.detach().sum()
+            if extra["prior_noise"] is not None:
+                with torch.no_grad():
+                    kl = (extra["posterior"].kl(prior_std) * keep_PB.unsqueeze(-1)).sum()
+                logging_output["penalty"] = penalty
             logging_output.update(
                 loss=loss.detach(),
-                kl=kl_PBL.detach().sum(),
+                kl=kl,
                 # fairseq sums logging outputs over workers and batches, hence weight x tokens
                 kl_weight=kl_weight * sample["ntokens"],
                 from_mean=int(from_mean) * sample["ntokens"],
-                prior_std=self.cfg.prior_std * sample["ntokens"],
+                prior_std=prior_std * sample["ntokens"],
                 **_latent_sums(extra["posterior"], keep_PB),
             )
             if not training:
-                logging_output["nll_prior"] = self._nll_prior(model, sample)
+                logging_output["nll_prior"] = self._nll_prior(model, sample, prior_std)
         if likelihood.n_correct is not None:
             logging_output["n_correct"] = likelihood.n_correct
         return loss, sample_size, logging_output
@@ -173,12 +186,20 @@ class TokenKLCrossEntropy(FairseqCriterion):
         # every update draws anew; a resumed run draws what the stopped one would have drawn
         return (self.seed << 40) + update + 1 if training else VALIDATION_SEED
 
+    def _noise_std(self, prior_noise: float | None) -> float:
+        if prior_noise not in (None, self.cfg.prior_std):
+            raise VATError(
+                f"the model's prior_std {prior_noise} isn't the criterion's {self.cfg.prior_std}: "
+                "give the criterion's alone"
+            )
+        return 1.0 if prior_noise is None else prior_noise
+
     @torch.no_grad()
-    def _nll_prior(self, model: Any, sample: dict[str, Any]) -> Tensor:
+    def _nll_prior(self, model: Any, sample: dict[str, Any], prior_std: float) -> Tensor:
         """nll of the batch from latents of the prior, a scalar, by the noise of validation."""
         net_input = sample["net_input"]
         out = model.encoder(net_input["src_tokens"], src_lengths=net_input["src_lengths"])
-        drawn = model.encoder.draw_prior(out, self.cfg.prior_std, VALIDATION_SEED)
+        drawn = model.encoder.draw_prior(out, prior_std, VALIDATION_SEED)
         nll_B = model.sentence_nll(drawn, net_input["prev_output_tokens"], sample["target"])
         return nll_B.sum()
 
@@ -214,6 +235,8 @@ class TokenKLCrossEntropy(FairseqCriterion):
         latents = total("latents")
         metrics.log_scalar("kl_loss", total("kl") / ntokens / bits, ntokens, round=3)
         metrics.log_scalar("kl_nats", total("kl") / latents, latents, round=3)
+        if any("penalty" in log for log in logging_outputs):
+            metrics.log_scalar("penalty_nats", total("penalty") / latents, latents, round=3)
         metrics.log_scalar("kl_weight", total("kl_weight") / ntokens, ntokens, round=6)
         if total("from_mean") == 0:
             metrics.log_derived(
@@ -277,6 +300,7 @@ def _annealing(cfg: TokenKLCrossEntropyConfig) -> Annealing:
             cfg.kl_annealing_cycles,
             cfg.kl_annealing_ratio,
             cfg.kl_annealing_init,
+            cfg.kl_annealing_slope,
         )
     except ValueError as error:
         raise VATError(str(error)) from None
