@@ -29,7 +29,14 @@ from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.pooling import POOLINGS, pool
 from fairseq_vat.latent import DiagonalGaussian
 from fairseq_vat.latent_moves import LatentMoves
-from fairseq_vat.loading import TASK_SETTINGS, LoadedModel, build_bpe, load_model, pick_device
+from fairseq_vat.loading import (
+    TASK_SETTINGS,
+    LoadedModel,
+    build_bpe,
+    load_model,
+    pick_device,
+    prior_std_of,
+)
 from fairseq_vat.models.latent_encoder import EncoderOut
 from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.tasks.variational_lm import VariationalLMTask
@@ -43,6 +50,7 @@ __all__ = [
     "from_pretrained",
     "load_model",
     "pick_device",
+    "prior_std_of",
 ]
 
 logger = logging.getLogger(__name__)
@@ -53,7 +61,8 @@ class Latents(NamedTuple):
 
     Attributes:
         mean: (N, P, L); 0 where there is no latent.
-        logvar: (N, P, L), natural logarithm of the variance; 0 where there is no latent.
+        logvar: (N, P, L), natural logarithm of the variance of z as it is drawn, whatever the
+            noise; 0 where there is no latent.
         mask: (N, P), true where there is a latent, false where a shorter sentence is padded. The
             start token and the end of sentence have latents as the words between them have.
     """

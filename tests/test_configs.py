@@ -313,6 +313,8 @@ def test_wmt19_is_the_papers():
     assert (criterion.kl_annealing, criterion.kl_annealing_updates) == ("logistic", 50_000)
     assert criterion.kl_annealing_init == 0.00025
     assert criterion.prior_std == 0.4
+    assert (criterion.kl_weight, criterion.kl_reduction) == (1.0, "sum")
+    assert (model.latent_noise, model.prior_std) == ("prior", 0.4)
     assert cfg.optimizer._name == "adam"
 
 

@@ -52,8 +52,8 @@ class TokenKLCrossEntropyConfig(FairseqDataclass):
     kl_reduction: KLReduction = field(
         default=KLReduction.sum,
         metadata={
-            "help": "KL of a latent in the loss: sum over its dimensions (equation 6; the ELBO), or "
-            "their mean (the sum / latent width, a far smaller weight); what is reported is the sum"
+            "help": "KL of a latent in the loss: sum over its dimensions (equation 6), or their "
+            "mean (the sum / latent width, a far smaller weight); what is reported is the sum"
         },
     )
     kl_annealing: Schedule = field(
@@ -104,10 +104,10 @@ class TokenKLCrossEntropyConfig(FairseqDataclass):
 class TokenKLCrossEntropy(FairseqCriterion):
     """Sum of -log p over target tokens + w(update) * kl_weight * sum of KL over latents.
 
-    VAT paper, equation (5), with equation (6) for the KL to the scaled prior (with the model's
-    ``--latent-noise prior`` its penalty, and no KL); VAE-Transformer paper, equation (8).  Divided by fairseq's sample size: target tokens, or sentences with
-    ``--sentence-avg``.  Padding never contributes, and no term of a sentence depends on the
-    sentences it is batched with.
+    VAT paper, equation (5), with equation (6) for the KL to the scaled prior (a penalty that is no
+    KL, with the model's ``--latent-noise prior``); VAE-Transformer paper, equation (8).  Divided
+    by fairseq's sample size: target tokens, or sentences with ``--sentence-avg``.  Padding never
+    contributes, and no term of a sentence depends on the sentences it is batched with.
 
     Args:
         cfg: the configuration.

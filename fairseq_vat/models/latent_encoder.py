@@ -175,7 +175,8 @@ class LatentEncoder(FairseqEncoder):
     ) -> EncoderOut:
         """Latents drawn from N(0, prior_std^2 I) in place of the sentences' own.
 
-        `prior_std` is that of z's own prior (`fairseq_vat.latent.latent_prior_std`). The noise is that of `draw`, so that a posterior equal to the prior gives the same latents.
+        `prior_std` is that of z's own prior (`fairseq_vat.latent.latent_prior_std`). The noise is
+        that of `draw`, so that a posterior equal to the prior gives the same latents.
         """
         mean_PBL = torch.zeros_like(encoder_out["latent_mean"][0])
         prior = {

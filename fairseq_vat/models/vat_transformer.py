@@ -120,8 +120,9 @@ class VATModel(BaseFairseqModel):
 
         Returns:
             logits (B, S, V), or None with `target`; and a dictionary with ``posterior``
-            (a `DiagonalGaussian`, P x B x L, of z), ``latent_padding_mask`` (B, P), both None for
-            a language model, ``prior_noise`` as `LatentEncoder` has it, and, with `target`, ``likelihood`` (a `TokenLikelihood`).
+            (of z, a `DiagonalGaussian`, P x B x L), ``latent_padding_mask`` (B, P), both None for
+            a language model, ``prior_noise`` (the encoder's), and, with `target`, ``likelihood``
+            (a `TokenLikelihood`).
         """
         encoder_out = None
         extra: dict[str, Any] = {"posterior": None, "latent_padding_mask": None}
