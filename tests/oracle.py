@@ -46,14 +46,11 @@ class Oracle:
         return self.model.encoder(torch.tensor([[BOS, *self.target(line)]]))
 
     def posterior(self, line: str) -> Posterior:
-        """The distribution of z, by the two layers' weights."""
-        x = self.layer(line)[: None if self.level == "token" else 1]
-        head = self.model.encoder.head
-        mean, logvar = (
-            x @ layer.weight.detach().double().numpy().T + layer.bias.detach().double().numpy()
-            for layer in (head.mean, head.logvar)
-        )
-        return Posterior(mean, self.noise_std * np.exp(logvar / 2))
+        """The distribution of z; its deviation by the layer's weights, without the plugin."""
+        mean = self.encoded(line)["latent_mean"][0][:, 0].double().numpy()
+        layer, x = self.model.encoder.head.logvar, self.layer(line)[: len(mean)]
+        weight, bias = (w.detach().double().numpy() for w in (layer.weight, layer.bias))
+        return Posterior(mean, self.noise_std * np.exp((x @ weight.T + bias) / 2))
 
     def layer(self, line: str) -> np.ndarray:
         """The encoder's last layer, (T, C)."""

@@ -127,6 +127,7 @@ def test_preset_and_file_are_the_same_model(name: str, data_dir: Path):
     flags = [str(data_dir), "--user-dir", commands.PLUGIN, "--task", "variational_lm"]
     flags += ["--max-source-positions", "256", "--max-target-positions", "256", "--seed", "1"]
     flags += ["--criterion", "token_kl_cross_entropy", "--truncate"]
+    flags += ["--latent-noise", "prior"]  # the experiment's
     by_flag = parsed(*flags, "--arch", name)
     by_file = composed("vat_wmt19", f"task.data={data_dir}", f"model={name}")
     fields = [plain(cfg.model) for cfg in (by_flag, by_file)]
