@@ -29,14 +29,7 @@ from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.pooling import POOLINGS, pool
 from fairseq_vat.latent import DiagonalGaussian
 from fairseq_vat.latent_moves import LatentMoves
-from fairseq_vat.loading import (
-    TASK_SETTINGS,
-    LoadedModel,
-    build_bpe,
-    load_model,
-    pick_device,
-    prior_std_of,
-)
+from fairseq_vat.loading import TASK_SETTINGS, LoadedModel, build_bpe, load_model, pick_device
 from fairseq_vat.models.latent_encoder import EncoderOut
 from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.tasks.variational_lm import VariationalLMTask
@@ -50,7 +43,6 @@ __all__ = [
     "from_pretrained",
     "load_model",
     "pick_device",
-    "prior_std_of",
 ]
 
 logger = logging.getLogger(__name__)

@@ -139,9 +139,9 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _evaluate(loaded: Any, args: argparse.Namespace) -> dict[str, Any]:
-    from fairseq_vat import hub
     from fairseq_vat.evaluation import collapse, measures, reconstruction
     from fairseq_vat.evaluation.subset import Subset
+    from fairseq_vat.loading import prior_std_of
 
     model, task, device = loaded.model, loaded.task, loaded.device
     subset = Subset(task, args.gen_subset, args.first)
@@ -152,7 +152,7 @@ def _evaluate(loaded: Any, args: argparse.Namespace) -> dict[str, Any]:
         pieces = reconstruction.Pieces(args.remove_bpe, vocabulary)
     prior_std = None
     if model.has_latents:
-        prior_std = hub.prior_std_of(loaded.cfg, model, args.prior_std)
+        prior_std = prior_std_of(loaded.cfg, model, args.prior_std)
     settings = measures.Settings(
         prior_std=prior_std or 1.0,
         samples=args.samples,

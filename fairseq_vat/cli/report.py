@@ -67,13 +67,13 @@ def run(args: argparse.Namespace) -> None:
     with quiet():
         from tqdm import tqdm
 
-        from fairseq_vat import hub
         from fairseq_vat.files import atomic_path
+        from fairseq_vat.loading import prior_std_of
         from fairseq_vat.report import content, corpus, page
 
         vat = load_hub(args, truncate=False)  # sentences are shown, so whole ones
         settings = content.Settings(
-            prior_std=hub.prior_std_of(vat.cfg, vat.model, args.prior_std),
+            prior_std=prior_std_of(vat.cfg, vat.model, args.prior_std),
             examples=args.examples,
             samples=args.samples,
             steps=args.steps,

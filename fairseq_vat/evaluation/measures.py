@@ -26,6 +26,7 @@ from fairseq_vat.evaluation.mutual_information import (
     mutual_information_over_batches,
     over_draws,
 )
+from fairseq_vat.evaluation.spread import spread_of, without_perplexity
 
 
 @dataclass(frozen=True)
@@ -195,14 +196,14 @@ def figures(
 
     Returns:
         plain numbers, nested: ``nll``, ``nll_mean``, ``nll_samples``, ``nll_prior``, ``kl``,
-        ``penalty``, ``neg_elbo`` and ``iw_nll`` each as `_spread` has it.
+        ``penalty``, ``neg_elbo`` and ``iw_nll`` each as `spread.spread_of` has it.
     """
 
     def spread(*columns: list[float]) -> dict[str, float | None] | None:
         if not all(columns):
             return None
         total = math.fsum(math.fsum(column) for column in columns)
-        return _spread(total, len(columns[0]), words, tokens)
+        return spread_of(total, len(columns[0]), words, tokens)
 
     has_latents = bool(measured.kl)
     found: dict[str, Any] = {
@@ -210,8 +211,8 @@ def figures(
         "nll_mean": spread(measured.nll) if has_latents else None,
         "nll_samples": spread(measured.nll_samples),
         "nll_prior": spread(measured.nll_prior),
-        "kl": _without_perplexity(spread(measured.kl)),
-        "penalty": _without_perplexity(spread(measured.penalty)),
+        "kl": without_perplexity(spread(measured.kl)),
+        "penalty": without_perplexity(spread(measured.penalty)),
         "neg_elbo": spread(measured.nll_samples, measured.kl),
         "iw_nll": spread(measured.iw_nll),
         "samples": settings.samples if has_latents else None,
@@ -267,28 +268,6 @@ def _latent_figures(measured: Measured, settings: Settings, device: Any) -> dict
         "active_units": active(active_units.THRESHOLD),
         "active_units_scaled": active(active_units.THRESHOLD * settings.prior_std**2),
     }
-
-
-def _spread(total: float, sentences: int, words: int, tokens: int) -> dict[str, float | None]:
-    """A sum of nats per sentence, word and token, and what fairseq makes of it."""
-    return {
-        "per_sentence": total / sentences,
-        "per_word": total / words,
-        "per_token": total / tokens,
-        "bits_per_token": total / tokens / math.log(2),
-        "ppl_per_word": _perplexity(total / words),
-        "ppl_per_token": _perplexity(total / tokens),
-    }
-
-
-def _without_perplexity(spread: dict[str, float | None] | None) -> dict[str, float | None] | None:
-    """exp(KL) is no perplexity of anything, nor is exp(penalty)."""
-    return spread and {name: x for name, x in spread.items() if not name.startswith("ppl")}
-
-
-def _perplexity(nats: float) -> float | None:
-    """exp(nats); None where double precision has no number so large."""
-    return math.exp(nats) if nats < 700 else None
 
 
 def _ess(ess: list[float]) -> dict[str, float] | None:

@@ -89,10 +89,8 @@ class VATModel(BaseFairseqModel):
         encoder = None
         if nested.encoder_type != "none":
             body, width = _encoder(nested, dictionary, encoder_embed)
-            prior_noise = nested.prior_std if nested.latent_noise == "prior" else None
-            encoder = LatentEncoder(
-                body, width, nested.latent_dim, nested.latent_level, prior_noise
-            )
+            noise = nested.prior_std if nested.latent_noise == "prior" else None
+            encoder = LatentEncoder(body, width, nested.latent_dim, nested.latent_level, noise)
         return cls(nested, encoder, _decoder(nested, dictionary, decoder_embed))
 
     def forward(
