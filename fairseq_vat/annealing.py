@@ -29,13 +29,21 @@ def cyclic(t: int, updates: int, cycles: int, ratio: float) -> float:
     return min(1.0, tau / ratio)
 
 
-def logistic(t: int, updates: int, init: float) -> float:
-    """1 / (1 + exp(-k (t - N / 2))) with k such that w(0) = init, so w(N) = 1 - init.
+def logistic(t: int, updates: int, slope: float) -> float:
+    """1 / (1 + exp(-k (t - N / 2))), k the slope: Bowman et al. (2016), with N / 2 as its middle.
 
-    The S-shaped curve of Bowman et al. (2016) with the VAT paper's appendix A's two numbers.
+    The VAT paper's appendix A gives N = 50,000 and 0.00025, its "initial value": either w(0), for
+    which `slope_from` finds k, or k itself, by which w(0) = 0.0019.
     """
-    k = 2.0 / updates * math.log((1.0 - init) / init)
-    return 1.0 / (1.0 + math.exp(min(700.0, -k * (t - updates / 2))))
+    return 1.0 / (1.0 + math.exp(min(700.0, -slope * (t - updates / 2))))
+
+
+def slope_from(init: float, updates: int) -> float:
+    """k of a `logistic` with w(0) = init, and so w(N) = 1 - init."""
+    return 2.0 / updates * math.log((1.0 - init) / init)
+
+
+DEFAULT_INIT = 0.00025
 
 
 class Schedule(Enum):
@@ -56,7 +64,8 @@ class Annealing:
         updates: N or T, the number of updates it spans; not needed by ``constant``.
         cycles: M, for ``cyclic``.
         ratio: R, the ramp's share of a cycle, for ``cyclic``.
-        init: w(0), for ``logistic``.
+        init: w(0), for ``logistic``; `DEFAULT_INIT` if neither it nor `slope` is given.
+        slope: k, for ``logistic``, in place of `init`.
 
     Raises:
         ValueError: naming the `fairseq-train` flag that is wrong.
@@ -66,7 +75,8 @@ class Annealing:
     updates: int = 0
     cycles: int = 5
     ratio: float = 0.5
-    init: float = 0.00025
+    init: float | None = None
+    slope: float | None = None
 
     def __post_init__(self) -> None:
         if self.updates < 0:
@@ -80,7 +90,11 @@ class Annealing:
             raise ValueError(f"--kl-annealing-cycles must be at least 1, not {self.cycles}")
         if not 0.0 <= self.ratio <= 1.0:
             raise ValueError(f"--kl-annealing-ratio must be from 0 to 1, not {self.ratio}")
-        if not 0.0 < self.init < 0.5:
+        if self.init is not None and self.slope is not None:
+            raise ValueError("--kl-annealing-init can't be combined with --kl-annealing-slope")
+        if self.slope is not None and not 0.0 < self.slope < math.inf:
+            raise ValueError(f"--kl-annealing-slope must be above 0, not {self.slope}")
+        if self.init is not None and not 0.0 < self.init < 0.5:
             raise ValueError(
                 f"--kl-annealing-init must be above 0 and below 0.5, not {self.init}: it is the "
                 "logistic weight at update 0"
@@ -93,5 +107,6 @@ class Annealing:
         if self.schedule == Schedule.cyclic:
             return cyclic(t, self.updates, self.cycles, self.ratio)
         if self.schedule == Schedule.logistic:
-            return logistic(t, self.updates, self.init)
+            slope = self.slope or slope_from(self.init or DEFAULT_INIT, self.updates)
+            return logistic(t, self.updates, slope)
         return 1.0

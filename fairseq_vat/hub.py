@@ -53,7 +53,8 @@ class Latents(NamedTuple):
 
     Attributes:
         mean: (N, P, L); 0 where there is no latent.
-        logvar: (N, P, L), natural logarithm of the variance; 0 where there is no latent.
+        logvar: (N, P, L), natural logarithm of the variance of z as it is drawn, whatever the
+            noise; 0 where there is no latent.
         mask: (N, P), true where there is a latent, false where a shorter sentence is padded. The
             start token and the end of sentence have latents as the words between them have.
     """

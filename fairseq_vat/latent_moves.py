@@ -18,6 +18,7 @@ from fairseq_vat.data_directory import load_sentences
 from fairseq_vat.decoding import LatentDecoding
 from fairseq_vat.errors import VATError
 from fairseq_vat.generation import LatentSampling
+from fairseq_vat.loading import prior_std_of
 from fairseq_vat.marks import marked_pieces, parse_marks, read_marked
 from fairseq_vat.text import clean_line
 
@@ -229,15 +230,15 @@ class LatentMoves(LatentDecoding):
         beam: int = 5,
         **generation: Any,
     ) -> list[str]:
-        """Sentences decoded from latents drawn from the prior N(0, s^2 I).
+        """Sentences decoded from latents drawn from their prior N(0, p^2 I).
 
         Args:
             count: how many.
             length: subwords of a sentence, without start token and end of sentence; None draws
                 lengths from those of the training data, which has to be in the data directory.
                 Without meaning where a sentence has one latent.
-            prior_std: s; None takes the training's.
-            temperature: factor on s.
+            prior_std: p; None takes the training's: s, or s^2 with noise of the prior's width.
+            temperature: factor on p.
             seed: with the draw's number it fixes a draw.
             beam: width of the beam search.
             **generation: settings of fairseq's generation.
@@ -249,15 +250,12 @@ class LatentMoves(LatentDecoding):
         _check_temperature(temperature)
         if count < 1:
             raise VATError(f"{count} samples: give at least 1")
-        s = float(self.cfg.criterion.prior_std) if prior_std is None else prior_std
-        if not 0 < s < float("inf"):
-            raise VATError(f"--prior-std must be above 0, not {s}")
+        std = temperature * prior_std_of(self.cfg, self.model, prior_std)
         keys = torch.arange(count)
         width = self.model.encoder.latent_dim
         lengths = self._prior_lengths(count, length, seed)
         points = [
-            temperature * s * noise.normal(keys[n : n + 1], lengths[n], width, seed)[:, 0]
-            for n in range(count)
+            std * noise.normal(keys[n : n + 1], lengths[n], width, seed)[:, 0] for n in range(count)
         ]
         return self.decode(points, beam, **generation)
 

@@ -2,7 +2,8 @@
 and of rate and distortion.
 
 A setting is what the runs of a sweep have in common, such as the weight of the KL; each makes a
-panel.  Values that aren't there are None and leave a gap.
+panel.  Values that aren't there are None and leave a gap.  A value's ``_spread``, where a run has
+one, is its standard deviation over seeds, and a line as long above and below it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Curve:
     y: Sequence[float | None]
     colour: object
     marker: str | None = None
-    dashed: bool = False
+    spread: Sequence[float | None] = ()
 
 
 @dataclass
@@ -183,7 +184,14 @@ def _against_s(
     for title, runs in settings.items():
         x = [run["prior_std"] for run in runs]
         curves = [
-            Curve(name, x, [run[key] for run in runs], colour, marker)
+            Curve(
+                name,
+                x,
+                [run[key] for run in runs],
+                colour,
+                marker,
+                [run.get(f"{key}_spread") for run in runs],
+            )
             for key, (name, colour, marker) in names.items()
         ]
         panels.append(Panel(title, "prior's standard deviation s", label, curves))
@@ -213,7 +221,7 @@ def _draw(
                 axis.set_ylabel(panel.y_label)
             if not panel.log:
                 # a little under 0, so that a curve at 0 is seen whole
-                lowest = min((y for c in panel.curves for y in c.y if y is not None), default=0)
+                lowest = min((_low(c, i) for c in panel.curves for i in range(len(c.y))), default=0)
                 axis.set_ylim(min(lowest, 0) - (0.03 * top if top else 0), top)
             if right is not None:
                 axis.set_xlim(right=right)
@@ -221,6 +229,12 @@ def _draw(
             legend.update(zip(labels, handles, strict=True))
         figure.legend(legend.values(), legend.keys(), loc="outside right upper")
         save_figure(figure, path, dpi=110)
+
+
+def _low(curve: Curve, place: int) -> float:
+    """The lowest point drawn of a value, 0 for a gap."""
+    spread = curve.spread[place] if place < len(curve.spread) else None
+    return 0 if curve.y[place] is None else curve.y[place] - (spread or 0)
 
 
 def _draw_panel(axis: Axes, panel: Panel) -> None:
@@ -235,6 +249,11 @@ def _draw_panel(axis: Axes, panel: Panel) -> None:
             markersize=4,
             linewidth=1.5,
         )
+        for x, value, spread in zip(curve.x, curve.y, curve.spread, strict=False):
+            if value is not None and spread is not None:
+                axis.vlines(
+                    x, value - spread, value + spread, color=curve.colour, linewidth=3, alpha=0.4
+                )
     if panel.log:
         axis.set_yscale("log")
     axis.set_title(panel.title)

@@ -17,12 +17,15 @@ import math
 import os
 import re
 import shlex
+import statistics
 from pathlib import Path
 from typing import Any
 
 COLLAPSED = 0.1  # nats of KL per latent, under which the latents say next to nothing
 _NATS = math.log(2)  # a bit
 _LATENTS = ("random_cosine", "self_similarity", "intra_sentence_similarity", "iso_score")
+# of a run's folder, OUT/SETTING/NOISE-sS-seedN
+_RUN = re.compile(r"(unit|prior)-s([0-9.e+-]+)-seed([0-9]+)")
 _VALID = re.compile(r"^epoch \d+ \| valid on '[^']+' subset \| (.*)$", re.MULTILINE)
 # key of a run's figures, the column's head, how it is written
 _COLUMNS = (
@@ -30,6 +33,7 @@ _COLUMNS = (
     ("loss", "loss", ".3f"),
     ("nll", "reconstruction", ".3f"),
     ("weighted_kl", "weighted KL", ".3f"),
+    ("penalty", "penalty per latent", ".3f"),
     ("kl", "KL per latent", ".3f"),
     ("active", "active units", "d"),
     ("accuracy", "accuracy, %", ".1f"),
@@ -39,11 +43,14 @@ _COLUMNS = (
     ("iso_score", "IsoScore", ".3f"),
 )
 _NOTES = f"""\
-On the test set: loss = reconstruction + weighted KL, with latents drawn, in nats per token;
-KL per latent, in nats, not weighted; active units, dimensions whose mean varies by 0.01 s² or more.
+On the test set: loss = reconstruction + weighted KL, with latents drawn, in nats per token. What is
+weighted is the penalty, equation (6), in nats per latent. With unit noise it is the KL of latents
+to their prior; with the prior's it is none, and the KL stands beside it. Active units: dimensions
+whose mean varies by 0.01 p² or more, p being the standard deviation of the latents' prior.
 Accuracy: next-token, latents drawn, on the validation set. Random words, self-similarity and
 intra-sentence: mean cosines of the latents' means; IsoScore likewise. Collapsed means a KL per
-latent under {COLLAPSED} nats. Each run's whole command is beside it, in SETTING/sS/command.
+latent under {COLLAPSED} nats. With several seeds: mean ± standard deviation over them (n - 1). Each
+run's whole command is beside it, in SETTING/NOISE-sS-seedN/command.
 """
 
 
@@ -75,74 +82,124 @@ def last_validation(log: Path) -> dict[str, float]:
 
 
 def figures_of(folder: Path) -> dict[str, float | None]:
-    """The figures of the run in OUT/SETTING/sS, each None as long as it isn't measured."""
+    """The figures of a run, each None as long as it isn't measured."""
     run: dict[str, Any] = dict.fromkeys(key for key, _, _ in _COLUMNS)
-    run["prior_std"] = float(folder.name[1:])
+    run["prior_std"] = prior_std_of(folder)
     evaluated, isotropy = read(folder / "evaluate.json"), read(folder / "isotropy.json")
     if evaluated:
         valid = last_validation(folder / "train.log")
         run["nll"] = evaluated["nll_samples"]["per_token"]
-        run["kl"] = evaluated["kl_nats"]
+        run["kl"] = run["penalty"] = evaluated["kl_nats"]
+        penalty = evaluated["kl"]
+        if evaluated["penalty"] is not None:  # the two are the same with unit noise
+            penalty, run["penalty"] = evaluated["penalty"], evaluated["penalty_nats"]
         run["active"] = evaluated["active_units_scaled"]["count"]
         run["accuracy"] = valid.get("accuracy")
         if "kl_weight" in valid:
             weight = valid["kl_weight"]
             if flags_of(folder).get("--kl-reduction") == "mean":
                 weight /= evaluated["active_units_scaled"]["of"]  # the latent's width
-            run["weighted_kl"] = weight * evaluated["kl"]["per_token"]
+            run["weighted_kl"] = weight * penalty["per_token"]
             run["loss"] = run["nll"] + run["weighted_kl"]
     if isotropy:
         run |= {key: isotropy["latents"][key] for key in _LATENTS}
     return run
 
 
-def runs_of(out: Path, setting: str) -> list[Path]:
-    """The folders of a setting's runs, by s."""
-    folders = [path for path in (out / setting).glob("s*") if path.is_dir()]
-    return sorted(folders, key=lambda path: float(path.name[1:]))
+def prior_std_of(folder: Path) -> float:
+    """s of the run in a folder."""
+    return float(_RUN.fullmatch(folder.name)[2])
 
 
-def table(runs: list[dict]) -> list[str]:
+def runs_of(out: Path, settings: list[str]) -> dict[str, list[Path]]:
+    """By setting and noise the folders of the runs, by s and seed; without what isn't there."""
+    groups: dict[str, list[Path]] = {}
+    for setting in settings:
+        found = [(_RUN.fullmatch(path.name), path) for path in (out / setting).glob("*-s*-seed*")]
+        runs = [(match, path) for match, path in found if match and path.is_dir()]
+        for noise in ("unit", "prior"):
+            ours = [run for run in runs if run[0][1] == noise]
+            ours.sort(key=lambda run: (float(run[0][2]), int(run[0][3])))
+            groups[f"{setting}, {noise} noise"] = [path for _, path in ours]
+    return {name: paths for name, paths in groups.items() if paths}
+
+
+def over_seeds(runs: list[dict]) -> list[dict]:
+    """One run for each s: every figure's mean over the seeds that have it, and its ``_spread``.
+
+    The spread is the standard deviation, n - 1 in the denominator, None for a single seed;
+    ``kls`` are the seeds' KLs.
+    """
+    means = []
+    for std, same in itertools.groupby(runs, key=lambda run: run["prior_std"]):
+        seeds, mean = list(same), {"prior_std": std}
+        for key in dict.fromkeys(key for key, _, _ in _COLUMNS if key != "prior_std"):
+            values = [run[key] for run in seeds if run[key] is not None]
+            mean[key] = statistics.fmean(values) if values else None
+            mean[f"{key}_spread"] = statistics.stdev(values) if len(values) > 1 else None
+        mean["kls"] = [run["kl"] for run in seeds if run["kl"] is not None]
+        means.append(mean)
+    return means
+
+
+def table(means: list[dict]) -> list[str]:
     """A Markdown table, a row for each s."""
-    lines = ["", "| " + " | ".join(head for _, head, _ in _COLUMNS) + " |"]
-    lines.append("|" + " ---: |" * len(_COLUMNS))
-    for run in runs:
-        cells = ("-" if run[key] is None else format(run[key], form) for key, _, form in _COLUMNS)
+    several = any(len(run["kls"]) > 1 for run in means)
+    heads = [head for _, head, _ in _COLUMNS] + ["seeds"] * several
+    lines = ["", "| " + " | ".join(heads) + " |", "|" + " ---: |" * len(heads)]
+    for run in means:
+        cells = [_cell(run, key, form) for key, _, form in _COLUMNS]
+        cells += [str(len(run["kls"]))] * several
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
 
 
-def answers(runs: list[dict]) -> list[str]:
+def _cell(run: dict, key: str, form: str) -> str:
+    value, spread = run[key], run.get(f"{key}_spread")
+    if value is None:
+        return "-"
+    if spread is None:
+        return format(int(value) if form == "d" else value, form)
+    form = ".1f" if form == "d" else form  # a mean of whole numbers
+    return f"{format(value, form)} ± {format(spread, form)}"
+
+
+def answers(means: list[dict]) -> list[str]:
     """Where the latents are most isotropic, and where they have collapsed."""
-    measured = [run for run in runs if run["kl"] is not None]
+    measured = [run for run in means if run["kls"]]
     if not measured:
         return []
-    collapsed = [f"{run['prior_std']:g}" for run in measured if run["kl"] < COLLAPSED]
+    collapsed = [text for text in map(_collapsed, measured) if text]
     lines = ["Collapsed: " + (f"s = {', '.join(collapsed)}." if collapsed else "none.")]
     for key, best, text in (
         ("random_cosine", min, "The cosine of random words is least"),
         ("iso_score", max, "IsoScore is greatest"),
     ):
-        found = [run for run in measured if run[key] is not None and run["kl"] >= COLLAPSED]
+        found = [run for run in measured if run[key] is not None and not _collapsed(run)]
         if len(found) > 1:
             at = best(found, key=lambda run: run[key])
             lines.append(
-                f"{text} at s = {at['prior_std']:g} ({at[key]:.3f}), of those not collapsed."
+                f"{text} at s = {at['prior_std']:g} ({_cell(at, key, '.3f')}), of those not "
+                "collapsed."
             )
     return [*lines, ""]
+
+
+def _collapsed(run: dict) -> str:
+    """s, where a seed's latents have collapsed, and of how many; else nothing."""
+    count, of = sum(kl < COLLAPSED for kl in run["kls"]), len(run["kls"])
+    seeds = "" if count == of else f" ({count} of {of} seeds)"
+    return f"{run['prior_std']:g}{seeds}" if count else ""
 
 
 def document(out: Path, settings: list[str]) -> str:
     """The tables."""
     lines = ["## The prior's standard deviation", "", *_NOTES.splitlines(), ""]
-    for setting in settings:
-        folders = runs_of(out, setting)
-        if not folders:
-            continue
-        runs = [figures_of(folder) for folder in folders]
+    for name, folders in runs_of(out, settings).items():
+        means = over_seeds([figures_of(folder) for folder in folders])
         flags = next(filter(None, map(flags_of, folders)), {})
         shared = " ".join(f"{flag} {value}" for flag, value in flags.items())
-        lines += [f"### {setting}", "", f"`{shared}`", *table(runs), *answers(runs)]
+        lines += [f"### {name}", "", f"`{shared}`", *table(means), *answers(means)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -150,7 +207,7 @@ def curves_of(folder: Path) -> dict[str, Any]:
     """The learning curves of a run, in nats."""
     from fairseq_vat.evaluation.training_log import read_training_log
 
-    run: dict[str, Any] = {"prior_std": float(folder.name[1:]), "train": [], "valid": []}
+    run: dict[str, Any] = {"prior_std": prior_std_of(folder), "train": [], "valid": []}
     run |= {"updates": [], "kl": []}
     for record in read_training_log(folder / "train.log"):
         stats, kind = record.stats, record.kind.replace("train_inner", "inner")
@@ -171,8 +228,10 @@ def draw(out: Path, settings: list[str], stds: list[float]) -> None:
     with quiet():  # fairseq makes matplotlib tell what it does
         from fairseq_vat import sweep_plots
 
-    folders = {setting: runs_of(out, setting) for setting in settings}
-    figures = {name: [figures_of(path) for path in paths] for name, paths in folders.items()}
+    folders = runs_of(out, settings)
+    figures = {
+        name: over_seeds([figures_of(path) for path in paths]) for name, paths in folders.items()
+    }
     for name, function, key in (
         ("similarities", sweep_plots.similarities, "random_cosine"),
         ("losses", sweep_plots.losses, "loss"),
@@ -185,16 +244,18 @@ def draw(out: Path, settings: list[str], stds: list[float]) -> None:
         if there:
             function(there, out / f"{name}.png")
     trained = {
-        setting: [curves_of(path) for path in paths if (path / "done").exists()]
-        for setting, paths in folders.items()
+        name: [curves_of(path) for path in paths if (path / "done").exists()]
+        for name, paths in folders.items()
     }
-    trained = {setting: runs for setting, runs in trained.items() if runs}
+    trained = {name: runs for name, runs in trained.items() if runs}
     if trained:
         sweep_plots.kl_curves(trained, out / "kl.png")
-    for setting, runs in trained.items():
-        chosen = [run for std in stds for run in runs if run["prior_std"] == std]
+    for name, runs in trained.items():
+        first = {run["prior_std"]: run for run in reversed(runs)}  # of the seeds the least
+        chosen = [first[std] for std in stds if std in first]
         if chosen:
-            sweep_plots.learning_curves(chosen, out / f"curves-{setting}.png")
+            short = name.removesuffix(" noise").replace(", ", "-")
+            sweep_plots.learning_curves(chosen, out / f"curves-{short}.png")
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the prior's standard deviation s does: trains one model for each s, with the same budget,
-# measures it and draws figures 2, 3a and 3b of the VAT paper.  Writes OUT/sweep.md and OUT/*.png.
+# What the prior's standard deviation s does: trains models for each s, with the same budget,
+# measures them and draws figures 2, 3a and 3b of the VAT paper.  Writes OUT/sweep.md and OUT/*.png.
 #
 # Usage: scripts/sweep_prior_std.sh OUT TRAIN VALID TEST [OPTION...] [-- FLAG...]
 #
@@ -9,6 +9,9 @@
 #   -- FLAG...           further flags of fairseq-train, for every run; they win over the recipe's
 #
 #   --prior-std S,..     0.1,0.2,0.3,0.4,0.5,0.6,0.8,1.0 by default
+#   --noises NOISE,..    unit,prior by default: fairseq-train's --latent-noise, a panel and a table each
+#   --seeds N            runs of each, with the seeds 1 to N; 1 by default. Tables and figures show the
+#                        mean over them, and the standard deviation
 #   --setting NAME=FLAGS flags of fairseq-train that are tried with every s, such as
 #                        --setting 'tenth=--kl-weight 0.1'; can be given several times, and makes a
 #                        panel of the figures and a table each.  By default
@@ -23,8 +26,8 @@
 #   --jobs N             N runs side by side, on a CPU with one thread each; 1 by default
 #   --dry-run            print the commands that are still to do
 #
-# It can be stopped at any time: run it again, and it goes on where it was.  Further values of s and
-# settings can be added to an OUT.  What failed or isn't done is a dash in the tables.
+# It can be stopped at any time: run it again, and it goes on where it was.  Further values of s,
+# noises, seeds and settings can be added to an OUT.  What failed or isn't done is a dash in the tables.
 set -euo pipefail
 
 . "$(dirname "$0")/resumable.sh"
@@ -36,11 +39,11 @@ here=$PWD
 absolute() { case $1 in /*) echo "$1" ;; *) echo "$here/$1" ;; esac; }
 
 prior_stds=0.1,0.2,0.3,0.4,0.5,0.6,0.8,1.0 curves=1.0,0.4 updates=2000 vocabulary=4096 max_pieces=30
-isotropy_text='' jobs=1 dry_run='' places=() settings=() train_flags=()
+isotropy_text='' jobs=1 seeds=1 noises=unit,prior dry_run='' places=() settings=() train_flags=()
 while [ $# -gt 0 ]; do
     case $1 in
         --prior-std | --setting | --updates | --vocabulary | --max-pieces | --isotropy-text | \
-            --curves | --jobs)
+            --curves | --jobs | --noises | --seeds)
             [ $# -ge 2 ] || die "$1 needs a value"
             case $1 in
                 --prior-std) prior_stds=$2 ;;
@@ -51,6 +54,8 @@ while [ $# -gt 0 ]; do
                 --isotropy-text) isotropy_text=$2 ;;
                 --curves) curves=$2 ;;
                 --jobs) jobs=$2 ;;
+                --noises) noises=$2 ;;
+                --seeds) seeds=$2 ;;
             esac
             shift 2
             ;;
@@ -69,9 +74,14 @@ for text in "${texts[@]}"; do [ -f "$text" -a -r "$text" ] || die "$text can't b
 [ -n "$isotropy_text" ] && isotropy_text=$(absolute "$isotropy_text") || isotropy_text=${texts[2]}
 [ -r "$isotropy_text" ] || die "--isotropy-text $isotropy_text can't be read"
 [ -d "$isotropy_text" ] && isotropy_flag=--sts || isotropy_flag=--text
-for flag in updates vocabulary max-pieces jobs; do
+for flag in updates vocabulary max-pieces jobs seeds; do
     variable=${flag//-/_}
     check_number "--$flag" "${!variable}"
+done
+IFS=, read -ra noises <<<"$noises"
+[ ${#noises[@]} -gt 0 ] || die "--noises needs a value"
+for noise in "${noises[@]}"; do
+    [[ $noise == unit || $noise == prior ]] || die "--noises $noise: must be unit, prior or both"
 done
 [ "$updates" -ge 2 ] || die "--updates $updates: must be at least 2"
 # numbers FLAG LIST: each a positive decimal, written as the folders are named, on lines.
@@ -114,16 +124,17 @@ prepare() {
     run "$out/prepare.log" "${command[@]}" "${texts[@]}"
 }
 
-# one_run NAME FLAGS S: trained and measured.
+# one_run NAME FLAGS NOISE S SEED: trained and measured.
 one_run() {
-    local name=$1 prior_std=$3 save=$out/$1/s$3 flags
+    local name="$1, $3 noise, s = $4, seed $5" noise=$3 prior_std=$4 seed=$5 flags
+    local save=$out/$1/$3-s$4-seed$5
     read -ra flags <<<"$2"
     train || return 1
     local model=("$data" --path "$save/checkpoint_last.pt" --json ${device[@]+"${device[@]}"})
-    to_json "$save/evaluate.json" "$name, s = $prior_std: measuring" \
+    to_json "$save/evaluate.json" "$name: measuring" \
         fairseq-vat evaluate "${model[@]}" --gen-subset test \
         --iw-samples 0 --mi-latents 1000 --no-bleu || return 1
-    to_json "$save/isotropy.json" "$name, s = $prior_std: measuring isotropy" \
+    to_json "$save/isotropy.json" "$name: measuring isotropy" \
         fairseq-vat isotropy "${model[@]}" \
         --sentencepiece-model "$corpus/sentencepiece.model" $isotropy_flag "$isotropy_text"
 }
@@ -133,11 +144,11 @@ train() {
     local command=(
         fairseq-train "$data" --user-dir "$plugin" --save-dir "$save" --task variational_lm
         --arch vat_transformer --encoder-layers 2 --decoder-layers 2
-        --criterion token_kl_cross_entropy --prior-std "$prior_std"
+        --criterion token_kl_cross_entropy --prior-std "$prior_std" --latent-noise "$noise"
         --kl-annealing logistic --kl-annealing-updates $((updates / 2))
         --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0
         --lr 3e-3 --lr-scheduler inverse_sqrt --warmup-updates 300
-        --max-tokens 1200 --max-update "$updates" --seed 1 --report-accuracy --num-workers 0
+        --max-tokens 1200 --max-update "$updates" --seed "$seed" --report-accuracy --num-workers 0
         --validate-interval-updates $(((updates + 9) / 10)) --save-interval-updates 500
         --keep-interval-updates 1 --no-epoch-checkpoints
         --log-format simple --log-interval 20 --log-file "$save/train.log"
@@ -146,7 +157,7 @@ train() {
     )
     begin_training "$save" "$data" "${command[@]}" || return 1
     [ ! -e "$save/done" ] || return 0
-    say "$name, s = $prior_std: training, $updates updates ($save/train.log)"
+    say "$name: training, $updates updates ($save/train.log)"
     run "$save/out.log" "${command[@]}" ${device[@]+"${device[@]}"} || return 1
     [ -n "$dry_run" ] || : >"$save/done"
 }
@@ -158,8 +169,14 @@ write_tables() {
 start prepare
 finish
 [ -z "$failed" ] || exit 1
-for setting in "${settings[@]}"; do
-    for prior_std in $prior_stds; do start one_run "${setting%%=*}" "${setting#*=}" "$prior_std"; done
+for seed in $(seq "$seeds"); do
+    for setting in "${settings[@]}"; do
+        for noise in "${noises[@]}"; do
+            for prior_std in $prior_stds; do
+                start one_run "${setting%%=*}" "${setting#*=}" "$noise" "$prior_std" "$seed"
+            done
+        done
+    done
 done
 finish
 [ -n "$dry_run" ] && exit

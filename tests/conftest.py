@@ -45,20 +45,23 @@ def checkpoint(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder / "checkpoint_last.pt"
 
 
-@pytest.fixture(scope="session", params=["token", "sentence"])
+@pytest.fixture(scope="session", params=["token", "sentence", "token, prior's noise"])
 def oracle(
     request: pytest.FixtureRequest,
     data_dir: Path,
     text_dir: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ):
-    """A small trained model of each level, to be measured by hand on the test set's lines."""
+    """A small trained model of each kind, to be measured by hand on the test set's lines."""
     from oracle import Oracle
 
-    folder = tmp_path_factory.mktemp(request.param)
-    flags = ("--latent-level", request.param, "--max-update", "150", "--kl-weight", "0.01")
-    commands.train(data_dir, folder, *flags, "--dropout", "0")
-    return Oracle(request.param, data_dir, folder / "checkpoint_last.pt", text_dir / "test")
+    folder = tmp_path_factory.mktemp("oracle")
+    level, _, noise = request.param.partition(", ")
+    flags = ["--latent-level", level, "--max-update", "150", "--kl-weight", "0.01"]
+    flags += ["--latent-noise", "prior"] if noise else []
+    commands.train(data_dir, folder, *flags, "--dropout", "0")  # s is 0.4 by default
+    checkpoint = folder / "checkpoint_last.pt"
+    return Oracle(level, 0.4 if noise else 1.0, data_dir, checkpoint, text_dir / "test")
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,8 @@ class Posterior(NamedTuple):
 class Oracle:
     """The model and the lines of a text file."""
 
-    def __init__(self, level: str, data: Path, checkpoint: Path, text: Path):
+    def __init__(self, level: str, noise_std: float, data: Path, checkpoint: Path, text: Path):
+        self.noise_std = noise_std  # of e' in z = mu + sigma e'
         self.level, self.data, self.checkpoint, self.text = level, data, checkpoint, text
         self.lines = text.read_text(encoding="utf-8").splitlines()
         entries = (data / "dict.txt").read_text(encoding="utf-8").splitlines()
@@ -45,9 +46,11 @@ class Oracle:
         return self.model.encoder(torch.tensor([[BOS, *self.target(line)]]))
 
     def posterior(self, line: str) -> Posterior:
-        out = self.encoded(line)
-        mean, logvar = (out[f"latent_{name}"][0][:, 0].double() for name in ("mean", "logvar"))
-        return Posterior(mean.numpy(), np.exp(logvar.numpy() / 2))
+        """The distribution of z; its deviation by the layer's weights, without the plugin."""
+        mean = self.encoded(line)["latent_mean"][0][:, 0].double().numpy()
+        layer, x = self.model.encoder.head.logvar, self.layer(line)[: len(mean)]
+        weight, bias = (w.detach().double().numpy() for w in (layer.weight, layer.bias))
+        return Posterior(mean, self.noise_std * np.exp((x @ weight.T + bias) / 2))
 
     def layer(self, line: str) -> np.ndarray:
         """The encoder's last layer, (T, C)."""

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from fairseq_vat.annealing import Annealing, Schedule, cyclic, linear, logistic
+from fairseq_vat.annealing import Annealing, Schedule, cyclic, linear, logistic, slope_from
 
 
 def test_constant_is_one():
@@ -19,19 +19,38 @@ def test_linear():
 
 @pytest.mark.parametrize("updates", [2, 7, 1000, 50000])
 @pytest.mark.parametrize("init", [0.00025, 0.1, 0.499])
-def test_logistic_corners(updates, init):
-    assert logistic(0, updates, init) == pytest.approx(init, rel=1e-9)
-    assert logistic(updates, updates, init) == pytest.approx(1 - init, rel=1e-9)
+def test_logistic_corners_from_its_first_weight(updates, init):
+    weight = Annealing(Schedule.logistic, updates, init=init).weight
+    assert weight(0) == pytest.approx(init, rel=1e-9)
+    assert weight(updates) == pytest.approx(1 - init, rel=1e-9)
     if updates % 2 == 0:
-        assert logistic(updates // 2, updates, init) == pytest.approx(0.5, rel=1e-12)
+        assert weight(updates // 2) == pytest.approx(0.5, rel=1e-12)
     k = 2 / updates * math.log((1 - init) / init)
     for t in (1, updates // 3, 2 * updates):
         expected = 1 / (1 + math.exp(-k * (t - updates / 2)))
-        assert logistic(t, updates, init) == pytest.approx(expected, rel=1e-12)
+        assert weight(t) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("slope", [0.00025, 0.003, 1.0])
+def test_logistic_by_its_slope(slope):
+    weight = Annealing(Schedule.logistic, 50_000, slope=slope).weight
+    assert weight(25_000) == 0.5
+    # ln(w / (1 - w)) rises by k an update
+    for t in (24_990, 24_999, 25_003, 25_010):
+        odds = weight(t) / (1 - weight(t))
+        assert odds == pytest.approx(math.exp(slope * (t - 25_000)), rel=1e-6)
+    assert weight(0) == pytest.approx(1 / (1 + math.exp(min(700, slope * 25_000))), rel=1e-9)
+
+
+def test_the_paper_s_number_in_both_readings():
+    first, slope = ({"init": 0.00025}, {"slope": 0.00025})
+    weights = [Annealing(Schedule.logistic, 50_000, **x).weight(0) for x in (first, slope)]
+    assert weights == pytest.approx([0.00025, 1 / (1 + math.exp(6.25))])
+    assert Annealing(Schedule.logistic, 50_000).weight(0) == pytest.approx(0.00025)
 
 
 def test_logistic_neither_overflows_nor_turns_back():
-    weights = [logistic(t, 1000, 1e-300) for t in range(0, 2001, 10)]
+    weights = [logistic(t, 1000, slope_from(1e-300, 1000)) for t in range(0, 2001, 10)]
     assert weights == sorted(weights)
     assert weights[0] > 0 and weights[-1] <= 1
 
@@ -79,6 +98,9 @@ def test_weights_are_between_zero_and_one(schedule):
         ({"ratio": 1.5}, "--kl-annealing-ratio must be from 0 to 1"),
         ({"init": 0.0}, "--kl-annealing-init must be above 0"),
         ({"init": 0.5}, "--kl-annealing-init must be above 0 and below 0.5"),
+        ({"slope": 0.0}, "--kl-annealing-slope must be above 0, not 0.0"),
+        ({"slope": math.nan}, "--kl-annealing-slope must be above 0, not nan"),
+        ({"slope": 0.1, "init": 0.1}, "can't be combined with --kl-annealing-slope"),
     ],
 )
 def test_values_out_of_range_name_their_flag(values, message):

@@ -127,6 +127,7 @@ def test_preset_and_file_are_the_same_model(name: str, data_dir: Path):
     flags = [str(data_dir), "--user-dir", commands.PLUGIN, "--task", "variational_lm"]
     flags += ["--max-source-positions", "256", "--max-target-positions", "256", "--seed", "1"]
     flags += ["--criterion", "token_kl_cross_entropy", "--truncate"]
+    flags += ["--latent-noise", "prior"]  # the experiment's
     by_flag = parsed(*flags, "--arch", name)
     by_file = composed("vat_wmt19", f"task.data={data_dir}", f"model={name}")
     fields = [plain(cfg.model) for cfg in (by_flag, by_file)]
@@ -314,6 +315,8 @@ def test_wmt19_is_the_papers():
     assert (criterion.kl_annealing, criterion.kl_annealing_updates) == ("logistic", 50_000)
     assert criterion.kl_annealing_init == 0.00025
     assert criterion.prior_std == 0.4
+    assert (criterion.kl_weight, criterion.kl_reduction) == (1.0, "sum")
+    assert (model.latent_noise, model.prior_std) == ("prior", 0.4)
     assert cfg.optimizer._name == "adam"
 
 

@@ -226,7 +226,9 @@ def test_mistakes_are_named(vat, data_dir, tmp_path):
         (lambda: vat.decode([np.full((3, width), np.nan)])): "aren't finite",
         (lambda: vat.sample_prior(0)): "at least 1",
         (lambda: vat.sample_prior(1, length=5000)): "must be from 1 to",
-        (lambda: vat.sample_prior(1, prior_std=-1.0)): "--prior-std must be above 0",
+        (
+            lambda: vat.sample_prior(1, prior_std=-1.0)
+        ): "--prior-std -1.0: must be a standard deviation above 0",
     }.items():
         with pytest.raises(VATError, match=message):
             call()

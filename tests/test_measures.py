@@ -30,6 +30,7 @@ class LinearGaussian:
     """
 
     has_latents = True
+    prior_noise = None
 
     def __init__(self, kinds=COUNT):
         self.encoder = self

@@ -53,10 +53,16 @@ def nlls(oracle, draws):
     )
 
 
-def kl(posterior):
-    """KL to N(0, S^2 I), summed."""
+@pytest.fixture(scope="module")
+def prior(oracle):
+    """Standard deviation of z's prior."""
+    return S * oracle.noise_std
+
+
+def kl(posterior, prior):
+    """KL to N(0, prior^2 I), summed."""
     m, s = posterior
-    return 0.5 * ((m**2 + s**2) / S**2 - 1 - np.log(s**2) + np.log(S**2)).sum()
+    return 0.5 * ((m**2 + s**2) / prior**2 - 1 - np.log(s**2) + np.log(prior**2)).sum()
 
 
 def per(figure, nats, oracle):
@@ -81,25 +87,44 @@ def test_counts_are_those_of_the_text(oracle, found):
     assert found["latents"] == (start if oracle.level == "token" else sentences)
 
 
-def test_kl(oracle, posteriors, found):
-    total = sum(map(kl, posteriors))
+def test_kl(oracle, posteriors, prior, found):
+    total = sum(kl(posterior, prior) for posterior in posteriors)
+    count = sum(len(p.mean) for p in posteriors)
+    assert found["prior_std"] == pytest.approx(prior)
     per(found["kl"], total, oracle)
-    assert found["kl_nats"] == pytest.approx(total / sum(len(p.mean) for p in posteriors), **CLOSE)
+    assert found["kl_nats"] == pytest.approx(total / count, **CLOSE)
+    square = np.concatenate([p.mean**2 + p.std**2 for p in posteriors]).mean()
+    assert found["least_kl_prior_std"] == pytest.approx(math.sqrt(square), **CLOSE)
 
 
-def test_nll_from_mean_and_from_samples(oracle, posteriors, nlls, found):
+def test_penalty(oracle, posteriors, prior, found):
+    assert found["noise_std"] == oracle.noise_std
+    if oracle.noise_std == 1:
+        assert found["penalty"] is found["penalty_nats"] is None
+        return
+    # equation (6) of mu and sigma, the deviation of z without the noise's part
+    total = sum(kl((p.mean, p.std / oracle.noise_std), S) for p in posteriors)
+    per(found["penalty"], total, oracle)
+    count = sum(len(p.mean) for p in posteriors)
+    assert found["penalty_nats"] == pytest.approx(total / count, **CLOSE)
+    assert found["penalty_nats"] < found["kl_nats"]
+
+
+def test_nll_from_mean_and_from_samples(oracle, posteriors, prior, nlls, found):
     from_mean = [oracle.nll(x, p.mean) for x, p in zip(oracle.lines, posteriors, strict=True)]
     per(found["nll_mean"], sum(from_mean), oracle)
     samples = nlls[:SAMPLES].mean(axis=0).sum()
     per(found["nll_samples"], samples, oracle)
-    per(found["neg_elbo"], samples + sum(map(kl, posteriors)), oracle)
+    per(found["neg_elbo"], samples + sum(kl(p, prior) for p in posteriors), oracle)
 
 
-def test_gain_of_own_latents(oracle, posteriors, draws, nlls, found):
-    prior = np.mean(
+def test_gain_of_own_latents(oracle, posteriors, prior, draws, nlls, found):
+    from_prior = np.mean(
         [
             [
-                oracle.nll(line, S * (z - p.mean) / p.std)  # the draw's noise, at the prior's width
+                oracle.nll(
+                    line, prior * (z - p.mean) / p.std
+                )  # the draw's noise, at the prior's width
                 for line, p, z in zip(oracle.lines, posteriors, draw, strict=True)
             ]
             for draw in draws[:SAMPLES]
@@ -108,20 +133,22 @@ def test_gain_of_own_latents(oracle, posteriors, draws, nlls, found):
     ).sum()
     own = nlls[:SAMPLES].mean(axis=0).sum()
     # the noise is got back from draws in single precision, narrow ones among them
-    assert found["nll_prior"]["per_sentence"] * len(oracle.lines) == pytest.approx(prior, rel=2e-3)
+    assert found["nll_prior"]["per_sentence"] * len(oracle.lines) == pytest.approx(
+        from_prior, rel=2e-3
+    )
     gain = found["latent_gain"]
-    assert gain["per_token"] * found["tokens"] == pytest.approx(prior - own, rel=1e-2)
-    assert gain["share"] == pytest.approx(1 - own / prior, rel=1e-2)
+    assert gain["per_token"] * found["tokens"] == pytest.approx(from_prior - own, rel=1e-2)
+    assert gain["share"] == pytest.approx(1 - own / from_prior, rel=1e-2)
 
 
-def test_importance_weighted_nll(oracle, posteriors, draws, nlls, found):
+def test_importance_weighted_nll(oracle, posteriors, prior, draws, nlls, found):
     total, ess = 0.0, []
     for number, posterior in enumerate(posteriors):
         log_w = []
         for k in range(K):
             z = draws[k][number]
-            prior = norm.logpdf(z, 0, S).sum()
-            log_w.append(-nlls[k, number] + prior - norm.logpdf(z, *posterior).sum())
+            log_prior = norm.logpdf(z, 0, prior).sum()
+            log_w.append(-nlls[k, number] + log_prior - norm.logpdf(z, *posterior).sum())
         total -= logsumexp(log_w) - math.log(K)
         w = np.exp(np.array(log_w) - max(log_w))
         ess.append(w.sum() ** 2 / (w**2).sum())
@@ -163,8 +190,8 @@ def test_mutual_information(oracle, posteriors, draws, found, place):
         assert found["marginal_kl"] == pytest.approx(aggregate_kl, **close)
 
 
-def test_active_units(posteriors, found):
+def test_active_units(posteriors, prior, found):
     variance = np.concatenate([p.mean for p in posteriors]).var(axis=0, ddof=1)
     assert found["active_units"]["count"] == (variance >= 0.01).sum()
-    assert found["active_units_scaled"]["count"] == (variance >= 0.01 * S**2).sum()
+    assert found["active_units_scaled"]["count"] == (variance >= 0.01 * prior**2).sum()
     assert found["active_units"]["of"] == len(variance)

@@ -54,6 +54,7 @@ if name == "fairseq-vat" and args[0] == "evaluate":
     per_token = lambda x: {{"per_token": x}}
     print(json.dumps({{
         "nll_samples": per_token(1.5), "kl": per_token(12.8), "kl_nats": 12.0,
+        "penalty": per_token(6.4) if "prior-s" in value("--path") else None, "penalty_nats": 6.0,
         "active_units_scaled": {{"count": 7, "of": 128}},
     }}))
 if name == "fairseq-vat" and args[0] == "isotropy":
@@ -106,14 +107,18 @@ def flag(args: list[str], name: str) -> str:
 
 def test_every_step_is_done_once_and_more_can_be_added(work):
     few = ("out", *TEXTS, "--updates", "40", "--isotropy-text", "sts", "--curves", "0.4")
+    few = (*few, "--noises", "unit")
     done = work.run(*few, "--prior-std", "1.0,.4", "--jobs", "2", "--", "--max-tokens", "77")
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("out/sweep.md\n")
     trained = {
         flag(call, "--save-dir").split("/out/")[1]: call for call in work.calls("fairseq-train")
     }
-    assert set(trained) == {"mean/s1", "mean/s0.4", "sum/s1", "sum/s0.4"}
-    call = trained["mean/s0.4"]
+    assert set(trained) == {
+        f"{setting}/unit-s{s}-seed1" for setting in ("mean", "sum") for s in (1, 0.4)
+    }
+    call = trained["mean/unit-s0.4-seed1"]
+    assert flag(call, "--latent-noise") == "unit" and flag(call, "--seed") == "1"
     assert flag(call, "--prior-std") == "0.4" and flag(call, "--kl-reduction") == "mean"
     assert flag(call, "--max-update") == "40" and flag(call, "--kl-annealing-updates") == "20"
     assert flag(call, "--max-tokens") == "77" and "--cpu" in call
@@ -122,8 +127,8 @@ def test_every_step_is_done_once_and_more_can_be_added(work):
     assert flag(work.calls("fairseq-vat", "isotropy")[0], "--sts").endswith("/sts")
     # 0.5 x 12.8 nats a token; the mean over 128 dimensions is 128 times less
     text = (work.folder / "out" / "sweep.md").read_text()
-    assert "| 0.4 | 1.550 | 1.500 | 0.050 | 12.000 | 7 | 75.0 | 0.250 |" in text
-    assert "| 1 | 7.900 | 1.500 | 6.400 | 12.000 | 7 |" in text
+    assert "| 0.4 | 1.550 | 1.500 | 0.050 | 12.000 | 12.000 | 7 | 75.0 | 0.250 |" in text
+    assert "| 1 | 7.900 | 1.500 | 6.400 | 12.000 | 12.000 | 7 |" in text
 
     more = work.run(*few, "--prior-std", "0.4,0.6", "--setting", "sum=--kl-reduction sum", "--",
                     "--max-tokens", "77")  # fmt: skip
@@ -136,8 +141,35 @@ def test_every_step_is_done_once_and_more_can_be_added(work):
     assert not work.calls("fairseq-train")
 
 
+def test_noises_and_seeds(work):
+    few = ("out", *TEXTS, "--updates", "40", "--prior-std", "0.4,1", "--isotropy-text", "sts")
+    few = (*few, "--setting", "sum=--kl-reduction sum")
+    assert work.run(*few, "--noises", "prior").returncode == 0
+    done = work.run(*few, "--seeds", "2")
+    assert done.returncode == 0, done.stderr
+    calls = work.calls("fairseq-train")
+    assert [
+        (flag(call, "--latent-noise"), flag(call, "--prior-std"), flag(call, "--seed"))
+        for call in calls
+    ] == [
+        ("unit", "0.4", "1"), ("unit", "1", "1"), ("unit", "0.4", "2"), ("unit", "1", "2"),
+        ("prior", "0.4", "2"), ("prior", "1", "2"),
+    ]  # fmt: skip
+    assert flag(calls[-1], "--save-dir").endswith("/out/sum/prior-s1-seed2")
+    unit, prior = (work.folder / "out" / "sweep.md").read_text().split("### sum, prior noise")
+    assert "### sum, unit noise" in unit
+    row = "0.000 | 12.000 ± 0.000 | 7.0 ± 0.0 |"
+    assert f"| 0.4 | 7.900 ± 0.000 | 1.500 ± 0.000 | 6.400 ± 0.000 | 12.000 ± {row}" in unit
+    # half the penalty of 6.4 nats a token, and the KL beside it
+    assert f"| 0.4 | 4.700 ± 0.000 | 1.500 ± 0.000 | 3.200 ± 0.000 | 6.000 ± {row}" in prior
+
+
 def test_what_was_made_of_another_text_is_not_taken(work):
-    few = ("--updates", "40", "--prior-std", "0.4", "--setting", "sum=--kl-reduction=sum")
+    few = (
+        "--noises",
+        "unit",
+        *("--updates", "40", "--prior-std", "0.4", "--setting", "sum=--kl-reduction=sum"),
+    )
     assert work.run("out", *TEXTS, *few, "--isotropy-text", "sts").returncode == 0
     table = (work.folder / "out" / "sweep.md").read_text()
 
@@ -149,13 +181,13 @@ def test_what_was_made_of_another_text_is_not_taken(work):
     (work.folder / "another").write_text("c d\n")
     another = work.run("out", "text", "text", "another", *few, "--isotropy-text", "sts")
     assert another.returncode == 1
-    assert "out/sum/s0.4 was made with other flags or texts" in another.stderr
+    assert "out/sum/unit-s0.4-seed1 was made with other flags or texts" in another.stderr
     assert not work.calls("fairseq-train") and not work.calls("fairseq-vat", "evaluate")
     assert (work.folder / "out" / "sweep.md").read_text() == table
 
 
 def test_what_failed_can_be_tried_with_other_flags(work):
-    few = ("out", *TEXTS, "--updates", "40", "--prior-std", "0.4")
+    few = ("out", *TEXTS, "--updates", "40", "--prior-std", "0.4", "--noises", "unit")
     wrong = work.run(*few, "--setting", "sum=--kl-reduction all", FAIL="s0.4")
     assert wrong.returncode == 1 and "no memory is left" in wrong.stderr
     right = work.run(*few, "--setting", "sum=--kl-reduction sum")
@@ -164,7 +196,7 @@ def test_what_failed_can_be_tried_with_other_flags(work):
 
 
 def test_a_flag_and_its_value_in_one_word(work):
-    few = ("out", *TEXTS, "--updates", "40", "--prior-std", "0.4")
+    few = ("out", *TEXTS, "--updates", "40", "--prior-std", "0.4", "--noises", "unit")
     done = work.run(*few, "--setting", "mean=--kl-reduction=mean")
     assert done.returncode == 0, done.stderr
     text = (work.folder / "out" / "sweep.md").read_text()
@@ -174,11 +206,12 @@ def test_a_flag_and_its_value_in_one_word(work):
 
 def test_a_failure_leaves_the_other_runs_and_a_second_try(work):
     few = ("out", *TEXTS, "--prior-std", "0.5,0.6", "--setting", "tenth=--kl-weight 0.1")
+    few = (*few, "--noises", "prior")
     failed = work.run(*few, FAIL="s0.5")
     assert failed.returncode == 1
     assert "fairseq-train failed: no memory is left" in failed.stderr
     text = (work.folder / "out" / "sweep.md").read_text()
-    assert "| 0.5 |" + " - |" * 10 in text and "| 0.6 | 7.900 |" in text
+    assert "| 0.5 |" + " - |" * 11 in text and "| 0.6 | 4.700 |" in text
     assert "--kl-weight 0.1 " in text.replace("`", " ")
     assert work.run(*few).returncode == 0
     assert len(work.calls("fairseq-train")) == 1
@@ -190,12 +223,13 @@ def test_dry_run_prints_commands_and_does_nothing(work):
     lines = done.stdout.splitlines()
     assert lines[0].startswith("env MAX_PIECES=30 scripts/prepare_corpus.sh ")
     trained = [line for line in lines if line.startswith("fairseq-train ")]
-    assert len(trained) == 16
+    assert len(trained) == 32
     assert (
-        sum(" --prior-std 0.8 " in line and "--kl-reduction mean" in line for line in trained) == 1
+        sum(" --prior-std 0.8 " in line and "--kl-reduction mean" in line for line in trained) == 2
     )
-    assert sum(line.endswith("/evaluate.json") for line in lines) == 16
-    assert sum(line.endswith("/isotropy.json") and " --text " in line for line in lines) == 16
+    assert sum(" --latent-noise prior " in line for line in trained) == 16
+    assert sum(line.endswith("/evaluate.json") for line in lines) == 32
+    assert sum(line.endswith("/isotropy.json") and " --text " in line for line in lines) == 32
     assert not (work.folder / "out").exists()
     assert not work.calls("fairseq-train")
 
@@ -208,6 +242,9 @@ def test_dry_run_prints_commands_and_does_nothing(work):
         ([*TEXTS, "--prior-std", "-1"], "--prior-std -1: must be a standard deviation above 0"),
         ([*TEXTS, "--prior-std", ""], "--prior-std needs a value"),
         ([*TEXTS, "--curves", "half"], "--curves half: must be a standard deviation above 0"),
+        ([*TEXTS, "--noises", "unit,none"], "--noises none: must be unit, prior or both"),
+        ([*TEXTS, "--noises", ""], "--noises needs a value"),
+        ([*TEXTS, "--seeds", "0"], "--seeds 0: must be a whole number, at least 1"),
         ([*TEXTS, "--updates", "0"], "--updates 0: must be a whole number, at least 1"),
         ([*TEXTS, "--max-pieces", "x"], "--max-pieces x: must be a whole number"),
         ([*TEXTS, "--setting", "--kl-weight 1"], "--setting --kl-weight 1: give NAME=FLAGS"),
@@ -233,6 +270,7 @@ def made_up(folder: Path, kl: float, cosine: float, iso: float) -> None:
                 "nll_samples": per_token,
                 "kl": per_token,
                 "kl_nats": kl,
+                "penalty": None,
                 "active_units_scaled": active,
             }
         )
@@ -256,24 +294,59 @@ def made_up(folder: Path, kl: float, cosine: float, iso: float) -> None:
 @pytest.fixture
 def swept(tmp_path: Path) -> Path:
     """A folder with made-up figures: one setting with a collapse, one half done."""
-    made_up(tmp_path / "sum" / "s0.2", kl=9, cosine=0.3, iso=0.2)
-    made_up(tmp_path / "sum" / "s0.4", kl=5, cosine=0.1, iso=0.1)
-    made_up(tmp_path / "sum" / "s0.8", kl=0.01, cosine=0.0, iso=0.9)
-    made_up(tmp_path / "sum" / "s1", kl=0.02, cosine=0.9, iso=0.0)
-    made_up(tmp_path / "mean" / "s1", kl=40, cosine=0.05, iso=0.4)
-    (tmp_path / "mean" / "s0.4").mkdir()
+    runs = tmp_path / "sum"
+    made_up(runs / "unit-s0.2-seed1", kl=9, cosine=0.3, iso=0.2)
+    made_up(runs / "unit-s0.4-seed1", kl=5, cosine=0.1, iso=0.1)
+    made_up(runs / "unit-s0.8-seed1", kl=0.01, cosine=0.0, iso=0.9)
+    made_up(runs / "unit-s1-seed1", kl=0.02, cosine=0.9, iso=0.0)
+    made_up(tmp_path / "mean" / "unit-s1-seed1", kl=40, cosine=0.05, iso=0.4)
+    (tmp_path / "mean" / "unit-s0.4-seed1").mkdir()
+    (tmp_path / "mean" / "s0.4").mkdir()  # none of ours
     return tmp_path
+
+
+def test_spread_over_seeds(tmp_path, monkeypatch):
+    for seed, (kl, cosine) in enumerate(((1, 0.1), (2, 0.2), (6, 0.6)), 9):  # 10 is after 9
+        made_up(tmp_path / "sum" / f"prior-s0.4-seed{seed}", kl=kl, cosine=cosine, iso=0.5)
+    made_up(tmp_path / "sum" / "prior-s0.6-seed9", kl=0.05, cosine=0.0, iso=0.5)
+    made_up(tmp_path / "sum" / "prior-s0.6-seed10", kl=0.15, cosine=0.0, iso=0.5)
+    (tmp_path / "sum" / "prior-s0.6-seed11").mkdir()
+    text = sweep.document(tmp_path, ["sum"])
+    # of 1, 2, 6: mean 3, deviations -2, -1, 3, so a variance of 14 / 2
+    assert "| 3.000 ± 2.646 | 3.000 ± 2.646 | 7.0 ± 0.0 | 50.0 ± 0.0 | 0.300 ± 0.265 |" in text
+    assert "| - | 0.500 ± 0.000 | 3 |" in text and "| - | 0.500 ± 0.000 | 2 |" in text
+    assert "Collapsed: s = 0.6 (1 of 2 seeds)." in text
+
+    seen = {}
+
+    def keep(figure):
+        for axis in figure.axes:
+            seen[len(seen)] = [
+                segment.tolist() for lines in axis.collections for segment in lines.get_segments()
+            ]
+
+    monkeypatch.setattr(plt, "close", keep)
+    sweep.draw(tmp_path, ["sum"], [0.4])
+    (similarities, *_) = seen.values()
+    low, high = 0.3 - 0.07**0.5, 0.3 + 0.07**0.5
+    assert any(
+        line == [pytest.approx([0.4, low]), pytest.approx([0.4, high])] for line in similarities
+    )
+    assert (tmp_path / "curves-sum-prior.png").exists()
 
 
 def test_answers_follow_from_the_figures(swept):
     text = sweep.document(swept, ["sum", "mean", "not-begun"])
-    summed, averaged = text.split("### mean")
+    summed, averaged = text.split("### mean, unit noise")
     assert "Collapsed: s = 0.8, 1." in summed
     assert "cosine of random words is least at s = 0.4 (0.100)" in summed
     assert "IsoScore is greatest at s = 0.2 (0.200)" in summed
     assert "Collapsed: none." in averaged and "least" not in averaged  # of one run
     assert "not-begun" not in text
-    assert "| 0.2 | 18.000 | 9.000 | 9.000 | 9.000 | 7 | 50.0 | 0.300 | 0.800 | - | 0.200 |" in text
+    assert (
+        "| 0.2 | 18.000 | 9.000 | 9.000 | 9.000 | 9.000 | 7 | 50.0 | 0.300 | 0.800 | - | 0.200 |"
+        in text
+    )
 
 
 def test_figures_show_every_run_that_is_done(swept, monkeypatch):
@@ -295,17 +368,20 @@ def test_figures_show_every_run_that_is_done(swept, monkeypatch):
 
     monkeypatch.setattr(plt, "close", keep)
     sweep.draw(swept, ["sum", "mean"], [1.0, 0.4])
-    for name in ("similarities", "losses", "kl", "curves-sum", "curves-mean"):
+    for name in ("similarities", "losses", "kl", "curves-sum-unit", "curves-mean-unit"):
         assert (swept / f"{name}.png").stat().st_size > 1000
     (legend, panels), (loss_legend, losses), (kl_legend, kl), (_, two), (_, one) = drawn.values()
-    assert set(panels) == {"sum", "mean"}
-    assert panels["sum"][legend.index("random words")] == [
+    assert set(panels) == {"sum, unit noise", "mean, unit noise"}
+    assert panels["sum, unit noise"][legend.index("random words")] == [
         (0.2, 0.3), (0.4, 0.1), (0.8, 0.0), (1, 0.9)
     ]  # fmt: skip
-    assert panels["sum"][legend.index("intra-sentence similarity")] == []  # unknown is a gap
-    assert losses["mean"][loss_legend.index("loss")] == [(1, 80)]
+    assert (
+        panels["sum, unit noise"][legend.index("intra-sentence similarity")] == []
+    )  # unknown is a gap
+    assert losses["mean, unit noise"][loss_legend.index("loss")] == [(1, 80)]
     assert kl_legend == ["s = 0.2", "s = 0.4", "s = 0.8", "s = 1"]
-    assert [len(line) for line in kl["sum"]] == [3] * 4 and len(kl["mean"]) == 1
+    assert [len(line) for line in kl["sum, unit noise"]] == [3] * 4
+    assert len(kl["mean, unit noise"]) == 1
     assert list(two) == [
         f"{what}, s = {std}" for what in ("Weighted KL", "Reconstruction") for std in (1, 0.4)
     ]

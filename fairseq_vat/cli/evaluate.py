@@ -50,7 +50,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--prior-std",
         type=float,
         metavar="S",
-        help="the prior's standard deviation (default: the checkpoint's)",
+        help="standard deviation of the latents' prior in the measures (default: the training's); "
+        "the latents' noise stays that of the training",
     )
     _add_int(parser, "--seed", "of the draws", default=1)
     _add_int(parser, "--samples", "draws a sentence for the nll from samples", 1, least=1)
@@ -140,6 +141,7 @@ def _check(args: argparse.Namespace) -> None:
 def _evaluate(loaded: Any, args: argparse.Namespace) -> dict[str, Any]:
     from fairseq_vat.evaluation import collapse, measures, reconstruction
     from fairseq_vat.evaluation.subset import Subset
+    from fairseq_vat.loading import prior_std_of
 
     model, task, device = loaded.model, loaded.task, loaded.device
     subset = Subset(task, args.gen_subset, args.first)
@@ -148,11 +150,9 @@ def _evaluate(loaded: Any, args: argparse.Namespace) -> dict[str, Any]:
         pieces = reconstruction.Pieces.of(task.target_dictionary, vocabulary)
     else:
         pieces = reconstruction.Pieces(args.remove_bpe, vocabulary)
-    prior_std = args.prior_std
-    if prior_std is None:
-        prior_std = getattr(loaded.cfg.criterion, "prior_std", None)
-    if prior_std is None and model.has_latents:
-        raise VATError(f"--prior-std is needed: {args.path} wasn't trained with one")
+    prior_std = None
+    if model.has_latents:
+        prior_std = prior_std_of(loaded.cfg, model, args.prior_std)
     settings = measures.Settings(
         prior_std=prior_std or 1.0,
         samples=args.samples,
@@ -178,7 +178,9 @@ def _evaluate(loaded: Any, args: argparse.Namespace) -> dict[str, Any]:
         "blank": subset.blank,
         "pieces": pieces.kind,
         "latent_level": str(model.encoder.latent_level) if model.has_latents else None,
-        "prior_std": prior_std if model.has_latents else None,
+        "prior_std": prior_std,
+        "latent_noise": str(model.cfg.latent_noise) if model.has_latents else None,
+        "noise_std": model.encoder.noise_std if model.has_latents else None,
         "seed": args.seed,
         **measures.figures(measured, tokens, words, settings, device),
         "reconstruction": None,

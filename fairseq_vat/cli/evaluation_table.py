@@ -19,6 +19,8 @@ def table(found: dict[str, Any]) -> list[str]:
     if level is not None:
         width = found["active_units"]["of"]
         latents = f"a latent of width {width} for each {level}, prior std {found['prior_std']:g}"
+        if found["latent_noise"] == "prior":
+            latents += f", noise std {found['noise_std']:g}"
     lines = [
         f"{found['checkpoint']}: {found['updates']:,} updates, {latents}",
         f"{found['data']}, {found['subset']}: {found['sentences']:,} sentences, "
@@ -42,6 +44,8 @@ def table(found: dict[str, Any]) -> list[str]:
         "negative ELBO (samples + KL)": "neg_elbo",
         f"nll, importance-weighted{k}": "iw_nll",
     }
+    if found["penalty"] is not None:
+        rows["penalty in training (no KL)"] = "penalty"
     lines += [f"{label:<36}{_spread(found[key])}" for label, key in rows.items()]
     lines += ["", *_latent_lines(found)]
     if found["warning"]:
@@ -90,13 +94,16 @@ def _latent_lines(found: dict[str, Any]) -> list[str]:
             f"{_mi(batches)}, batches of {batches['batch_sentences']} sentences: "
             f"{batches['batches']:,}"
         )
+        if found["penalty_nats"] is not None:
+            lines[keys[0]] += f"; penalty in training {found['penalty_nats']:.3f}"
         chosen = " chosen by chance" if whole["latents"] < found["latents"] else ""
         lines[keys[3]] = f"{_mi(whole)}, {whole['latents']:,} latents{chosen}"
         lines[keys[4]] = f"{found['marginal_kl']:.3f} nats (KL per latent - MI of the whole set)"
+        lines[keys[4]] += f"; KL is least at prior std {found['least_kl_prior_std']:.3f}"
         plain, scaled = found["active_units"], found["active_units_scaled"]
         lines[keys[5]] = (
             f"{plain['count']} of {plain['of']} (variance of the mean at least "
-            f"{plain['threshold']:g}); {scaled['count']} (at least 0.01 s^2 = "
+            f"{plain['threshold']:g}); {scaled['count']} (at least 0.01 p^2 = "
             f"{scaled['threshold']:g})"
         )
         share = "" if gain["share"] is None else f", {gain['share']:.1%} of it"

@@ -90,10 +90,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "prior",
         _prior,
         "sentences decoded from draws of the prior",
-        "Prints sentences decoded from latents drawn from the prior N(0, s^2).",
+        "Prints sentences decoded from latents drawn from their prior N(0, p^2).",
     )
     _add_drawing(parser, samples=10, what="sentences")
-    parser.add_argument("--prior-std", type=float, metavar="S", help="default: the training's")
+    parser.add_argument("--prior-std", type=float, metavar="P", help="default: the training's")
     parser.add_argument(
         "--length",
         type=int,

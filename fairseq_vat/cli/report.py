@@ -6,7 +6,7 @@ import argparse
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
 from fairseq_vat.cli.quiet import quiet
@@ -55,7 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--prior-std",
         type=float,
         metavar="S",
-        help="the prior's standard deviation (default: the checkpoint's)",
+        help="standard deviation of the latents' prior (default: the training's)",
     )
     parser.set_defaults(run=run)
 
@@ -68,11 +68,12 @@ def run(args: argparse.Namespace) -> None:
         from tqdm import tqdm
 
         from fairseq_vat.files import atomic_path
+        from fairseq_vat.loading import prior_std_of
         from fairseq_vat.report import content, corpus, page
 
         vat = load_hub(args, truncate=False)  # sentences are shown, so whole ones
         settings = content.Settings(
-            prior_std=_prior_std(vat, args),
+            prior_std=prior_std_of(vat.cfg, vat.model, args.prior_std),
             examples=args.examples,
             samples=args.samples,
             steps=args.steps,
@@ -142,12 +143,3 @@ def _read_log(path: str | Path) -> list[Record]:
             "--criterion token_kl_cross_entropy"
         )
     return records
-
-
-def _prior_std(vat: Any, args: argparse.Namespace) -> float:
-    if args.prior_std is not None:
-        return args.prior_std
-    trained = getattr(vat.cfg.criterion, "prior_std", None)
-    if trained is None:
-        raise VATError(f"--prior-std is needed: {args.path} wasn't trained with one")
-    return float(trained)

@@ -4,105 +4,38 @@ Shape legend: P latents of a sentence, B sentences, L latent width.
 """
 
 import math
-from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
 import torch
 from fairseq import utils
 from fairseq.criterions import FairseqCriterion, register_criterion
-from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
-from omegaconf import II
 from torch import Tensor
 
-from fairseq_vat.annealing import Annealing, Schedule
+from fairseq_vat.criterions.config import (
+    FreeBitsPer,
+    KLReduction,
+    TokenKLCrossEntropyConfig,
+    ValidLatents,
+    annealing_of,
+    check_config,
+)
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.active_units import THRESHOLD, count_active_units
-from fairseq_vat.latent import DiagonalGaussian, check_prior_std
+from fairseq_vat.latent import DiagonalGaussian, latent_prior_std
 
 # Seed of validation's latents: always the same, so that validation repeats.
 VALIDATION_SEED = 0
-
-
-class KLReduction(Enum):
-    sum = "sum"
-    mean = "mean"
-
-
-class FreeBitsPer(Enum):
-    latent = "latent"
-    dimension = "dimension"
-
-
-class ValidLatents(Enum):
-    sample = "sample"
-    mean = "mean"
-
-
-@dataclass
-class TokenKLCrossEntropyConfig(FairseqDataclass):
-    prior_std: float = field(
-        default=0.4,
-        metadata={"help": "s: standard deviation of the prior N(0, s^2 I), above 0"},
-    )
-    kl_weight: float = field(
-        default=1.0, metadata={"help": "constant factor on the KL, on top of the annealing"}
-    )
-    kl_reduction: KLReduction = field(
-        default=KLReduction.sum,
-        metadata={
-            "help": "KL of a latent in the loss: sum over its dimensions (the ELBO), or their mean "
-            "(the sum / latent width, a far smaller weight); the reported KL is always the sum"
-        },
-    )
-    kl_annealing: Schedule = field(
-        default=Schedule.constant, metadata={"help": "schedule of the KL weight"}
-    )
-    kl_annealing_updates: int = field(
-        default=0, metadata={"help": "number of updates the schedule spans"}
-    )
-    kl_annealing_cycles: int = field(
-        default=5, metadata={"help": "cyclic: number of cycles M in the span"}
-    )
-    kl_annealing_ratio: float = field(
-        default=0.5, metadata={"help": "cyclic: share R of a cycle spent rising, from 0 to 1"}
-    )
-    kl_annealing_init: float = field(
-        default=0.00025, metadata={"help": "logistic: weight at update 0"}
-    )
-    free_bits: float = field(
-        default=0.0,
-        metadata={"help": "nats of KL that cost nothing: the loss is bounded from below there"},
-    )
-    free_bits_per: FreeBitsPer = field(
-        default=FreeBitsPer.latent,
-        metadata={"help": "bound the KL of each latent, or of each dimension of a latent"},
-    )
-    label_smoothing: float = field(
-        default=0.0, metadata={"help": "epsilon for label smoothing, 0 means no label smoothing"}
-    )
-    valid_latents: ValidLatents = field(
-        default=ValidLatents.sample,
-        metadata={
-            "help": "validation decodes from latents drawn with a fixed seed (only then is "
-            "nll + KL the negative ELBO), or from their mean"
-        },
-    )
-    report_accuracy: bool = field(
-        default=False, metadata={"help": "report next-token accuracy in validation"}
-    )
-    sentence_avg: bool = II("optimization.sentence_avg")
 
 
 @register_criterion("token_kl_cross_entropy", dataclass=TokenKLCrossEntropyConfig)
 class TokenKLCrossEntropy(FairseqCriterion):
     """Sum of -log p over target tokens + w(update) * kl_weight * sum of KL over latents.
 
-    VAT paper, equation (5), with equation (6) for the KL to the scaled prior; VAE-Transformer
-    paper, equation (8).  Divided by fairseq's sample size: target tokens, or sentences with
-    ``--sentence-avg``.  Padding never contributes, and no term of a sentence depends on the
-    sentences it is batched with.
+    VAT paper, equation (5), with equation (6) for the KL to the scaled prior (a penalty that is no
+    KL, with the model's ``--latent-noise prior``); VAE-Transformer paper, equation (8).  Divided
+    by fairseq's sample size: target tokens, or sentences with ``--sentence-avg``.  Padding never
+    contributes, and no term of a sentence depends on the sentences it is batched with.
 
     Args:
         cfg: the configuration.
@@ -114,9 +47,9 @@ class TokenKLCrossEntropy(FairseqCriterion):
 
     def __init__(self, cfg: TokenKLCrossEntropyConfig, task: Any):
         super().__init__(task)
-        _check(cfg)
+        check_config(cfg)
         self.cfg = cfg
-        self.annealing = _annealing(cfg)
+        self.annealing = annealing_of(cfg)
         self.seed = task.cfg.seed
 
     @classmethod
@@ -152,19 +85,27 @@ class TokenKLCrossEntropy(FairseqCriterion):
         if extra["posterior"] is not None:  # else a language model: the likelihood is all there is
             kl_weight = self.cfg.kl_weight * self.annealing.weight(update)
             keep_PB = ~extra["latent_padding_mask"].t()
-            kl_PBL = extra["posterior"].kl(self.cfg.prior_std) * keep_PB.unsqueeze(-1)
-            loss = loss + kl_weight * self._bounded(kl_PBL, keep_PB)
+            noise_std = self._noise_std(extra["prior_noise"])
+            penalty_PBL = extra["posterior"].penalty(self.cfg.prior_std, noise_std)
+            penalty_PBL = penalty_PBL * keep_PB.unsqueeze(-1)
+            loss = loss + kl_weight * self._bounded(penalty_PBL, keep_PB)
+            prior_std = latent_prior_std(self.cfg.prior_std, noise_std)
+            kl = penalty = penalty_PBL.detach().sum()
+            if extra["prior_noise"] is not None:
+                with torch.no_grad():
+                    kl = (extra["posterior"].kl(prior_std) * keep_PB.unsqueeze(-1)).sum()
+                logging_output["penalty"] = penalty
             logging_output.update(
                 loss=loss.detach(),
-                kl=kl_PBL.detach().sum(),
+                kl=kl,
                 # fairseq sums logging outputs over workers and batches, hence weight x tokens
                 kl_weight=kl_weight * sample["ntokens"],
                 from_mean=int(from_mean) * sample["ntokens"],
-                prior_std=self.cfg.prior_std * sample["ntokens"],
+                prior_std=prior_std * sample["ntokens"],
                 **_latent_sums(extra["posterior"], keep_PB),
             )
             if not training:
-                logging_output["nll_prior"] = self._nll_prior(model, sample)
+                logging_output["nll_prior"] = self._nll_prior(model, sample, prior_std)
         if likelihood.n_correct is not None:
             logging_output["n_correct"] = likelihood.n_correct
         return loss, sample_size, logging_output
@@ -173,12 +114,20 @@ class TokenKLCrossEntropy(FairseqCriterion):
         # every update draws anew; a resumed run draws what the stopped one would have drawn
         return (self.seed << 40) + update + 1 if training else VALIDATION_SEED
 
+    def _noise_std(self, prior_noise: float | None) -> float:
+        if prior_noise not in (None, self.cfg.prior_std):
+            raise VATError(
+                f"the model's prior_std {prior_noise} isn't the criterion's {self.cfg.prior_std}: "
+                "give the criterion's alone"
+            )
+        return 1.0 if prior_noise is None else prior_noise
+
     @torch.no_grad()
-    def _nll_prior(self, model: Any, sample: dict[str, Any]) -> Tensor:
+    def _nll_prior(self, model: Any, sample: dict[str, Any], prior_std: float) -> Tensor:
         """nll of the batch from latents of the prior, a scalar, by the noise of validation."""
         net_input = sample["net_input"]
         out = model.encoder(net_input["src_tokens"], src_lengths=net_input["src_lengths"])
-        drawn = model.encoder.draw_prior(out, self.cfg.prior_std, VALIDATION_SEED)
+        drawn = model.encoder.draw_prior(out, prior_std, VALIDATION_SEED)
         nll_B = model.sentence_nll(drawn, net_input["prev_output_tokens"], sample["target"])
         return nll_B.sum()
 
@@ -214,6 +163,8 @@ class TokenKLCrossEntropy(FairseqCriterion):
         latents = total("latents")
         metrics.log_scalar("kl_loss", total("kl") / ntokens / bits, ntokens, round=3)
         metrics.log_scalar("kl_nats", total("kl") / latents, latents, round=3)
+        if any("penalty" in log for log in logging_outputs):
+            metrics.log_scalar("penalty_nats", total("penalty") / latents, latents, round=3)
         metrics.log_scalar("kl_weight", total("kl_weight") / ntokens, ntokens, round=6)
         if total("from_mean") == 0:
             metrics.log_derived(
@@ -267,31 +218,3 @@ def _log_active_units(
     least = THRESHOLD * min(1.0, prior_std**2)
     metrics.log_derived("active_units", active_units)
     metrics.log_derived("_active_units_least", lambda meters: active_units(meters, least))
-
-
-def _annealing(cfg: TokenKLCrossEntropyConfig) -> Annealing:
-    try:
-        return Annealing(
-            Schedule(cfg.kl_annealing),
-            cfg.kl_annealing_updates,
-            cfg.kl_annealing_cycles,
-            cfg.kl_annealing_ratio,
-            cfg.kl_annealing_init,
-        )
-    except ValueError as error:
-        raise VATError(str(error)) from None
-
-
-def _check(cfg: TokenKLCrossEntropyConfig) -> None:
-    try:
-        check_prior_std(cfg.prior_std)
-    except ValueError:
-        raise VATError(
-            f"--prior-std must be a standard deviation above 0, not {cfg.prior_std}"
-        ) from None
-    for flag in ("kl_weight", "free_bits"):
-        value = getattr(cfg, flag)
-        if not (value >= 0 and math.isfinite(value)):
-            raise VATError(f"--{flag.replace('_', '-')} must be 0 or above, not {value}")
-    if not 0 <= cfg.label_smoothing < 1:
-        raise VATError(f"--label-smoothing must be from 0 to below 1, not {cfg.label_smoothing}")

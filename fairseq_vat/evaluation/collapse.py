@@ -28,7 +28,7 @@ def reason(
     Args:
         kl_nats: KL per latent.
         gain: share of the nll from the prior's latents that own latents take away.
-        active_units: at the smaller of the two thresholds, 0.01 and 0.01 s^2.
+        active_units: at the smaller of the two thresholds, 0.01 and 0.01 p^2.
         mi: mutual information per latent, in nats, where it is known.
     """
     if kl_nats < NATS:

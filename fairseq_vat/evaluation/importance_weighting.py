@@ -30,7 +30,7 @@ def log_weights(
         posterior: q, (P, B, L).
         z_PBL: the draws, from q.
         keep_PB: false at padding.
-        prior_std: s of the prior N(0, s^2 I).
+        prior_std: of the latents' prior N(0, prior_std^2 I).
     """
     z_PBL = z_PBL.double()
     zeros_L = z_PBL.new_zeros(z_PBL.size(-1))

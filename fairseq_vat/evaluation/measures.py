@@ -26,6 +26,7 @@ from fairseq_vat.evaluation.mutual_information import (
     mutual_information_over_batches,
     over_draws,
 )
+from fairseq_vat.evaluation.spread import spread_of, without_perplexity
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Settings:
     """What to measure, and how.
 
     Attributes:
-        prior_std: s of the prior N(0, s^2 I).
+        prior_std: of the latents' prior N(0, prior_std^2 I).
         samples: draws over which the nll from samples, and from the prior, is averaged.
         iw_samples: K of the importance-weighted bound; 0 leaves it out.
         seed: of the draws, and of the choice of latents where there are more than `mi_latents`.
@@ -60,6 +61,7 @@ class Measured:
         nll_samples: its mean over draws.
         nll_prior: the same with the latents drawn from the prior, by the same noise.
         kl: summed over a sentence's latents.
+        penalty: equation (6) summed likewise, where it is no KL of z: with noise of the prior's.
         iw_nll, ess: importance-weighted bound and effective sample size.
         means, logvars, draws: (P, L), (P, L), (D, P, L), without padding, on the CPU.
     """
@@ -68,6 +70,7 @@ class Measured:
     nll_samples: list[float] = field(default_factory=list)
     nll_prior: list[float] = field(default_factory=list)
     kl: list[float] = field(default_factory=list)
+    penalty: list[float] = field(default_factory=list)
     iw_nll: list[float] = field(default_factory=list)
     ess: list[float] = field(default_factory=list)
     means: list[Tensor] = field(default_factory=list)
@@ -119,11 +122,17 @@ def _measure_batch(
     out = {**out, "latent_key": [_keys(out["latent_key"][0], batch["id"], seen)]}
     posterior = encoder.posterior(out)
     keep_PB = ~out["encoder_padding_mask"][0].t()
-    kl_PB = posterior.kl(settings.prior_std).double().sum(dim=-1)
+
+    def by_sentence(x_PBL: Tensor) -> Tensor:
+        return x_PBL.double().sum(dim=-1).masked_fill(~keep_PB, 0).sum(dim=0)
+
     columns = {
         "nll": model.sentence_nll(out, prev_BS, target_BS),
-        "kl": kl_PB.masked_fill(~keep_PB, 0).sum(dim=0),
+        "kl": by_sentence(posterior.kl(settings.prior_std)),
     }
+    if encoder.prior_noise is not None:
+        s = encoder.prior_noise  # the training's, whatever prior is measured against
+        columns["penalty"] = by_sentence(posterior.penalty(s, s))
     nlls, prior_nlls, log_weights, draws = [], [], [], []
     decoded = max(settings.samples, settings.iw_samples)
     for number in range(max(decoded, settings.mi_draws)):
@@ -187,14 +196,14 @@ def figures(
 
     Returns:
         plain numbers, nested: ``nll``, ``nll_mean``, ``nll_samples``, ``nll_prior``, ``kl``,
-        ``neg_elbo`` and ``iw_nll`` each as `_spread` has it.
+        ``penalty``, ``neg_elbo`` and ``iw_nll`` each as `spread.spread_of` has it.
     """
 
     def spread(*columns: list[float]) -> dict[str, float | None] | None:
         if not all(columns):
             return None
         total = math.fsum(math.fsum(column) for column in columns)
-        return _spread(total, len(columns[0]), words, tokens)
+        return spread_of(total, len(columns[0]), words, tokens)
 
     has_latents = bool(measured.kl)
     found: dict[str, Any] = {
@@ -202,7 +211,8 @@ def figures(
         "nll_mean": spread(measured.nll) if has_latents else None,
         "nll_samples": spread(measured.nll_samples),
         "nll_prior": spread(measured.nll_prior),
-        "kl": _without_perplexity(spread(measured.kl)),
+        "kl": without_perplexity(spread(measured.kl)),
+        "penalty": without_perplexity(spread(measured.penalty)),
         "neg_elbo": spread(measured.nll_samples, measured.kl),
         "iw_nll": spread(measured.iw_nll),
         "samples": settings.samples if has_latents else None,
@@ -211,6 +221,8 @@ def figures(
         "latent_gain": _latent_gain(measured, tokens) if has_latents else None,
         "latents": None,
         "kl_nats": None,
+        "penalty_nats": None,
+        "least_kl_prior_std": None,
         "mi_batches": None,
         "mi": None,
         "marginal_kl": None,
@@ -237,6 +249,7 @@ def _latent_figures(measured: Measured, settings: Settings, device: Any) -> dict
         mutual_information(*choose_latents([*posteriors, z_NL], settings.mi_latents, generator))
         for z_NL in draws_DNL
     )
+    square = mean_NL.square().mean() + posteriors[1].double().exp().mean()
     sums = (len(mean_NL), mean_NL.sum(dim=0), mean_NL.square().sum(dim=0))
 
     def active(threshold: float) -> dict[str, Any]:
@@ -246,34 +259,15 @@ def _latent_figures(measured: Measured, settings: Settings, device: Any) -> dict
     return {
         "latents": len(mean_NL),
         "kl_nats": kl_nats,
+        "penalty_nats": math.fsum(measured.penalty) / len(mean_NL) if measured.penalty else None,
+        # the mean of KL(q || N(0, p^2 I)) is least at the p^2 that z^2 has on average
+        "least_kl_prior_std": math.sqrt(square),
         "mi_batches": mi_batches | {"batch_sentences": min(settings.mi_batch, len(counts))},
         "mi": mi,
         "marginal_kl": kl_nats - mi["paired"],
         "active_units": active(active_units.THRESHOLD),
         "active_units_scaled": active(active_units.THRESHOLD * settings.prior_std**2),
     }
-
-
-def _spread(total: float, sentences: int, words: int, tokens: int) -> dict[str, float | None]:
-    """A sum of nats per sentence, word and token, and what fairseq makes of it."""
-    return {
-        "per_sentence": total / sentences,
-        "per_word": total / words,
-        "per_token": total / tokens,
-        "bits_per_token": total / tokens / math.log(2),
-        "ppl_per_word": _perplexity(total / words),
-        "ppl_per_token": _perplexity(total / tokens),
-    }
-
-
-def _without_perplexity(spread: dict[str, float | None] | None) -> dict[str, float | None] | None:
-    """exp(KL) is no perplexity of anything."""
-    return spread and {name: x for name, x in spread.items() if not name.startswith("ppl")}
-
-
-def _perplexity(nats: float) -> float | None:
-    """exp(nats); None where double precision has no number so large."""
-    return math.exp(nats) if nats < 700 else None
 
 
 def _ess(ess: list[float]) -> dict[str, float] | None:

@@ -1,5 +1,6 @@
 """The configuration of every architecture: which encoder, which decoder, which latent level."""
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any, Optional
@@ -9,6 +10,7 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 
 from fairseq_vat.errors import VATError
+from fairseq_vat.latent import LATENT_NOISES
 from fairseq_vat.models.latent_encoder import LATENT_LEVELS
 from fairseq_vat.models.precision import PRECISIONS
 
@@ -38,6 +40,11 @@ class VATTransformerConfig(FairseqDataclass):
         "token",
         "a latent for every source token, or one for the sentence (of the start token's output, "
         "or of a recurrent encoder's final states)",
+    )
+    latent_noise: ChoiceEnum(LATENT_NOISES) = _option(
+        "unit",
+        "what sigma is multiplied with in z = mu + sigma e': unit noise, or noise of the prior's "
+        "standard deviation, e' ~ N(0, s^2 I), s being --prior-std (VAT paper, below equation 6)",
     )
     word_dropout: float = _option(
         0.0, "probability of replacing a token of the decoder's input by <unk> in training"
@@ -120,6 +127,8 @@ class VATTransformerConfig(FairseqDataclass):
     max_target_positions: int = II("task.max_target_positions")
     # kept with the model, so that generation reads sentences as training did
     start_token: bool = II("task.start_token")
+    # the criterion's, where it has one: the noise of --latent-noise prior stays with the model
+    prior_std: Optional[float] = II("oc.select:criterion.prior_std,null")
 
 
 _SHARES = ("encoder_layerdrop", "decoder_layerdrop", "quant_noise_pq", "quant_noise_scalar")
@@ -159,6 +168,11 @@ def _check_parts(cfg: Any) -> None:
         if cfg.decoder_type == "transformer" and cfg.cross_self_attention:
             raise VATError("--encoder-type none: --cross-self-attention needs latents to attend to")
         return
+    if cfg.latent_noise == "prior" and not (cfg.prior_std and 0 < cfg.prior_std < math.inf):
+        raise VATError(
+            f"--latent-noise prior needs --prior-std, a standard deviation above 0, not "
+            f"{cfg.prior_std}, and --criterion token_kl_cross_entropy"
+        )
     if cfg.latent_level == "token" and cfg.decoder_type in RECURRENT:
         raise VATError(
             f"--latent-level token: --decoder-type {cfg.decoder_type} has no attention to look at "

@@ -14,7 +14,7 @@ from fairseq.models.transformer import TransformerEncoderBase
 from torch import Tensor, nn
 
 from fairseq_vat import noise
-from fairseq_vat.latent import DiagonalGaussian
+from fairseq_vat.latent import DiagonalGaussian, check_prior_std
 
 EncoderOut = dict[str, list[Tensor]]
 
@@ -23,10 +23,17 @@ LATENT_LEVELS = ("token", "sentence")
 
 
 class GaussianHead(nn.Module):
-    """Two parallel linear layers: mean and log-variance (VAT paper, section 3)."""
+    """Two parallel linear layers: mean and log-variance (VAT paper, section 3).
 
-    def __init__(self, input_dim: int, latent_dim: int):
+    Args:
+        input_dim: C.
+        latent_dim: L.
+        noise_std: standard deviation of the noise that sigma is multiplied with.
+    """
+
+    def __init__(self, input_dim: int, latent_dim: int, noise_std: float = 1.0):
         super().__init__()
+        self.noise_std = noise_std
         self.mean = nn.Linear(input_dim, latent_dim)
         self.logvar = nn.Linear(input_dim, latent_dim)
         for layer in (self.mean, self.logvar):
@@ -34,10 +41,11 @@ class GaussianHead(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> DiagonalGaussian:
-        """(..., C) to a Gaussian over (..., L), in single precision also under autocast."""
+        """(..., C) to the distribution of z over (..., L), in single precision under autocast."""
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.mean.weight.dtype)
-            return DiagonalGaussian.from_outputs(self.mean(x), self.logvar(x))
+            outputs = DiagonalGaussian.from_outputs(self.mean(x), self.logvar(x))
+        return outputs if self.noise_std == 1.0 else outputs.with_noise(self.noise_std)
 
 
 class LatentEncoder(FairseqEncoder):
@@ -54,6 +62,8 @@ class LatentEncoder(FairseqEncoder):
         input_dim: C.
         latent_dim: L.
         latent_level: ``token`` or ``sentence``.
+        prior_noise: s, for noise of the prior's standard deviation (``--latent-noise prior``);
+            None for unit noise.
     """
 
     def __init__(
@@ -62,13 +72,22 @@ class LatentEncoder(FairseqEncoder):
         input_dim: int,
         latent_dim: int,
         latent_level: str = "token",
+        prior_noise: float | None = None,
     ):
         super().__init__(body.dictionary)
         assert latent_level in LATENT_LEVELS
         self.body = body
-        self.head = GaussianHead(input_dim, latent_dim)
+        if prior_noise is not None:
+            check_prior_std(prior_noise)
+        self.prior_noise = prior_noise
+        self.head = GaussianHead(input_dim, latent_dim, self.noise_std)
         self.latent_dim = latent_dim
         self.latent_level = latent_level
+
+    @property
+    def noise_std(self) -> float:
+        """Standard deviation of the noise e' in z = mean + sigma e'."""
+        return 1.0 if self.prior_noise is None else self.prior_noise
 
     def forward(self, src_tokens: Tensor, src_lengths: Tensor | None = None) -> EncoderOut:
         """Encode and keep every latent at its mean.
@@ -80,7 +99,8 @@ class LatentEncoder(FairseqEncoder):
         Returns:
             lists of one tensor each, as fairseq's encoders do: ``encoder_out`` (P, B, L), the
             decoder's memory; ``encoder_padding_mask`` (B, P), true at padding; ``latent_mean``
-            and ``latent_logvar`` (P, B, L); ``latent_key`` (B,), the sentences' noise keys.
+            and ``latent_logvar`` (P, B, L), of z as it is drawn; ``latent_key`` (B,), the
+            sentences' noise keys.
         """
         x_PBC, mask_BP = self._latent_inputs(self.body(src_tokens, src_lengths=src_lengths))
         posterior = self.head(x_PBC)
@@ -121,7 +141,7 @@ class LatentEncoder(FairseqEncoder):
 
     @staticmethod
     def posterior(encoder_out: EncoderOut) -> DiagonalGaussian:
-        """q(z | x), (P, B, L)."""
+        """q(z | x), (P, B, L): the distribution that z is drawn from, whatever the noise."""
         return DiagonalGaussian(encoder_out["latent_mean"][0], encoder_out["latent_logvar"][0])
 
     def draw(
@@ -155,7 +175,8 @@ class LatentEncoder(FairseqEncoder):
     ) -> EncoderOut:
         """Latents drawn from N(0, prior_std^2 I) in place of the sentences' own.
 
-        The noise is that of `draw`, so that a posterior equal to the prior gives the same latents.
+        `prior_std` is that of z's own prior (`fairseq_vat.latent.latent_prior_std`). The noise is
+        that of `draw`, so that a posterior equal to the prior gives the same latents.
         """
         mean_PBL = torch.zeros_like(encoder_out["latent_mean"][0])
         prior = {

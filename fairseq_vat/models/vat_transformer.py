@@ -89,7 +89,8 @@ class VATModel(BaseFairseqModel):
         encoder = None
         if nested.encoder_type != "none":
             body, width = _encoder(nested, dictionary, encoder_embed)
-            encoder = LatentEncoder(body, width, nested.latent_dim, nested.latent_level)
+            noise = nested.prior_std if nested.latent_noise == "prior" else None
+            encoder = LatentEncoder(body, width, nested.latent_dim, nested.latent_level, noise)
         return cls(nested, encoder, _decoder(nested, dictionary, decoder_embed))
 
     def forward(
@@ -117,8 +118,9 @@ class VATModel(BaseFairseqModel):
 
         Returns:
             logits (B, S, V), or None with `target`; and a dictionary with ``posterior``
-            (a `DiagonalGaussian`, P x B x L), ``latent_padding_mask`` (B, P), both None for a
-            language model, and, with `target`, ``likelihood`` (a `TokenLikelihood`).
+            (of z, a `DiagonalGaussian`, P x B x L), ``latent_padding_mask`` (B, P), both None for
+            a language model, ``prior_noise`` (the encoder's), and, with `target`, ``likelihood``
+            (a `TokenLikelihood`).
         """
         encoder_out = None
         extra: dict[str, Any] = {"posterior": None, "latent_padding_mask": None}
@@ -127,6 +129,7 @@ class VATModel(BaseFairseqModel):
                 encoder_out = self.encoder(src_tokens, src_lengths=src_lengths)
                 extra["posterior"] = self.encoder.posterior(encoder_out)
                 extra["latent_padding_mask"] = encoder_out["encoder_padding_mask"][0]
+                extra["prior_noise"] = self.encoder.prior_noise
                 if latent_seed is not None:
                     encoder_out = self.encoder.draw(encoder_out, latent_seed)
             x, decoder_extra = self.decoder(

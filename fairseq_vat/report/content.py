@@ -36,7 +36,7 @@ class Settings:
     """How much is shown.
 
     Attributes:
-        prior_std: s of the prior N(0, s^2 I).
+        prior_std: of the latents' prior N(0, prior_std^2 I).
         examples: sentences that are decoded, and draws from the prior.
         samples: draws of each.
         steps: sentences of an interpolation, its ends included.

@@ -17,7 +17,9 @@ def facts(vat: VATHubInterface, prior_std: float) -> dict[str, str]:
         "Updates": f"{model.num_updates:,}",
         "Parameters": f"{sum(p.numel() for p in model.parameters()):,}",
         "Latents": f"one for each {level}, {width:,} dimensions",
-        "Prior": f"N(0, s\u00b2 I), s = {prior_std:g}",
+        "Prior of the latents": f"N(0, p\u00b2 I), p = {prior_std:g}",
+        "Noise of the latents": f"{model.cfg.latent_noise}, of standard deviation "
+        f"{model.encoder.noise_std:g}",
         "KL in the loss": _kl(vat.cfg.criterion, model.num_updates),
         "Dictionary": f"{len(dictionary):,} entries",
         "Data": str(vat.task.cfg.data),

@@ -96,7 +96,7 @@ def prior(content: Content) -> Markup:
     return join(
         element(
             "p",
-            f"Written from latents drawn from the prior N(0, s\u00b2 I), s = "
+            f"Written from latents drawn from the prior N(0, p\u00b2 I), p = "
             f"{content.settings.prior_std:g}, with no sentence behind them. Good: sentences, each "
             "another one. "
             + (

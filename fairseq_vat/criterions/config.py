@@ -1,0 +1,119 @@
+"""The flags of `token_kl_cross_entropy`, and what is wrong with their values."""
+
+import math
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Optional
+
+from fairseq.dataclass import FairseqDataclass
+from omegaconf import II
+
+from fairseq_vat.annealing import Annealing, Schedule
+from fairseq_vat.errors import VATError
+from fairseq_vat.latent import check_prior_std
+
+
+class KLReduction(Enum):
+    sum = "sum"
+    mean = "mean"
+
+
+class FreeBitsPer(Enum):
+    latent = "latent"
+    dimension = "dimension"
+
+
+class ValidLatents(Enum):
+    sample = "sample"
+    mean = "mean"
+
+
+@dataclass
+class TokenKLCrossEntropyConfig(FairseqDataclass):
+    prior_std: float = field(
+        default=0.4,
+        metadata={"help": "s: standard deviation of the prior N(0, s^2 I), above 0"},
+    )
+    kl_weight: float = field(
+        default=1.0, metadata={"help": "constant factor on the KL, on top of the annealing"}
+    )
+    kl_reduction: KLReduction = field(
+        default=KLReduction.sum,
+        metadata={
+            "help": "KL of a latent in the loss: sum over its dimensions (equation 6), or their "
+            "mean (the sum / latent width, a far smaller weight); what is reported is the sum"
+        },
+    )
+    kl_annealing: Schedule = field(
+        default=Schedule.constant, metadata={"help": "schedule of the KL weight"}
+    )
+    kl_annealing_updates: int = field(
+        default=0, metadata={"help": "number of updates the schedule spans"}
+    )
+    kl_annealing_cycles: int = field(
+        default=5, metadata={"help": "cyclic: number of cycles M in the span"}
+    )
+    kl_annealing_ratio: float = field(
+        default=0.5, metadata={"help": "cyclic: share R of a cycle spent rising, from 0 to 1"}
+    )
+    kl_annealing_init: Optional[float] = field(
+        default=None,
+        metadata={"help": "logistic: weight at update 0 (default: 0.00025, without a slope)"},
+    )
+    kl_annealing_slope: Optional[float] = field(
+        default=None,
+        metadata={"help": "logistic: slope k about the span's middle, in place of a first weight"},
+    )
+    free_bits: float = field(
+        default=0.0,
+        metadata={"help": "nats of KL that cost nothing: the loss is bounded from below there"},
+    )
+    free_bits_per: FreeBitsPer = field(
+        default=FreeBitsPer.latent,
+        metadata={"help": "bound the KL of each latent, or of each dimension of a latent"},
+    )
+    label_smoothing: float = field(
+        default=0.0, metadata={"help": "epsilon for label smoothing, 0 means no label smoothing"}
+    )
+    valid_latents: ValidLatents = field(
+        default=ValidLatents.sample,
+        metadata={
+            "help": "validation decodes from latents drawn with a fixed seed (only then is "
+            "nll + KL the negative ELBO), or from their mean"
+        },
+    )
+    report_accuracy: bool = field(
+        default=False, metadata={"help": "report next-token accuracy in validation"}
+    )
+    sentence_avg: bool = II("optimization.sentence_avg")
+
+
+def annealing_of(cfg: TokenKLCrossEntropyConfig) -> Annealing:
+    """The schedule; raises `VATError` for a number that doesn't fit it."""
+    try:
+        return Annealing(
+            Schedule(cfg.kl_annealing),
+            cfg.kl_annealing_updates,
+            cfg.kl_annealing_cycles,
+            cfg.kl_annealing_ratio,
+            cfg.kl_annealing_init,
+            cfg.kl_annealing_slope,
+        )
+    except ValueError as error:
+        raise VATError(str(error)) from None
+
+
+def check_config(cfg: TokenKLCrossEntropyConfig) -> None:
+    """Raise `VATError` for a value out of range, naming the flag."""
+    try:
+        check_prior_std(cfg.prior_std)
+    except ValueError:
+        raise VATError(
+            f"--prior-std must be a standard deviation above 0, not {cfg.prior_std}"
+        ) from None
+    for flag in ("kl_weight", "free_bits"):
+        value = getattr(cfg, flag)
+        if not (value >= 0 and math.isfinite(value)):
+            raise VATError(f"--{flag.replace('_', '-')} must be 0 or above, not {value}")
+    if not 0 <= cfg.label_smoothing < 1:
+        raise VATError(f"--label-smoothing must be from 0 to below 1, not {cfg.label_smoothing}")
