@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 # Bytes of logits held at a time: on a CPU what its caches hold, on a GPU more, for large products.
-CHUNK_BYTES = {"cpu": 1 << 23, "cuda": 1 << 27}
+CHUNK_BYTES = {"cpu": 1 << 24, "cuda": 1 << 27}
 # fp16 holds nothing between 0 and 6e-8, and of 32,768 equally likely words each has 3e-5
 _FP16_SCALE = 1024.0
 # products of half precision given in single; chosen by what this torch has

@@ -143,7 +143,8 @@ def test_hypotheses_and_scores_are_fairseq_s(make, sample, flags):
 def test_a_decoder_with_an_output_layer_of_its_own(sample, tmp_path):
     entries = test_gpt2_decoder.dictionary()
     decoder = GPT2Decoder.from_directory(gpt2.save(tmp_path), entries, latent_dim=8)
-    model = VATModel(None, None, decoder).eval()
+    cfg = argparse.Namespace(precision="float32", emulate_bfloat16=False)
+    model = VATModel(cfg, None, decoder).eval()
     for settings in SETTINGS.values():
         if "tokens_to_suppress" not in settings:  # symbols are numbers here
             ours, theirs = generators(argparse.Namespace(dictionary=entries), [model], settings)

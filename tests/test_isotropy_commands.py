@@ -216,7 +216,7 @@ def test_what_is_wrong_is_named(isotropy, pairs, tmp_path):
     assert "none holds a word" in isotropy("--text", tmp_path / "empty")
     assert "No such file" in isotropy("--text", tmp_path / "missing")
     assert "has no .tsv file" in isotropy("--sts", tmp_path / "none")
-    assert "is a file; give a folder" in isotropy("--sts", text)
+    assert re.search(r"text:1: no TAB; each line must be score", isotropy("--sts", text))
     assert "--sentences 0: must be at least 1" in isotropy("--text", text, "--sentences", "0")
     assert "--words -1" in isotropy("--text", text, "--words", "-1")
     with (folder / "two.tsv").open("a", encoding="utf-8") as file:
