@@ -1,25 +1,26 @@
 """Variational Transformers for text, as a plugin for fairseq (``--user-dir fairseq_vat``).
 
-Importing the package registers
+    from fairseq_vat import VATModel
 
-- the architectures ``vat_transformer``, ``vae_transformer``, their variants and the baselines
-  (`fairseq_vat.models.presets`),
-- the task ``variational_lm``,
-- the criterion ``token_kl_cross_entropy``,
+    vat = VATModel.from_pretrained("checkpoints", data_name_or_path="data-bin")
 
-and makes fairseq's commands robust where they are not (`fairseq_vat.compat`).
+Imported where fairseq is (its commands, its hub), the package registers its parts
+(`fairseq_vat.plugin`). Elsewhere it loads neither fairseq nor torch before they are needed.
 """
 
-# ruff: noqa: E402
-import logging
-
-# While it is imported, fairseq tells of a package that its speech models would like to have.
-logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
-
-from fairseq_vat import compat
-from fairseq_vat.criterions import token_kl_cross_entropy
-from fairseq_vat.models import presets, vat_transformer
-from fairseq_vat.tasks import variational_lm
+import sys
+from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["compat", "presets", "token_kl_cross_entropy", "variational_lm", "vat_transformer"]
+__all__ = ["VATModel", "__version__"]
+
+if "fairseq" in sys.modules:
+    from fairseq_vat import plugin  # noqa: F401
+
+
+def __getattr__(name: str) -> Any:
+    if name != "VATModel":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from fairseq_vat.plugin import VATModel
+
+    return VATModel

@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import sys
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -21,13 +21,18 @@ from omegaconf.base import ContainerMetadata, Metadata
 from omegaconf.nodes import AnyNode
 
 from fairseq_vat.errors import VATError, explain
-from fairseq_vat.text import decode_line
+from fairseq_vat.text.lines import decode_line
 
 
-def install() -> None:
-    """Apply all of it, when the package is imported; a second call changes nothing."""
+def install(check_checkpoint: Callable[[str, Any], None]) -> None:
+    """Apply all of it; a second call changes nothing.
+
+    Args:
+        check_checkpoint: of a checkpoint's path and content; raises `VATError` for one that
+            fairseq must not see.
+    """
     _allow_configuration_types()
-    _check_checkpoints()
+    _check_checkpoints(check_checkpoint)
     _install_exception_hook()
     _replace_interactive_reader()
     _read_overrides_as_literals()
@@ -62,20 +67,21 @@ def _allow_configuration_types() -> None:
 class _CheckedTorch(ModuleType):
     """torch for `fairseq.checkpoint_utils`: its ``load`` reads checkpoints of this plugin only."""
 
+    def __init__(self, check_checkpoint: Callable[[str, Any], None]):
+        super().__init__("torch")
+        self._check = check_checkpoint
+
     def __getattr__(self, name: str) -> Any:
         return getattr(torch, name)
 
-    @staticmethod
-    def load(file: Any, *args: Any, **kwargs: Any) -> Any:
-        """``torch.load`` with ``weights_only``, then `check_checkpoint`."""
-        from fairseq_vat.checkpoint_check import check_checkpoint  # late: it knows the models
-
+    def load(self, file: Any, *args: Any, **kwargs: Any) -> Any:
+        """``torch.load`` with ``weights_only``, then the check."""
         state = torch.load(file, *args, **{**kwargs, "weights_only": True})
-        check_checkpoint(str(getattr(file, "name", file)), state)
+        self._check(str(getattr(file, "name", file)), state)
         return state
 
 
-def _check_checkpoints() -> None:
+def _check_checkpoints(check_checkpoint: Callable[[str, Any], None]) -> None:
     """Let no checkpoint reach fairseq before it is known to be harmless and one of this plugin.
 
     fairseq builds whatever class a checkpoint's configuration names, and many evaluate strings of
@@ -83,7 +89,7 @@ def _check_checkpoints() -> None:
     TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD turns off. All of its commands, its trainer and its hub load
     through ``checkpoint_utils``, and import the plugin before.
     """
-    checkpoint_utils.torch = _CheckedTorch("torch")
+    checkpoint_utils.torch = _CheckedTorch(check_checkpoint)
 
 
 def _read_overrides_as_literals() -> None:
@@ -111,9 +117,11 @@ def _install_exception_hook() -> None:
     """Print a mistake in the input as one line; everything else as before.
 
     fairseq's commands let exceptions through to the interpreter, which would print thirty lines
-    of traceback around the one that tells the user what to do. The exit status stays 1.
+    of traceback around the one that tells the user what to do. The exit status stays 1. A Python
+    program that uses the plugin as a library keeps its own hook.
     """
-    if sys.excepthook is not _print_explained:
+    in_command = any(name.partition(".")[0] == "fairseq_cli" for name in list(sys.modules))
+    if in_command and sys.excepthook is not _print_explained:
         global _previous_hook
         _previous_hook = sys.excepthook
         sys.excepthook = _print_explained
@@ -181,6 +189,3 @@ def import_transformers(extra: str) -> ModuleType:
     if hasattr(is_available, "cache_clear"):
         is_available.cache_clear()
     return transformers
-
-
-install()

@@ -25,7 +25,7 @@ import torch
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
 from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.errors import VATError
-from fairseq_vat.text import read_lines
+from fairseq_vat.text.lines import read_lines
 
 
 def seconds(work: Callable[[], Any], device: torch.device) -> float:

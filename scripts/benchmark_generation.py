@@ -40,7 +40,8 @@ from fairseq.sequence_generator import EnsembleModel, SequenceGenerator
 from fairseq_cli import generate as fairseq_generate
 from fairseq_cli import train as fairseq_train
 
-from fairseq_vat import hub
+from fairseq_vat.hub.interface import VATHubInterface
+from fairseq_vat.hub.loading import load_model
 from fairseq_vat.tasks import variational_lm
 
 PLUGIN = Path(__file__).resolve().parent.parent / "fairseq_vat"
@@ -146,8 +147,8 @@ def steps(
     folder: Path, sentences: list[torch.Tensor], args: argparse.Namespace
 ) -> dict[str, tuple[int, Callable[[], Any]]]:
     """What each subcommand does with the sentences, and how many come out."""
-    loaded = hub.load_model(args.path, folder, args.device)
-    vat = hub.VATHubInterface(loaded.cfg, loaded.task, loaded.model)
+    loaded = load_model(args.path, folder, args.device)
+    vat = VATHubInterface(loaded.cfg, loaded.task, loaded.model)
     words = [loaded.task.source_dictionary.string(sentence).split() for sentence in sentences]
     texts = [" ".join(sentence) for sentence in words]
     marked = [" ".join([f"<v>{first}</v>", *rest]) for first, *rest in words]

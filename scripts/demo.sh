@@ -53,7 +53,7 @@ run() {
 }
 
 step "1. A corpus: sentences for train, valid and test (at most 500 each to validate and test on)"
-run fairseq-vat demo-text "$demo/text" "${demo_text[@]}"
+run python scripts/demo_text.py "$demo/text" "${demo_text[@]}"
 
 step "2. A vocabulary of $vocab_size pieces, and the sentences of at most 30 pieces, binarised"
 run env MAX_PIECES=30 scripts/prepare_corpus.sh "$demo" "$vocab_size" \

@@ -15,7 +15,7 @@ import re
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
 from fairseq_vat.cli.quiet import quiet
-from fairseq_vat.text import read_lines
+from fairseq_vat.text.lines import read_lines
 
 TABLE_1 = ["In this class, we will introduce several fundamental concepts."]
 TABLE_2 = ["Generative models have shown great [promise] in modeling complex distributions."]

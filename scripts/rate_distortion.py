@@ -25,14 +25,15 @@ from fairseq.data import LanguagePairDataset
 from latent_tables import block, counted
 from tqdm import tqdm
 
-from fairseq_vat import hub
 from fairseq_vat.cli.quiet import quiet
-from fairseq_vat.cutting import cut
 from fairseq_vat.errors import VATError, explain
-from fairseq_vat.evaluation import measures
+from fairseq_vat.evaluation import evaluate
 from fairseq_vat.evaluation.reconstruction import Pieces, Reconstructions, bleu_figures
 from fairseq_vat.files import write_json
-from fairseq_vat.text import read_lines
+from fairseq_vat.hub.interface import VATHubInterface
+from fairseq_vat.hub.loading import LoadedModel, build_bpe, load_model
+from fairseq_vat.text.cutting import cut
+from fairseq_vat.text.lines import read_lines
 
 # key of a checkpoint's figures, the column's head, how it is written
 COLUMNS = (
@@ -91,7 +92,10 @@ class Fluency:
     """
 
     def __init__(
-        self, loaded: hub.LoadedModel, binarize: Callable[[str], torch.Tensor], max_tokens: int
+        self,
+        loaded: LoadedModel,
+        binarize: Callable[[str], torch.Tensor],
+        max_tokens: int,
     ):
         self._loaded, self._binarize, self._max_tokens = loaded, binarize, max_tokens
         self._nll: dict[str, float] = {}
@@ -117,15 +121,15 @@ def bleu(sources: Sequence[str], outputs: Sequence[str], pieces: Pieces) -> dict
 
 @torch.no_grad()
 def likelihoods(
-    vat: hub.VATHubInterface, tokens: Sequence[torch.Tensor], args: argparse.Namespace
+    vat: VATHubInterface, tokens: Sequence[torch.Tensor], args: argparse.Namespace
 ) -> dict[str, float]:
     """Rate, nll and accuracy, in nats per token, the sentences' ends counted."""
     prior_std = args.prior_std or getattr(vat.cfg.criterion, "prior_std", None)
     if prior_std is None:
         raise VATError("--prior-std is needed: the checkpoint wasn't trained with one")
-    settings = measures.Settings(prior_std, args.samples, iw_samples=0, seed=args.seed, mi_draws=1)
+    settings = evaluate.Settings(prior_std, args.samples, iw_samples=0, seed=args.seed, mi_draws=1)
     how = (vat.task, tokens, vat.device, args.max_tokens)
-    measured = measures.measure(vat.model, batches(*how, "nll"), settings)
+    measured = evaluate.measure(vat.model, batches(*how, "nll"), settings)
     correct = 0
     for batch in batches(*how, "accuracy"):
         _, extra = vat.model(**batch["net_input"], target=batch["target"], count_correct=True)
@@ -141,7 +145,7 @@ def likelihoods(
 
 
 def held_out(
-    path: str, vat: hub.VATHubInterface, room: int, count: int | None
+    path: str, vat: VATHubInterface, room: int, count: int | None
 ) -> tuple[list[str], list[torch.Tensor]]:
     """Evenly spread sentences of a text that fit and have no unknown subword; their tokens."""
     pieces = [vat.apply_bpe(line) for line in read_lines(path)]
@@ -186,16 +190,16 @@ def run(args: argparse.Namespace) -> None:
         raise VATError("--wordnet and --train-text go together")
     kinds = Kinds(open_wordnet(args.wordnet)) if args.wordnet else None
     model = args.sentencepiece_model
-    bpe = hub.build_bpe("sentencepiece", sentencepiece_model=model) if model else None
+    bpe = build_bpe("sentencepiece", sentencepiece_model=model) if model else None
     device = "cpu" if args.cpu else None
-    lm = hub.load_model(args.lm, args.data, device)
+    lm = load_model(args.lm, args.data, device)
     if lm.model.has_latents:
         raise VATError(f"--lm {args.lm} has latents: give a language model's checkpoint")
     room = lm.task.room
 
-    def load(path: str) -> hub.VATHubInterface:
-        loaded = hub.load_model(path, args.data, device)
-        return hub.VATHubInterface(loaded.cfg, loaded.task, loaded.model, bpe, args.max_tokens)
+    def load(path: str) -> VATHubInterface:
+        loaded = load_model(path, args.data, device)
+        return VATHubInterface(loaded.cfg, loaded.task, loaded.model, bpe, args.max_tokens)
 
     for path in args.path:  # a mistake shows before hours of work
         vat = load(path)
@@ -235,7 +239,7 @@ def run(args: argparse.Namespace) -> None:
             print("```\n")
     print("\n".join(table(rows)))
     if args.figure:
-        from fairseq_vat import sweep_plots  # matplotlib takes long to import
+        import sweep_plots  # matplotlib takes long to import
 
         sweep_plots.rate_distortion(rows, args.figure)
 

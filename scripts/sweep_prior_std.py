@@ -226,7 +226,7 @@ def draw(out: Path, settings: list[str], stds: list[float]) -> None:
     from fairseq_vat.cli.quiet import quiet
 
     with quiet():  # fairseq makes matplotlib tell what it does
-        from fairseq_vat import sweep_plots
+        import sweep_plots
 
     folders = runs_of(out, settings)
     figures = {

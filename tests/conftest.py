@@ -88,7 +88,7 @@ def sentence_level(data_dir: Path):
     """A hub interface of an untrained model with one latent a sentence."""
     from test_model import build
 
-    from fairseq_vat.hub import VATHubInterface
+    from fairseq_vat.hub.interface import VATHubInterface
 
     flags = ("--arch", "vae_transformer", "--encoder-embed-dim", "16", "--decoder-embed-dim", "16")
     task, model, _ = build(data_dir, *flags)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from fairseq_vat import adapters
 from fairseq_vat.errors import VATError
+from fairseq_vat.hub import adapters
 
 SENTENCES = ["w1 w2 w3 w4 w5 w6 w7", "w9", "w3 w3 w8 w0 w1", "w5 w6", ""]
 # what MTEB 2 gives beside the data loader, and MTEB 1 beside the sentences

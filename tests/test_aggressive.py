@@ -15,10 +15,10 @@ from test_model import batch, build
 from test_resume import assert_equal, assert_same_end, state
 from torch import nn
 
-from fairseq_vat.aggressive import WINDOW, AggressiveTraining, Phase, Step, keep_gradients
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation.mutual_information import mutual_information
-from fairseq_vat.tasks import aggressive as hooks
+from fairseq_vat.measures.mutual_information import mutual_information
+from fairseq_vat.tasks import aggressive_training as hooks
+from fairseq_vat.tasks.aggressive import WINDOW, AggressiveTraining, Phase, Step, keep_gradients
 
 
 def steps(rule: AggressiveTraining, losses: list[float]) -> str:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from fairseq_vat.annealing import Annealing, Schedule, cyclic, linear, logistic, slope_from
+from fairseq_vat.latent.annealing import Annealing, Schedule, cyclic, linear, logistic, slope_from
 
 
 def test_constant_is_one():

@@ -16,14 +16,14 @@ from fairseq.sequence_generator import SequenceGenerator
 from test_architectures import LANGUAGE_MODELS, SYSTEMS, TINY, each
 from test_model import build
 
-from fairseq_vat.beam_search import Columns, top_k
-from fairseq_vat.generation import (
+from fairseq_vat.models.gpt2_decoder import GPT2Decoder
+from fairseq_vat.models.vat_transformer import VATModel
+from fairseq_vat.tasks.beam_search import Columns, top_k
+from fairseq_vat.tasks.generation import (
     LatentSampling,
     LatentSequenceGenerator,
     VariationalSequenceGenerator,
 )
-from fairseq_vat.models.gpt2_decoder import GPT2Decoder
-from fairseq_vat.models.vat_transformer import VATModel
 
 VOCABULARY = 2500  # several parts of a vocabulary, and the last one narrower
 LENGTHS = [9, 7, 7, 5, 4]
@@ -189,7 +189,7 @@ def test_ensembles(make, sample, settings):
 @pytest.mark.parametrize("rows", [1024, 30, 8, 1])
 @each({name: SYSTEMS[name] for name in ("transformer-transformer-token", "gru-gru-sentence")})
 def test_draws_are_fairseq_s_decoding_of_each(make, sample, flags, rows, monkeypatch):
-    monkeypatch.setattr("fairseq_vat.generation.MAX_ROWS", rows)
+    monkeypatch.setattr("fairseq_vat.tasks.generation.MAX_ROWS", rows)
     task, model = make(flags)
     settings = {"beam_size": 4, "max_len_b": 14}
     generator = VariationalSequenceGenerator(
@@ -210,7 +210,7 @@ def test_rounds_change_nothing(make, sample, limit, monkeypatch):
     task, model = make(TOKEN_LEVEL)
     ours, theirs = generators(task, [model], {})
     expected = theirs.generate(None, sample)
-    monkeypatch.setattr(f"fairseq_vat.generation.{limit[0]}", limit[1])
+    monkeypatch.setattr(f"fairseq_vat.tasks.generation.{limit[0]}", limit[1])
     calls = []
     search_ = ours._search
     monkeypatch.setattr(ours, "_search", lambda *a: (calls.append(1), search_(*a))[1])

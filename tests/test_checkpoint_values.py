@@ -16,10 +16,10 @@ from omegaconf import OmegaConf
 from test_configs import EXPERIMENTS, composed
 from test_hostile_checkpoints import crafted, good, marker, payload, refused
 
-from fairseq_vat import hub
-from fairseq_vat.checkpoint_check import check_checkpoint
 from fairseq_vat.errors import VATError
+from fairseq_vat.hub.loading import load_model
 from fairseq_vat.models.presets import PRESETS
+from fairseq_vat.tasks.checkpoint_check import check_checkpoint
 
 __all__ = ["good", "marker"]  # fixtures
 
@@ -88,7 +88,7 @@ def test_a_value_of_a_wrong_type_or_out_of_range(
 
     path = crafted(good, tmp_path, change)
     with pytest.raises(VATError, match=reason) as caught:
-        hub.load_model(path, data_dir)
+        load_model(path, data_dir)
     assert str(caught.value).startswith(f"checkpoint {path} is refused: ")
 
 
@@ -107,10 +107,10 @@ def test_a_value_of_a_wrong_type_or_out_of_range(
 def test_what_is_beside_the_configuration(name, value, reason, good, data_dir, tmp_path):
     path = tmp_path / "crafted.pt"
     torch.save({**good, name: value}, path)
-    for call in (hub.load_model, lambda path, data: commands.generate(data, path)):
+    for call in (load_model, lambda path, data: commands.generate(data, path)):
         assert refused(call, path, data_dir).startswith(f"checkpoint {path} is refused: ")
     with pytest.raises(VATError, match=reason):
-        hub.load_model(path, data_dir)
+        load_model(path, data_dir)
 
 
 @pytest.mark.parametrize("part", ["cfg", "extra_state"])
@@ -119,26 +119,26 @@ def test_data_that_holds_itself(part, good, data_dir, tmp_path):
     state[part]["again"] = state[part]
     path = tmp_path / "endless.pt"
     torch.save(state, path)
-    assert "nested without end" in refused(hub.load_model, path, data_dir)
+    assert "nested without end" in refused(load_model, path, data_dir)
 
 
 def test_a_configuration_that_is_no_plain_data(good, data_dir, tmp_path):
     for cfg in (OmegaConf.create(good["cfg"]), [1], "text"):
         path = tmp_path / "crafted.pt"
         torch.save({**good, "cfg": cfg}, path)
-        assert "holds no model and configuration" in refused(hub.load_model, path, data_dir)
+        assert "holds no model and configuration" in refused(load_model, path, data_dir)
     path = crafted(good, tmp_path, lambda cfg: cfg.update({1: {}}))
-    assert "cfg has the key 1, which is no name" in refused(hub.load_model, path, data_dir)
+    assert "cfg has the key 1, which is no name" in refused(load_model, path, data_dir)
     model = argparse.Namespace(**good["cfg"]["model"])
     path = crafted(good, tmp_path, lambda cfg: cfg.update(model=model))
-    assert "cfg.model is Namespace(" in refused(hub.load_model, path, data_dir)
+    assert "cfg.model is Namespace(" in refused(load_model, path, data_dir)
 
 
 def test_no_file_that_a_checkpoint_names_is_opened(good, data_dir, tmp_path):
     def change(cfg):
         cfg["model"] |= {"encoder_embed_path": str(tmp_path / "none"), "gpt2_dir": str(tmp_path)}
 
-    loaded = hub.load_model(crafted(good, tmp_path, change), data_dir)
+    loaded = load_model(crafted(good, tmp_path, change), data_dir)
     assert loaded.cfg.model.encoder_embed_path is None and loaded.cfg.model.gpt2_dir is None
 
 
@@ -150,7 +150,7 @@ def test_a_checkpoint_of_an_older_version_has_fewer_settings(good, data_dir, tmp
         ):
             del cfg[section][name]
 
-    loaded = hub.load_model(crafted(good, tmp_path, change), data_dir)
+    loaded = load_model(crafted(good, tmp_path, change), data_dir)
     assert loaded.task.start_token
     assert loaded.cfg.model.word_dropout == 0 and loaded.cfg.criterion.free_bits_per == "latent"
 
@@ -161,7 +161,7 @@ def test_settings_of_another_fairseq_are_let_be(good, data_dir, tmp_path):
         cfg["job_logging_cfg"] = {"version": 1, "formatters": {"simple": {"format": "[%(x)s]"}}}
         cfg["optimizer"] = argparse.Namespace(adafactor_eps="(1e-30, 1e-3)", save_dir="runs (2)")
 
-    hub.load_model(crafted(good, tmp_path, change), data_dir)
+    load_model(crafted(good, tmp_path, change), data_dir)
 
 
 def test_the_message_stays_short_and_on_one_line(good):

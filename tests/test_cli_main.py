@@ -4,11 +4,16 @@ import argparse
 import json
 import os
 import random
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from fairseq_vat.cli import main as cli
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+import demo_text
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +29,7 @@ def text(tmp_path_factory):
 @pytest.fixture(scope="module")
 def splits(text):
     folder = text.parent / "splits"
-    assert cli.main(["demo-text", str(folder), "--input", str(text)]) == 0
+    assert demo_text.main([str(folder), "--input", str(text)]) == 0
     return folder
 
 
@@ -35,7 +40,7 @@ def _tokenize(splits, out, *more):
 
 
 def test_demo_text_is_deterministic(text, splits, tmp_path, capsys):
-    assert cli.main(["demo-text", str(tmp_path), "--input", str(text)]) == 0
+    assert demo_text.main([str(tmp_path), "--input", str(text)]) == 0
     printed = capsys.readouterr().out
     assert "601 lines" not in printed
     assert "602 lines: 1 empty" in printed
@@ -100,7 +105,6 @@ def test_tokenize_refuses_what_leaves_nothing(splits, tmp_path, capsys):
     [
         (["plot", "missing.log", "--out", "x"], "missing.log: No such file"),
         (["show", "--mean", "."], "generate-SUBSET.txt"),
-        (["demo-text", "x", "--input", "missing.txt"], "missing.txt: No such file"),
     ],
 )
 def test_errors_are_one_line(command, message, tmp_path, monkeypatch, capsys):

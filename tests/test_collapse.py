@@ -5,7 +5,7 @@ from __future__ import annotations
 import commands
 import pytest
 
-from fairseq_vat.evaluation import collapse
+from fairseq_vat.measures import collapse
 
 
 def _warning(kl=3.0, mi=0.5, gain=0.2, active=3, scaled=3, latents=100):

@@ -3,12 +3,17 @@
 import importlib.util
 import random
 import re
+import sys
+from pathlib import Path
 
 import pytest
 from fairseq.data import Dictionary
 
-from fairseq_vat import corpus, subwords
 from fairseq_vat.errors import VATError
+from fairseq_vat.text import subwords
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+import demo_text as corpus
 
 
 def _sentence(rng: random.Random) -> str:

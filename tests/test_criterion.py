@@ -12,8 +12,8 @@ from fairseq.logging import metrics
 from test_model import batch, build
 from torch.distributions import Normal, kl_divergence
 
-from fairseq_vat import noise
 from fairseq_vat.errors import VATError
+from fairseq_vat.latent import noise
 
 BITS = math.log(2)
 

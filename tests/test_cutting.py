@@ -9,10 +9,10 @@ import pytest
 import torch
 from test_model import build
 
-from fairseq_vat import hub
-from fairseq_vat.cutting import cut
 from fairseq_vat.evaluation.subset import Subset
+from fairseq_vat.hub.loading import load_model
 from fairseq_vat.models.vat_transformer import VATModel
+from fairseq_vat.text.cutting import cut
 
 EIGHT = ("--max-source-positions", "8", "--max-target-positions", "8")
 SENTENCE_LEVEL = (
@@ -130,7 +130,7 @@ def test_generation_and_the_hub_cut_as_training_does(data_dir, tmp_path, caplog,
     commands.train(data_dir, tmp_path, *flags, "--truncate", "--max-update", "1")
     path = tmp_path / "checkpoint_last.pt"
     words = [f"w{i}" for i in range(12)]
-    loaded = hub.load_model(path, data_dir, "cpu")
+    loaded = load_model(path, data_dir, "cpu")
     vat = VATModel.from_pretrained(tmp_path, data_name_or_path=str(data_dir), device="cpu")
     task = loaded.task
     dataset = task.build_dataset_for_inference([vat.binarize(" ".join(words))], [13])

@@ -256,7 +256,7 @@ def test_an_interrupt_leaves_no_half_of_a_table(data_dir, checkpoint, monkeypatc
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fairseq_vat.evaluation.measures.figures", interrupted)
+    monkeypatch.setattr("fairseq_vat.evaluation.evaluate.figures", interrupted)
     capsys.readouterr()
     command = ["evaluate", str(data_dir), "--path", str(checkpoint), *QUICK]
     assert cli.main(command) == 130

@@ -9,7 +9,7 @@ import pytest
 from test_model import batch
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.generation import LatentSampling, VariationalSequenceGenerator
+from fairseq_vat.tasks.generation import LatentSampling, VariationalSequenceGenerator
 
 SAMPLING = ("--latent-sampling", "--latent-samples", "3", "--latent-temperature", "2")
 
@@ -95,7 +95,7 @@ def test_many_draws_are_decoded_in_rounds(built_model, monkeypatch):
         return [[h["tokens"].tolist() for h in sentence] for sentence in found]
 
     whole = decode()
-    monkeypatch.setattr("fairseq_vat.generation.MAX_ROWS", 12)  # two draws at a time
+    monkeypatch.setattr("fairseq_vat.tasks.generation.MAX_ROWS", 12)  # two draws at a time
     assert decode() == whole
 
 

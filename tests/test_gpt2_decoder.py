@@ -15,7 +15,7 @@ from fairseq.data import Dictionary
 
 from fairseq_vat.compat import import_transformers
 from fairseq_vat.errors import VATError
-from fairseq_vat.likelihood import token_likelihood
+from fairseq_vat.latent.likelihood import token_likelihood
 from fairseq_vat.models.gpt2_decoder import GPT2Decoder
 
 pytest.importorskip("transformers")

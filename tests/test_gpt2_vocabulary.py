@@ -12,7 +12,7 @@ from fairseq.data.encoders.gpt2_bpe import GPT2BPE, GPT2BPEConfig
 
 from fairseq_vat.cli import main as cli
 from fairseq_vat.errors import VATError
-from fairseq_vat.gpt2_vocabulary import GPT2Vocabulary, read_config
+from fairseq_vat.text.gpt2_vocabulary import GPT2Vocabulary, read_config
 
 CONFIG = {"model_type": "gpt2", "vocab_size": 265, "bos_token_id": 264, "eos_token_id": 264}
 LINES = ["the cat is", "w1 w2 — “naïve” 猫 🙂", "<|endoftext|> is text here", "a"]

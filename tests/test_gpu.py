@@ -15,8 +15,8 @@ import torch
 from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
-from fairseq_vat import noise
-from fairseq_vat.latent import LOG_VARIANCE_MAX, LOG_VARIANCE_MIN, DiagonalGaussian
+from fairseq_vat.latent import noise
+from fairseq_vat.latent.gaussian import LOG_VARIANCE_MAX, LOG_VARIANCE_MIN, DiagonalGaussian
 from fairseq_vat.models.vat_transformer import VATModel
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"

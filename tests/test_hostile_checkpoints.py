@@ -18,9 +18,9 @@ import pytest
 import test_scripts
 import torch
 
-from fairseq_vat import hub
 from fairseq_vat.cli.main import main
 from fairseq_vat.errors import explain
+from fairseq_vat.hub.loading import load_model
 from fairseq_vat.models.vat_transformer import VATModel
 
 
@@ -77,7 +77,7 @@ ROUTES = {
     "generate": lambda data, path, folder: commands.generate(data, path),
     "validate": lambda data, path, folder: commands.validate(data, path),
     "interactive": lambda data, path, folder: commands.interactive(data, path, b"w1\n"),
-    "load_model": lambda data, path, folder: hub.load_model(path, data),
+    "load_model": lambda data, path, folder: load_model(path, data),
     "from_pretrained": lambda data, path, folder: VATModel.from_pretrained(
         folder, path.name, str(data)
     ),
@@ -121,7 +121,7 @@ def test_another_class_runs_nothing(route, change, good, data_dir, tmp_path, mar
 @pytest.mark.parametrize("change", CLASSES)
 def test_without_the_check_it_would_have_run(change, good, data_dir, tmp_path, marker):
     path = crafted(good, tmp_path, change, payload(marker))
-    unchecked = mock.patch("fairseq_vat.checkpoint_check.check_checkpoint")
+    unchecked = mock.patch("fairseq_vat.tasks.checkpoint_check.check_checkpoint")
     with unchecked, contextlib.suppress(Exception):
         commands.validate(data_dir, path)
     assert marker.exists()

@@ -11,8 +11,8 @@ import pytest
 from fairseq.data.indexed_dataset import IndexedDatasetBuilder
 from test_hostile_checkpoints import refused
 
-from fairseq_vat.data_directory import load_dictionary, load_sentences
 from fairseq_vat.errors import VATError
+from fairseq_vat.tasks.data_directory import load_dictionary, load_sentences
 
 
 @pytest.fixture

@@ -10,10 +10,12 @@ import pytest
 import torch
 from test_model import build
 
-from fairseq_vat import hub, subwords
 from fairseq_vat.errors import VATError
-from fairseq_vat.latent import DiagonalGaussian
+from fairseq_vat.hub.interface import VATHubInterface
+from fairseq_vat.hub.loading import build_bpe, load_model, pick_device
+from fairseq_vat.latent.gaussian import DiagonalGaussian
 from fairseq_vat.models.vat_transformer import VATModel
+from fairseq_vat.text import subwords
 
 SENTENCES = ["w1 w2 w3 w4 w5 w6 w7", "w9", "w3 w3 w8 w0 w1", "w5 w6", "", "w9"]
 
@@ -23,7 +25,7 @@ def assert_close(one, other):
 
 
 def test_load_model_gives_what_the_training_saved(data_dir, checkpoint):
-    loaded = hub.load_model(checkpoint, data_dir, "cpu", truncate=True, max_source_positions=9)
+    loaded = load_model(checkpoint, data_dir, "cpu", truncate=True, max_source_positions=9)
     assert not loaded.model.training
     assert loaded.device == torch.device("cpu")
     assert loaded.model.num_updates == 150
@@ -37,7 +39,7 @@ def test_load_model_gives_what_the_training_saved(data_dir, checkpoint):
 
 def test_load_model_refuses_settings_that_do_not_exist(data_dir, checkpoint):
     with pytest.raises(TypeError, match="no setting 'trunkate'"):
-        hub.load_model(checkpoint, data_dir, trunkate=True)
+        load_model(checkpoint, data_dir, trunkate=True)
 
 
 def test_flags_of_generation_in_a_checkpoint_do_not_count(data_dir, checkpoint, tmp_path):
@@ -55,7 +57,7 @@ def test_flags_of_generation_in_a_checkpoint_do_not_count(data_dir, checkpoint, 
     assert drawing.sample(SENTENCES, **settings) == plain.sample(SENTENCES, **settings)
     assert drawing.decode(drawing.encode(["w1 w2"]), beam=2) == plain.reconstruct(["w1 w2"], beam=2)
     with pytest.raises(TypeError, match="latent_sampling: give it to what generates"):
-        hub.load_model(checkpoint, data_dir, latent_sampling=True)
+        load_model(checkpoint, data_dir, latent_sampling=True)
 
 
 def test_padding_written_as_a_word_is_no_latent(vat):
@@ -73,7 +75,7 @@ def test_a_device_that_is_not_there(device, message):
     if device != "gpu" and torch.cuda.is_available():
         pytest.skip("says what happens without a CUDA device, and there is one")
     with pytest.raises(VATError, match=message):
-        hub.pick_device(device)
+        pick_device(device)
 
 
 def test_files_that_are_no_checkpoint(data_dir, checkpoint, tmp_path):
@@ -88,32 +90,32 @@ def test_files_that_are_no_checkpoint(data_dir, checkpoint, tmp_path):
         "bare.pt": "is no checkpoint of fairseq's",
     }.items():
         with pytest.raises(VATError) as caught:
-            hub.load_model(tmp_path / name, data_dir)
+            load_model(tmp_path / name, data_dir)
         assert str(tmp_path / name) in str(caught.value)
         assert message in str(caught.value)
 
 
 def test_another_dictionary_and_no_data_directory(data_dir, checkpoint, tmp_path):
     with pytest.raises(VATError, match=r"has no dict\.txt"):
-        hub.load_model(checkpoint, tmp_path)
+        load_model(checkpoint, tmp_path)
     lines = (data_dir / "dict.txt").read_text(encoding="utf-8").splitlines()
     (tmp_path / "dict.txt").write_text("\n".join(reversed(lines)) + "\n", encoding="utf-8")
     with pytest.raises(VATError, match="not the dictionary the checkpoint was trained with"):
-        hub.load_model(checkpoint, tmp_path)
+        load_model(checkpoint, tmp_path)
 
 
 def test_a_checkpoint_of_fairseq_s_own_model_is_named(data_dir, tmp_path):
     flags = ("--arch", "transformer_tiny", "--criterion", "cross_entropy", "--max-update", "1")
     commands.train(data_dir, tmp_path, *flags)
     with pytest.raises(VATError, match=r"architecture 'transformer_tiny'.*such as vat_transformer"):
-        hub.load_model(tmp_path / "checkpoint_last.pt", data_dir)
+        load_model(tmp_path / "checkpoint_last.pt", data_dir)
 
 
 def test_a_language_model_has_no_latents(data_dir):
     flags = ("--arch", "transformer_decoder_lm", "--decoder-embed-dim", "16")
     task, model, _ = build(data_dir, *flags)
     with pytest.raises(VATError, match="language model's, which has no latents"):
-        hub.VATHubInterface(None, task, model)
+        VATHubInterface(None, task, model)
 
 
 def test_encode_is_the_encoder_s_posterior(vat):
@@ -133,7 +135,7 @@ def test_encode_is_the_encoder_s_posterior(vat):
 
 @pytest.mark.parametrize("max_tokens", [1, 10, 10_000])
 def test_results_do_not_depend_on_the_batch(vat, max_tokens):
-    other = hub.VATHubInterface(vat.cfg, vat.task, vat.model, max_tokens=max_tokens)
+    other = VATHubInterface(vat.cfg, vat.task, vat.model, max_tokens=max_tokens)
     mean, logvar, mask = other.encode(SENTENCES)
     pooled = other.embed(SENTENCES)
     for row, sentence in enumerate(SENTENCES):
@@ -187,7 +189,7 @@ def test_wrong_calls(vat):
 
 def test_start_needs_a_start_token(data_dir):
     task, model, _ = build(data_dir, "--no-start-token")
-    interface = hub.VATHubInterface(None, task, model)
+    interface = VATHubInterface(None, task, model)
     assert interface.encode(["w1 w2"]).mask.size(1) == 3
     with pytest.raises(VATError, match="--no-start-token"):
         interface.embed(["w1"], pooling="start")
@@ -198,8 +200,8 @@ def test_sentences_are_cleaned(vat):
 
 
 def test_too_long_sentences_are_cut_and_told(data_dir, checkpoint, caplog):
-    loaded = hub.load_model(checkpoint, data_dir, "cpu", max_source_positions=6)
-    interface = hub.VATHubInterface(loaded.cfg, loaded.task, loaded.model)
+    loaded = load_model(checkpoint, data_dir, "cpu", max_source_positions=6)
+    interface = VATHubInterface(loaded.cfg, loaded.task, loaded.model)
     with caplog.at_level(logging.WARNING):
         cut = interface.embed(["w1 w2 w3 w4 w5 w6", "w1 w2 w3 w4"])
     assert "1 of 2 sentences cut to their first 4 subwords" in caplog.text
@@ -225,8 +227,8 @@ def test_from_pretrained_finds_data_beside_the_checkpoint(data_dir, checkpoint, 
 
 def test_subwords(vat, text_dir, tmp_path):
     model = subwords.train_sentencepiece(text_dir / "train", tmp_path / "spm", 40)
-    bpe = hub.build_bpe("sentencepiece", sentencepiece_model=model)
-    interface = hub.VATHubInterface(vat.cfg, vat.task, vat.model, bpe)
+    bpe = build_bpe("sentencepiece", sentencepiece_model=model)
+    interface = VATHubInterface(vat.cfg, vat.task, vat.model, bpe)
     pieces = interface.apply_bpe("w12  w3")
     assert pieces.startswith("\u2581w")
     assert interface.remove_bpe(pieces) == "w12 w3"
@@ -254,12 +256,12 @@ def test_subwords(vat, text_dir, tmp_path):
 )
 def test_subwords_that_are_not_there(name, settings, message):
     with pytest.raises(VATError, match=message):
-        hub.build_bpe(name, **settings)
+        build_bpe(name, **settings)
 
 
 def test_subword_settings_that_do_not_exist():
     with pytest.raises(TypeError, match="without bpe=NAME"):
-        hub.build_bpe(None, sentencepiece_model="x.model")
+        build_bpe(None, sentencepiece_model="x.model")
     with pytest.raises(TypeError, match="no setting model"):
-        hub.build_bpe("sentencepiece", model="x.model")
-    assert hub.build_bpe(None) is None
+        build_bpe("sentencepiece", model="x.model")
+    assert build_bpe(None) is None

@@ -13,7 +13,7 @@ from conftest import WORDS
 from safetensors.torch import load_file, save_file
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.huggingface import HuggingFaceEncoder
+from fairseq_vat.hub.huggingface import HuggingFaceEncoder
 
 SENTENCES = ["w1 w2 w3 w4 w5 w6 w7", "w9", "w3 w3 nonsense w0", "w5", ""]
 

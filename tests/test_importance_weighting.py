@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal
 
-from fairseq_vat.evaluation.importance_weighting import (
+from fairseq_vat.latent.gaussian import DiagonalGaussian
+from fairseq_vat.measures.importance_weighting import (
     effective_sample_size,
     importance_weighted_nll,
     log_weights,
 )
-from fairseq_vat.latent import DiagonalGaussian
 
 PRIOR_STD, NOISE = 0.4, 0.3
 SCALES = torch.tensor([2.0, 0.7, 0.1], dtype=torch.float64)  # lengths of W's columns

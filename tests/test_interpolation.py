@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from fairseq_vat.interpolation import interpolate, linear, pad_latents, spherical
+from fairseq_vat.latent.interpolation import interpolate, linear, pad_latents, spherical
 
 
 def test_the_shorter_sentence_is_padded_with_its_last_latent():

@@ -10,7 +10,7 @@ from IsoScore.IsoScore import IsoScore as published_iso_score
 from torch.nn.functional import cosine_similarity
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation.isotropy import (
+from fairseq_vat.measures.isotropy import (
     IsotropySums,
     intra_sentence_similarity,
     iso_score_of_covariance,

@@ -12,16 +12,21 @@ from fairseq.logging import metrics
 from test_configs import composed
 from test_model import batch, build
 
-from fairseq_vat import hub
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation.isotropy import (
+from fairseq_vat.evaluation.representations import (
+    choose_sentences,
+    measure_isotropy,
+    word_representations,
+)
+from fairseq_vat.hub.interface import VATHubInterface
+from fairseq_vat.hub.loading import load_model
+from fairseq_vat.measures.isotropy import (
     intra_sentence_similarity,
     mean_cosine,
     self_similarity,
     unit_vectors,
 )
-from fairseq_vat.evaluation.word_tokens import random_words, words_of
-from fairseq_vat.representations import choose_sentences, measure_isotropy, word_representations
+from fairseq_vat.measures.word_tokens import random_words, words_of
 
 TEXT = [*sentences(60, seed=5), "w1 what w2 ever", "", "w3 whatever"]
 MEASURES = ("random_cosine", "self_similarity", "intra_sentence_similarity", "iso_score")
@@ -31,7 +36,7 @@ RECURRENT = ("--arch", "vae_lstm", "--encoder-hidden-size", "16", "--decoder-hid
 
 def untrained(data_dir, *flags):
     task, model, _ = build(data_dir, *flags)
-    return hub.VATHubInterface(None, task, model)
+    return VATHubInterface(None, task, model)
 
 
 def whole(vat, text=TEXT):
@@ -153,7 +158,7 @@ def test_measures_are_those_of_the_words(vat):
 
 def test_batches_do_not_matter(vat):
     found = measure_isotropy(vat, TEXT)
-    small = hub.VATHubInterface(vat.cfg, vat.task, vat.model, max_tokens=20)
+    small = VATHubInterface(vat.cfg, vat.task, vat.model, max_tokens=20)
     other = measure_isotropy(small, reversed(TEXT))
     assert other["latents"] == pytest.approx(found["latents"], abs=1e-5)
     assert [word["word"] for word in other["words"]] == [word["word"] for word in found["words"]]
@@ -239,9 +244,9 @@ LOGGED = {
 def test_a_training_logs_isotropy(data_dir, text_dir, tmp_path):
     flags = ("--max-update", "3", "--max-tokens", "100", "--log-isotropy", "15")
     (figures,) = commands.stats(commands.train(data_dir, tmp_path, *flags))
-    loaded = hub.load_model(tmp_path / "checkpoint_last.pt", data_dir, "cpu")
+    loaded = load_model(tmp_path / "checkpoint_last.pt", data_dir, "cpu")
     first = (text_dir / "valid").read_text(encoding="utf-8").splitlines()[:15]
-    vat = hub.VATHubInterface(loaded.cfg, loaded.task, loaded.model)
+    vat = VATHubInterface(loaded.cfg, loaded.task, loaded.model)
     expected = measure_isotropy(vat, first)["latents"]
     for name, logged in LOGGED.items():
         assert float(figures[logged]) == pytest.approx(expected[name], abs=2e-4), name

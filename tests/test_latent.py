@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from fairseq_vat.latent import LOG_VARIANCE_MAX, LOG_VARIANCE_MIN, DiagonalGaussian
+from fairseq_vat.latent.gaussian import LOG_VARIANCE_MAX, LOG_VARIANCE_MIN, DiagonalGaussian
 
 SHAPES = [(1,), (3, 5), (7, 2, 16), (4, 3, 128)]
 PRIORS = [0.1, 0.4, 1.0, 2.5]

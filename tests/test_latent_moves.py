@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from fairseq_vat import hub
 from fairseq_vat.errors import VATError
-from fairseq_vat.interpolation import interpolate
+from fairseq_vat.hub.interface import VATHubInterface
+from fairseq_vat.latent.interpolation import interpolate
 
 SENTENCES = ["w1 w2 w3 w4 w5", "w9 w8", "w3 w3 w8 w0 w1 w7"]
 
@@ -184,8 +184,8 @@ def test_sentence_level_moves(sentence_level):
 def test_other_precisions(built_model, dtype):
     task, model = built_model
     model = copy.deepcopy(model)
-    single = hub.VATHubInterface(None, task, copy.deepcopy(model))
-    other = hub.VATHubInterface(None, task, model.to(dtype))
+    single = VATHubInterface(None, task, copy.deepcopy(model))
+    other = VATHubInterface(None, task, model.to(dtype))
     settings = {"beam": 2, "max_len_b": 6}
     assert other.embed(SENTENCES).dtype == np.float32
     np.testing.assert_allclose(other.embed(SENTENCES), single.embed(SENTENCES), atol=0.05)
@@ -199,7 +199,7 @@ def test_other_precisions(built_model, dtype):
 
 def test_sentences_longer_than_the_model(built_model, caplog):
     task, model = built_model
-    vat = hub.VATHubInterface(None, task, model)
+    vat = VATHubInterface(None, task, model)
     room = task.max_positions()[0]
     long = " ".join(["w1"] * (room + 5))
     kept = " ".join(["w1"] * (room - 2))
@@ -211,7 +211,7 @@ def test_sentences_longer_than_the_model(built_model, caplog):
 
 def test_mistakes_are_named(vat, data_dir, tmp_path):
     width = vat.model.encoder.latent_dim
-    dropping = hub.VATHubInterface(vat.cfg, vat.task, vat.model, Dropping())
+    dropping = VATHubInterface(vat.cfg, vat.task, vat.model, Dropping())
     for call, message in {
         (lambda: vat.vary(["w1 w2"])): "no word is marked",
         (lambda: vat.vary(["w1 [w2"])): "without",

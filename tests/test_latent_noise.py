@@ -14,8 +14,8 @@ from test_model import batch, build
 from torch.distributions import Normal, kl_divergence
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.hub import load_model
-from fairseq_vat.latent import DiagonalGaussian, latent_prior_std
+from fairseq_vat.hub.interface import load_model
+from fairseq_vat.latent.gaussian import DiagonalGaussian, latent_prior_std
 from fairseq_vat.models.vat_transformer import VATModel
 
 S = 0.4

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
 
-from fairseq_vat import likelihood
-from fairseq_vat.likelihood import token_likelihood, token_nll
+from fairseq_vat.latent import likelihood
+from fairseq_vat.latent.likelihood import token_likelihood, token_nll
 
 PAD = 1
 VOCABULARY = 300

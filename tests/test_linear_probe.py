@@ -21,7 +21,7 @@ from fairseq_vat.evaluation.linear_probe import (
     without_features,
 )
 from fairseq_vat.evaluation.logistic_regression import logistic_regression
-from fairseq_vat.latent import DiagonalGaussian
+from fairseq_vat.latent.gaussian import DiagonalGaussian
 
 FAST = ProbeSettings(lr=0.05, epochs=10)
 

@@ -6,7 +6,6 @@ from collections import OrderedDict
 import pytest
 from fairseq.logging import progress_bar
 
-from fairseq_vat import plots
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.generation_log import (
     read_generation,
@@ -14,6 +13,7 @@ from fairseq_vat.evaluation.generation_log import (
     sample_figures,
 )
 from fairseq_vat.evaluation.training_log import Record, read_training_log
+from fairseq_vat.report import plots
 
 
 def _stats(update: int) -> OrderedDict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.marks import Marked, marked_pieces, parse_marks, read_marked
+from fairseq_vat.text.marks import Marked, marked_pieces, parse_marks, read_marked
 
 SQUARE = ("[", "]")
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from fairseq_vat import noise
-from fairseq_vat.evaluation import measures
-from fairseq_vat.latent import DiagonalGaussian
+from fairseq_vat.evaluation import evaluate
+from fairseq_vat.latent import noise
+from fairseq_vat.latent.gaussian import DiagonalGaussian
 
 PRIOR_STD, NOISE, COUNT = 0.7, 0.5, 2000
 TOTAL = PRIOR_STD**2 + NOISE**2  # variance of x
@@ -71,7 +71,7 @@ def _batches(size, count=COUNT):
         yield {"id": rows, "net_input": net_input, "target": None}
 
 
-SETTINGS = measures.Settings(prior_std=PRIOR_STD, samples=2, iw_samples=7)
+SETTINGS = evaluate.Settings(prior_std=PRIOR_STD, samples=2, iw_samples=7)
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +81,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def found(model):
-    measured = measures.measure(model, _batches(64), SETTINGS)
-    return measures.figures(measured, tokens=4 * COUNT, words=3 * COUNT, settings=SETTINGS)
+    measured = evaluate.measure(model, _batches(64), SETTINGS)
+    return evaluate.figures(measured, tokens=4 * COUNT, words=3 * COUNT, settings=SETTINGS)
 
 
 def test_the_importance_weighted_nll_is_the_likelihood(model, found):
@@ -127,28 +127,28 @@ def test_mutual_information_and_active_units(found):
 
 
 def test_no_figure_depends_on_batching(model, found):
-    measured = measures.measure(model, _batches(13), SETTINGS)
-    again = measures.figures(measured, tokens=4 * COUNT, words=3 * COUNT, settings=SETTINGS)
+    measured = evaluate.measure(model, _batches(13), SETTINGS)
+    again = evaluate.figures(measured, tokens=4 * COUNT, words=3 * COUNT, settings=SETTINGS)
     for name in ("nll_mean", "nll_samples", "nll_prior", "kl", "iw_nll", "ess", "mi", "mi_batches"):
         assert again[name] == pytest.approx(found[name], rel=1e-6), name
 
 
 def test_more_latents_than_asked_for_are_chosen_by_chance(model):
-    few = measures.Settings(prior_std=PRIOR_STD, iw_samples=0, mi_latents=500)
-    measured = measures.measure(model, _batches(100), few)
-    found, again = (measures.figures(measured, COUNT, COUNT, few) for _ in range(2))
+    few = evaluate.Settings(prior_std=PRIOR_STD, iw_samples=0, mi_latents=500)
+    measured = evaluate.measure(model, _batches(100), few)
+    found, again = (evaluate.figures(measured, COUNT, COUNT, few) for _ in range(2))
     assert found["mi"]["latents"] == 500 and found["mi"] == again["mi"]
     assert found["mi"]["ceiling"] == pytest.approx(math.log(500))
     assert found["iw_nll"] is found["ess"] is None  # K = 0
-    other = measures.Settings(prior_std=PRIOR_STD, iw_samples=0, mi_latents=500, seed=2)
-    assert measures.figures(measured, COUNT, COUNT, other)["mi"]["paired"] != found["mi"]["paired"]
+    other = evaluate.Settings(prior_std=PRIOR_STD, iw_samples=0, mi_latents=500, seed=2)
+    assert evaluate.figures(measured, COUNT, COUNT, other)["mi"]["paired"] != found["mi"]["paired"]
 
 
 def test_repeated_sentences_draw_by_themselves_in_the_set_s_order():
-    few = measures.Settings(prior_std=PRIOR_STD, iw_samples=0, mi_draws=2)
-    distinct = measures.measure(LinearGaussian(), _batches(50, 50), few)
+    few = evaluate.Settings(prior_std=PRIOR_STD, iw_samples=0, mi_draws=2)
+    distinct = evaluate.measure(LinearGaussian(), _batches(50, 50), few)
     repeating = LinearGaussian(kinds=50)
-    found, again = (measures.measure(repeating, _batches(size, 200), few) for size in (64, 13))
+    found, again = (evaluate.measure(repeating, _batches(size, 200), few) for size in (64, 13))
     for name in ("nll_samples", "nll_prior", "kl"):  # a sentence's first is that of a set without
         assert getattr(found, name)[:50] == pytest.approx(getattr(distinct, name), rel=1e-6), name
     draws = torch.stack(found.draws)
@@ -162,11 +162,11 @@ def test_the_spread_of_mutual_information_is_that_over_seeds(kinds):
     """96 sentences, of which some or all may be equal: 300 seeds tell what the spread is."""
     model, count, seeds = LinearGaussian(kinds), 96, 300
     settings = [
-        measures.Settings(prior_std=PRIOR_STD, iw_samples=0, seed=seed, mi_draws=4)
+        evaluate.Settings(prior_std=PRIOR_STD, iw_samples=0, seed=seed, mi_draws=4)
         for seed in range(seeds)
     ]
     found = [
-        measures.figures(measures.measure(model, _batches(count, count), one), count, count, one)
+        evaluate.figures(evaluate.measure(model, _batches(count, count), one), count, count, one)
         for one in settings
     ]
     tolerance = 4 / math.sqrt(2 * seeds)  # four standard errors of a standard deviation
@@ -201,6 +201,6 @@ def test_the_gain_of_own_latents(model, found):
 def test_a_perplexity_too_large_for_a_number_is_none():
     model = SimpleNamespace(has_latents=False, sentence_nll=lambda *_: torch.tensor([5000.0]))
     batch = {"id": torch.tensor([0]), "target": None, "net_input": {"prev_output_tokens": None}}
-    found = measures.figures(measures.measure(model, [batch], SETTINGS), 5, 1, SETTINGS)
+    found = evaluate.figures(evaluate.measure(model, [batch], SETTINGS), 5, 1, SETTINGS)
     assert found["nll"]["ppl_per_word"] is None and found["nll"]["ppl_per_token"] is None
     assert found["nll"]["per_token"] == 1000

@@ -12,7 +12,7 @@ from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.latent import LOG_VARIANCE_MAX, LOG_VARIANCE_MIN
+from fairseq_vat.latent.gaussian import LOG_VARIANCE_MAX, LOG_VARIANCE_MIN
 from fairseq_vat.models.latent_encoder import join_draws
 
 PAD = 1

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from fairseq_vat.evaluation import mutual_information as mi
-from fairseq_vat.latent import DiagonalGaussian
+from fairseq_vat.latent.gaussian import DiagonalGaussian
+from fairseq_vat.measures import mutual_information as mi
 
 
 def _linear(count, slopes, variance, seed=0):

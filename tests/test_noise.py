@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from fairseq_vat import noise
+from fairseq_vat.latent import noise
 
 PAD = 1
 

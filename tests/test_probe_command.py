@@ -14,15 +14,17 @@ import torch
 from conftest import WORDS, sentences
 from safetensors.torch import load_file, save_file
 
-from fairseq_vat import hub, probing
 from fairseq_vat.cli import main as cli
 from fairseq_vat.cli import probe_data
 from fairseq_vat.cli.labelled_input import with_sentences
 from fairseq_vat.errors import VATError
+from fairseq_vat.evaluation import probing
+from fairseq_vat.evaluation.probed_encoders import CheckpointEncoder, PretrainedEncoder
 from fairseq_vat.files import sha256
-from fairseq_vat.huggingface import HuggingFaceEncoder
-from fairseq_vat.labelled import read_labelled_pairs
-from fairseq_vat.probed_encoders import CheckpointEncoder, PretrainedEncoder
+from fairseq_vat.hub.huggingface import HuggingFaceEncoder
+from fairseq_vat.hub.interface import VATHubInterface
+from fairseq_vat.hub.loading import load_model
+from fairseq_vat.text.labelled import read_labelled_pairs
 
 FILES = ("train", "valid", "test")
 QUICK = ("--cpu", "--json", "--seeds", "1", "--epochs", "8", "--lr", "0.003", "--pooling", "sum")
@@ -217,8 +219,8 @@ def test_a_file_that_is_not_one_of_runs_stays(probe, tmp_path, text):
 def test_pairs_are_joined_by_the_end_of_sentence(probe, tmp_path, checkpoint, data_dir):
     path = tmp_path / "pairs"
     path.write_text("no\tw1 w2\tw3\nyes\tw3\tw1 w2\n", encoding="utf-8")
-    loaded = hub.load_model(checkpoint, data_dir, "cpu")
-    vat = hub.VATHubInterface(loaded.cfg, loaded.task, loaded.model)
+    loaded = load_model(checkpoint, data_dir, "cpu")
+    vat = VATHubInterface(loaded.cfg, loaded.task, loaded.model)
     lines = read_labelled_pairs(path)
     _, pieces = with_sentences(str(path), vat, lines)
     assert pieces == ["w1 w2 </s> w3", "w3 </s> w1 w2"]

@@ -13,12 +13,13 @@ import commands
 import pytest
 import torch
 
-from fairseq_vat import hub, plots
 from fairseq_vat.cli import main as cli
-from fairseq_vat.evaluation import measures
-from fairseq_vat.evaluation.principal_components import project
+from fairseq_vat.evaluation import evaluate
 from fairseq_vat.evaluation.subset import Subset
-from fairseq_vat.report import content, corpus, page, sections, svg
+from fairseq_vat.hub.interface import VATHubInterface
+from fairseq_vat.hub.loading import load_model
+from fairseq_vat.measures.principal_components import project
+from fairseq_vat.report import content, corpus, page, plots, sections, svg
 from fairseq_vat.report.differences import Run, differences
 from fairseq_vat.report.markup import Markup, element
 from fairseq_vat.report.sentences import marked
@@ -97,8 +98,8 @@ def pages(data_dir, checkpoint, sentence_level, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def gathered(data_dir, checkpoint):
-    loaded = hub.load_model(checkpoint, data_dir, "cpu")
-    vat = hub.VATHubInterface(loaded.cfg, loaded.task, loaded.model)
+    loaded = load_model(checkpoint, data_dir, "cpu")
+    vat = VATHubInterface(loaded.cfg, loaded.task, loaded.model)
     settings = content.Settings(0.4, examples=2, samples=1, steps=2, beam=1)
     return content.gather(vat, corpus.of_subset(vat, "test", 20), settings)
 
@@ -204,11 +205,13 @@ def test_ways_end_in_the_reconstructions(gathered):
 
 
 def test_the_prior_is_the_one_asked_for(data_dir, checkpoint, monkeypatch, tmp_path):
-    loaded = hub.load_model(checkpoint, data_dir, "cpu")
-    vat = hub.VATHubInterface(loaded.cfg, loaded.task, loaded.model)
+    loaded = load_model(checkpoint, data_dir, "cpu")
+    vat = VATHubInterface(loaded.cfg, loaded.task, loaded.model)
     asked = []
     monkeypatch.setattr(
-        hub.VATHubInterface, "sample_prior", lambda self, count, **how: asked.append(how) or ["w1"]
+        VATHubInterface,
+        "sample_prior",
+        lambda self, count, **how: asked.append(how) or ["w1"],
     )
     sentences = corpus.of_subset(vat, "test", 20)
     settings = content.Settings(0.3, examples=2, samples=1, steps=2, beam=1)
@@ -230,7 +233,7 @@ def test_a_sentence_is_what_its_subwords_say(vat, tmp_path):
         def decode(self, pieces):
             return pieces
 
-    cased = hub.VATHubInterface(vat.cfg, vat.task, vat.model, Lower())
+    cased = VATHubInterface(vat.cfg, vat.task, vat.model, Lower())
     text = tmp_path / "cased"
     text.write_text("W1 w2 W3\nW4 w5\n", encoding="utf-8")
     assert corpus.of_file(cased, text, 2).texts == ["w1 w2 w3", "w4 w5"]
@@ -243,8 +246,8 @@ def test_isotropy_that_cant_be_measured_is_told(gathered):
 
 
 def test_two_equal_sentences_make_a_page(data_dir, checkpoint, tmp_path):
-    loaded = hub.load_model(checkpoint, data_dir, "cpu")
-    vat = hub.VATHubInterface(loaded.cfg, loaded.task, loaded.model)
+    loaded = load_model(checkpoint, data_dir, "cpu")
+    vat = VATHubInterface(loaded.cfg, loaded.task, loaded.model)
     text = tmp_path / "text"
     text.write_text("w1 w2 w3\n" * 2, encoding="utf-8")
     settings = content.Settings(0.4, examples=2, samples=1, steps=2, beam=1)
@@ -255,10 +258,10 @@ def test_two_equal_sentences_make_a_page(data_dir, checkpoint, tmp_path):
 
 
 def test_figures_are_those_of_evaluate(gathered, data_dir, checkpoint):
-    loaded = hub.load_model(checkpoint, data_dir, "cpu")
+    loaded = load_model(checkpoint, data_dir, "cpu")
     subset = Subset(loaded.task, "test")
-    measured = measures.measure(
-        loaded.model, subset.batches(400, None, loaded.device), measures.Settings(0.4, iw_samples=0)
+    measured = evaluate.measure(
+        loaded.model, subset.batches(400, None, loaded.device), evaluate.Settings(0.4, iw_samples=0)
     )
     found = gathered.figures
     close = {"rel": 1e-4}

@@ -14,7 +14,7 @@ import commands
 import pytest
 import torch
 
-from fairseq_vat.annealing import Annealing, Schedule
+from fairseq_vat.latent.annealing import Annealing, Schedule
 
 ANNEALING_UPDATES = 30
 # 14 updates an epoch or so; dropout and latent noise are on, and the weight moves all the time

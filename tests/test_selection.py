@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.selection import LatentSelection, parse_positions
+from fairseq_vat.tasks.selection import LatentSelection, parse_positions
 
 DRAWN = ("--latent-sampling", "--latent-samples", "6", "--latent-temperature", "30")
 

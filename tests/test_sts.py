@@ -12,10 +12,10 @@ import pytest
 from conftest import WORDS, sentences
 from scipy import stats
 
-from fairseq_vat import hub
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation import sts
-from fairseq_vat.scored_pairs import read_pairs, read_task
+from fairseq_vat.evaluation import similarity
+from fairseq_vat.hub.interface import VATHubInterface, from_pretrained
+from fairseq_vat.text.scored_pairs import read_pairs, read_task
 
 RNG = np.random.default_rng(1)
 
@@ -23,26 +23,26 @@ RNG = np.random.default_rng(1)
 def test_cosines():
     first = np.array([[3.0, 4.0], [1.0, 0.0], [2.0, 2.0], [0.0, 0.0]])
     second = np.array([[3.0, 4.0], [0.0, 5.0], [-1e-30, -1e-30], [1.0, 1.0]])
-    assert sts.cosines(first, second)[:3].tolist() == [1, 0, -1]
-    assert np.isnan(sts.cosines(first, second)[3])
+    assert similarity.cosines(first, second)[:3].tolist() == [1, 0, -1]
+    assert np.isnan(similarity.cosines(first, second)[3])
     many = RNG.normal(size=(1000, 7)).astype(np.float32)
-    assert np.ptp(sts.cosines(many, many)) == 0  # pairs of one sentence twice are ties
+    assert np.ptp(similarity.cosines(many, many)) == 0  # pairs of one sentence twice are ties
     other = RNG.normal(size=(1000, 7))
     # mean and sum pooling have one cosine
     np.testing.assert_allclose(
-        sts.cosines(many, other), sts.cosines(many / 9, other * 30), atol=1e-7
+        similarity.cosines(many, other), similarity.cosines(many / 9, other * 30), atol=1e-7
     )
 
 
 def test_correlations_in_closed_form():
     # ranks 1.5 1.5 3 4 and 1 2 3 4: covariance 4.5, sums of squares 4.5 and 5
-    pairs = sts.Pairs(np.array([0.1, 0.1, 0.2, 0.9]), np.array([0.0, 1.0, 2.0, 3.0]))
-    found = sts.correlate(pairs)
+    pairs = similarity.Pairs(np.array([0.1, 0.1, 0.2, 0.9]), np.array([0.0, 1.0, 2.0, 3.0]))
+    found = similarity.correlate(pairs)
     assert found.pairs == 4
     assert found.spearman == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
     # deviations -9 -9 -5 23 (over 40) and -3 -1 1 3 (over 2)
     assert found.pearson == pytest.approx(100 / (716 * 20) ** 0.5)
-    assert sts.spearman(np.arange(9.0), np.exp(-np.arange(9.0))) == -1
+    assert similarity.spearman(np.arange(9.0), np.exp(-np.arange(9.0))) == -1
 
 
 @pytest.mark.parametrize("ties", [3, 10, 10_000])
@@ -50,16 +50,16 @@ def test_correlations_in_closed_form():
 def test_correlations_are_scipy_s(ties, scale):
     x = RNG.integers(0, ties, 500).astype(float)
     y = scale * (x + RNG.normal(size=500) * ties).round()
-    assert sts.spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic)
-    assert sts.pearson(x, y) == pytest.approx(stats.pearsonr(x, y / scale).statistic)
+    assert similarity.spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert similarity.pearson(x, y) == pytest.approx(stats.pearsonr(x, y / scale).statistic)
 
 
 def test_three_averages_that_differ():
     subsets = {
-        "one": sts.Pairs(np.array([0.8, 0.9]), np.array([1.0, 2.0])),  # 1
-        "two": sts.Pairs(np.array([0.1, 0.2, 0.3]), np.array([2.0, 3.0, 1.0])),  # -0.5
+        "one": similarity.Pairs(np.array([0.8, 0.9]), np.array([1.0, 2.0])),  # 1
+        "two": similarity.Pairs(np.array([0.1, 0.2, 0.3]), np.array([2.0, 3.0, 1.0])),  # -0.5
     }
-    found = sts.summarize(subsets)
+    found = similarity.summarize(subsets)
     assert [c.spearman for c in found.subsets.values()] == pytest.approx([1, -0.5])
     assert found.mean.spearman == pytest.approx(0.25)
     assert found.weighted_mean.spearman == pytest.approx((2 * 1 - 3 * 0.5) / 5)
@@ -78,9 +78,9 @@ def test_three_averages_that_differ():
     ],
 )
 def test_no_correlation_is_none_with_a_reason(similarities, scores, reason):
-    undefined = sts.Pairs(np.array(similarities), np.array(scores))
-    fine = sts.Pairs(np.array([0.1, 0.2]), np.array([1.0, 2.0]))
-    found = sts.summarize({"bad": undefined, "good": fine})
+    undefined = similarity.Pairs(np.array(similarities), np.array(scores))
+    fine = similarity.Pairs(np.array([0.1, 0.2]), np.array([1.0, 2.0]))
+    found = similarity.summarize({"bad": undefined, "good": fine})
     bad = found.subsets["bad"]
     assert (bad.spearman, bad.pearson) == (None, None)
     assert reason in bad.undefined
@@ -111,13 +111,13 @@ def run(subcommand):
 def test_the_command(run, data_dir, checkpoint, tmp_path, monkeypatch):
     folder = write(tmp_path / "toy", easy=60, other=40)
     encoded = []
-    whole = hub.VATHubInterface.embed_posteriors
+    whole = VATHubInterface.embed_posteriors
 
     def counted(self, texts, *rest):
         encoded.append(list(texts))
         return whole(self, texts, *rest)
 
-    monkeypatch.setattr(hub.VATHubInterface, "embed_posteriors", counted)
+    monkeypatch.setattr(VATHubInterface, "embed_posteriors", counted)
     found = run("--sts", folder, "--json")
     assert not run.warnings
     assert len(encoded) == 1  # for three poolings
@@ -127,14 +127,14 @@ def test_the_command(run, data_dir, checkpoint, tmp_path, monkeypatch):
     assert system["latent_level"] == "token"
     assert system["unknown_share"] == {"toy": 0}
     assert list(system["poolings"]) == ["start", "mean", "sum"]
-    vat = hub.from_pretrained(checkpoint.parent, data_name_or_path=str(data_dir), device="cpu")
+    vat = from_pretrained(checkpoint.parent, data_name_or_path=str(data_dir), device="cpu")
     for pooling in system["poolings"]:
         task = system["poolings"][pooling]["tasks"]["toy"]
         together = []
         for name, pairs in read_task(folder).items():
             first = vat.embed([pair.first for pair in pairs], pooling)
             second = vat.embed([pair.second for pair in pairs], pooling)
-            cosines = sts.cosines(first, second)
+            cosines = similarity.cosines(first, second)
             scores = [pair.score for pair in pairs]
             together += zip(cosines, scores, strict=True)
             assert task["subsets"][name]["pairs"] == len(pairs)

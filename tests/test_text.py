@@ -6,7 +6,13 @@ import lzma
 import pytest
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.text import CleaningReport, clean_line, decode_line, read_lines, split_sentences
+from fairseq_vat.text.lines import (
+    CleaningReport,
+    clean_line,
+    decode_line,
+    read_lines,
+    split_sentences,
+)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 from fairseq.data import Dictionary, data_utils
 from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE
 
-from fairseq_vat import subwords
 from fairseq_vat.cli import main as cli
+from fairseq_vat.text import subwords
 
 SPLITS = ("train", "valid", "test")
 

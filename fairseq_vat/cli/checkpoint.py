@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fairseq_vat.errors import VATError
 
 if TYPE_CHECKING:
-    from fairseq_vat.hub import VATHubInterface
+    from fairseq_vat.hub.interface import VATHubInterface
 
 _SUBWORD_FILES = ("sentencepiece_model", "gpt2_encoder_json", "gpt2_vocab_bpe")
 
@@ -33,7 +33,8 @@ def load_hub(args: argparse.Namespace, **task_overrides: Any) -> VATHubInterface
         VATError: for files that are missing or aren't what they should be, for a language model,
             and for a file of other subwords than --bpe's.
     """
-    from fairseq_vat import hub
+    from fairseq_vat.hub.interface import VATHubInterface
+    from fairseq_vat.hub.loading import build_bpe, load_model
 
     settings = {name: getattr(args, name) for name in _SUBWORD_FILES if getattr(args, name)}
     name = args.bpe
@@ -42,6 +43,6 @@ def load_hub(args: argparse.Namespace, **task_overrides: Any) -> VATHubInterface
     for setting in settings:
         if setting.partition("_")[0] != name:
             raise VATError(f"--{setting.replace('_', '-')} is no setting of --bpe {name}")
-    bpe = hub.build_bpe(name, **settings)
-    loaded = hub.load_model(args.path, args.data, "cpu" if args.cpu else None, **task_overrides)
-    return hub.VATHubInterface(loaded.cfg, loaded.task, loaded.model, bpe)
+    bpe = build_bpe(name, **settings)
+    loaded = load_model(args.path, args.data, "cpu" if args.cpu else None, **task_overrides)
+    return VATHubInterface(loaded.cfg, loaded.task, loaded.model, bpe)

@@ -81,7 +81,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Read, encode, train, print."""
-    from fairseq_vat.labelled import read_labelled
+    from fairseq_vat.text.labelled import read_labelled
 
     for name in ("epochs", "batch_size", "seeds"):
         value = getattr(args, name)

@@ -8,8 +8,8 @@ import zipfile
 from pathlib import Path
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
+from fairseq_vat.cli.latent_commands import add_generation_arguments, generation, load_for
 from fairseq_vat.cli.lines import add_input_argument, read_input
-from fairseq_vat.cli.moves import add_generation_arguments, generation, load_for
 from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import atomic_path

@@ -115,10 +115,10 @@ def run(args: argparse.Namespace) -> None:
     """Load, measure, print."""
     _check(args)
     with quiet():
-        from fairseq_vat import hub
+        from fairseq_vat.hub.loading import load_model
 
         truncate = {"truncate": True} if args.truncate else {}  # else as in the training
-        loaded = hub.load_model(args.path, args.data, "cpu" if args.cpu else None, **truncate)
+        loaded = load_model(args.path, args.data, "cpu" if args.cpu else None, **truncate)
         found = _evaluate(loaded, args)
     if args.json:
         print(json.dumps(found, ensure_ascii=False, allow_nan=False))
@@ -139,9 +139,10 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _evaluate(loaded: Any, args: argparse.Namespace) -> dict[str, Any]:
-    from fairseq_vat.evaluation import collapse, measures, reconstruction
+    from fairseq_vat.evaluation import evaluate, reconstruction
     from fairseq_vat.evaluation.subset import Subset
-    from fairseq_vat.loading import prior_std_of
+    from fairseq_vat.hub.loading import prior_std_of
+    from fairseq_vat.measures import collapse
 
     model, task, device = loaded.model, loaded.task, loaded.device
     subset = Subset(task, args.gen_subset, args.first)
@@ -153,7 +154,7 @@ def _evaluate(loaded: Any, args: argparse.Namespace) -> dict[str, Any]:
     prior_std = None
     if model.has_latents:
         prior_std = prior_std_of(loaded.cfg, model, args.prior_std)
-    settings = measures.Settings(
+    settings = evaluate.Settings(
         prior_std=prior_std or 1.0,
         samples=args.samples,
         iw_samples=args.iw_samples,
@@ -164,7 +165,7 @@ def _evaluate(loaded: Any, args: argparse.Namespace) -> dict[str, Any]:
     )
     with _progress("measures", len(subset)) as advance:
         batches = subset.batches(args.max_tokens, args.batch_size, device)
-        measured = measures.measure(model, batches, settings, advance)
+        measured = evaluate.measure(model, batches, settings, advance)
     words, tokens = subset.words(pieces), subset.tokens
     found = {
         "checkpoint": args.path,
@@ -182,7 +183,7 @@ def _evaluate(loaded: Any, args: argparse.Namespace) -> dict[str, Any]:
         "latent_noise": str(model.cfg.latent_noise) if model.has_latents else None,
         "noise_std": model.encoder.noise_std if model.has_latents else None,
         "seed": args.seed,
-        **measures.figures(measured, tokens, words, settings, device),
+        **evaluate.figures(measured, tokens, words, settings, device),
         "reconstruction": None,
     }
     if model.has_latents and not args.no_bleu:

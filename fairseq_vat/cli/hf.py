@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fairseq_vat.errors import VATError
 
 if TYPE_CHECKING:
-    from fairseq_vat.huggingface import HuggingFaceEncoder
+    from fairseq_vat.hub.huggingface import HuggingFaceEncoder
 
 
 def add_hf_argument(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def load_hf(paths: Sequence[str], device: Any) -> dict[str, HuggingFaceEncoder]:
     """
     if not paths:
         return {}
-    from fairseq_vat.huggingface import HuggingFaceEncoder
+    from fairseq_vat.hub.huggingface import HuggingFaceEncoder
 
     names = names_of(paths)
     return {n: HuggingFaceEncoder(path, device) for n, path in zip(names, paths, strict=True)}

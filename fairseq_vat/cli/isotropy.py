@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     """Read, measure, print."""
     sentences = _read_pairs(args.sts) if args.sts else _read_files(args.text)
     with quiet():
-        from fairseq_vat.representations import check_settings, measure_isotropy
+        from fairseq_vat.evaluation.representations import check_settings, measure_isotropy
 
         settings = {
             "max_sentences": args.sentences,
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _read_files(paths: list[str]) -> Iterator[str]:
-    from fairseq_vat.text import read_lines
+    from fairseq_vat.text.lines import read_lines
 
     for path in paths:
         with open(path, "rb"):  # a missing one is better named before the model is loaded
@@ -86,7 +86,7 @@ def _read_files(paths: list[str]) -> Iterator[str]:
 
 
 def _read_pairs(folder: str) -> list[str]:
-    from fairseq_vat.scored_pairs import read_task
+    from fairseq_vat.text.scored_pairs import read_task
 
     pairs = itertools.chain.from_iterable(read_task(folder).values())
     return [sentence for pair in pairs for sentence in (pair.first, pair.second)]

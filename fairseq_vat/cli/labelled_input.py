@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from fairseq_vat.errors import VATError
 
 if TYPE_CHECKING:
-    from fairseq_vat.hub import VATHubInterface
-    from fairseq_vat.labelled import LabelledPair, LabelledSentence
+    from fairseq_vat.hub.interface import VATHubInterface
+    from fairseq_vat.text.labelled import LabelledPair, LabelledSentence
 
     Line = LabelledSentence | LabelledPair
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.text import clean_line, decode_line, raw_lines, read_raw_lines
+from fairseq_vat.text.lines import clean_line, decode_line, raw_lines, read_raw_lines
 
 
 def add_input_argument(parser: argparse.ArgumentParser, what: str = "a sentence a line") -> None:

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 
 from fairseq_vat.cli import (
     classify,
-    demo_text,
     embed,
     evaluate,
     isotropy,
-    moves,
+    latent_commands,
     plot,
     probe,
     report,
@@ -27,11 +26,10 @@ from fairseq_vat.errors import VATError
 #   add_parser(subparsers): adds its parser and sets run as its default,
 #   run(args): does the work; it imports what is slow to import itself.
 SUBCOMMANDS = (
-    demo_text,
     tokenize,
     plot,
     show,
-    moves,
+    latent_commands,
     embed,
     evaluate,
     classify,

@@ -25,8 +25,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draw both figures."""
-    from fairseq_vat import plots
     from fairseq_vat.evaluation.training_log import read_training_log
+    from fairseq_vat.report import plots
 
     records = read_training_log(args.log)
     out = Path(args.out)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fairseq_vat.evaluation.folds import Split
-    from fairseq_vat.probed_encoders import ProbedEncoder
-    from fairseq_vat.probing import Examples
+    from fairseq_vat.evaluation.probed_encoders import ProbedEncoder
+    from fairseq_vat.evaluation.probing import Examples
 
 MODES = ("features", "finetune")
 _POOLINGS = ("start", "mean", "sum")
@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> None:
         probe_relatedness.run(args)
         return
     from fairseq_vat.cli import probe_data
-    from fairseq_vat.labelled import read_labelled, read_labelled_pairs
+    from fairseq_vat.text.labelled import read_labelled, read_labelled_pairs
 
     paths = {name: path for name in (*_FILES, "cv") if (path := getattr(args, name)) is not None}
     read = read_labelled_pairs if args.pairs else read_labelled
@@ -168,8 +168,8 @@ def _train(
     splits: dict[int, list[Split]],
 ) -> list[dict[str, Any]]:
     """Every encoder, mode and pooling: accuracies over runs, and the runs."""
-    from fairseq_vat import probing
     from fairseq_vat.cli import probe_runs
+    from fairseq_vat.evaluation import probing
     from fairseq_vat.evaluation.probe import Training
 
     checkpoint = encoders[0]

@@ -9,7 +9,7 @@ import torch
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation import folds
 from fairseq_vat.evaluation.folds import Split
-from fairseq_vat.probing import Examples
+from fairseq_vat.evaluation.probing import Examples
 
 
 def examples_of(

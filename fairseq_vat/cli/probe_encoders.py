@@ -10,9 +10,9 @@ from fairseq_vat.cli.labelled_input import warn_of_unknown
 from fairseq_vat.errors import VATError
 
 if TYPE_CHECKING:
-    from fairseq_vat.hub import VATHubInterface
-    from fairseq_vat.huggingface import HuggingFaceEncoder
-    from fairseq_vat.probed_encoders import ProbedEncoder
+    from fairseq_vat.evaluation.probed_encoders import ProbedEncoder
+    from fairseq_vat.hub.huggingface import HuggingFaceEncoder
+    from fairseq_vat.hub.interface import VATHubInterface
 
 
 def poolings_of(args: argparse.Namespace, vat: VATHubInterface) -> list[str]:
@@ -44,7 +44,7 @@ def encoders_of(
         columns: the sentences as they are, or the first ones and the second ones.
         path: of the sentences' file, for people.
     """
-    from fairseq_vat.probed_encoders import CheckpointEncoder, PretrainedEncoder
+    from fairseq_vat.evaluation.probed_encoders import CheckpointEncoder, PretrainedEncoder
 
     encoders: list[ProbedEncoder] = [CheckpointEncoder(vat, pieces)]
     encoders += [PretrainedEncoder(name, encoder, *columns) for name, encoder in beside.items()]

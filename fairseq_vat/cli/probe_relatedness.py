@@ -19,7 +19,7 @@ from fairseq_vat.errors import VATError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fairseq_vat.scored_pairs import ScoredPair
+    from fairseq_vat.text.scored_pairs import ScoredPair
 
 _FILES = ("train", "valid", "test")
 _FIGURES = {
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from fairseq_vat.evaluation.relatedness import agreement, fit_relatedness, pair_features
-    from fairseq_vat.scored_pairs import read_pairs
+    from fairseq_vat.text.scored_pairs import read_pairs
 
     least, most = args.grades or (1, 5)
     pairs = {name: read_pairs(getattr(args, name)) for name in _FILES}

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.folds import Split
+from fairseq_vat.evaluation.probing import Probe
 from fairseq_vat.files import read_json, write_json
-from fairseq_vat.probing import Probe
 
 
 class SavedRuns:

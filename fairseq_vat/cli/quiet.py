@@ -16,7 +16,7 @@ def quiet() -> Iterator[None]:
     without.  Everything is as before when the block ends.
     """
     # importing fairseq configures the root logger: here, so that it happens before
-    import fairseq_vat  # noqa: F401
+    import fairseq_vat.plugin  # noqa: F401
 
     root = logging.getLogger()
     level = root.level

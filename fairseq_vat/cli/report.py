@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         from tqdm import tqdm
 
         from fairseq_vat.files import atomic_path
-        from fairseq_vat.loading import prior_std_of
+        from fairseq_vat.hub.loading import prior_std_of
         from fairseq_vat.report import content, corpus, page
 
         vat = load_hub(args, truncate=False)  # sentences are shown, so whole ones

@@ -17,7 +17,7 @@ from fairseq_vat.cli.sts_table import table
 if TYPE_CHECKING:
     import numpy as np
 
-    from fairseq_vat.scored_pairs import ScoredPair
+    from fairseq_vat.text.scored_pairs import ScoredPair
 
 _POOLINGS = ("start", "mean", "sum")
 
@@ -69,7 +69,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Read, embed, correlate, print."""
-    from fairseq_vat.scored_pairs import read_task
+    from fairseq_vat.text.scored_pairs import read_task
 
     names = names_of(args.sts)
     tasks = {name: read_task(path) for name, path in zip(names, args.sts, strict=True)}
@@ -148,7 +148,7 @@ def _measure(tasks: Tasks, sentences: list[str], found: Vectors) -> dict[str, An
     """A system's correlations by pooling and task, and the share of pieces it doesn't know."""
     import numpy as np
 
-    from fairseq_vat.evaluation import sts
+    from fairseq_vat.evaluation import similarity
 
     number = {sentence: row for row, sentence in enumerate(sentences)}
     rows = {
@@ -165,9 +165,11 @@ def _measure(tasks: Tasks, sentences: list[str], found: Vectors) -> dict[str, An
     poolings = {}
     for pooling, vectors_NL in found.vectors.items():
         results = {
-            task: sts.summarize(
+            task: similarity.summarize(
                 {
-                    name: sts.Pairs(sts.cosines(vectors_NL[first], vectors_NL[second]), scores)
+                    name: similarity.Pairs(
+                        similarity.cosines(vectors_NL[first], vectors_NL[second]), scores
+                    )
                     for name, (first, second, scores) in subsets.items()
                 }
             )
@@ -176,7 +178,7 @@ def _measure(tasks: Tasks, sentences: list[str], found: Vectors) -> dict[str, An
         poolings[pooling] = {
             "tasks": {task: asdict(result) for task, result in results.items()},
             "average_of_tasks": {
-                kind: asdict(sts.average({t: getattr(r, kind) for t, r in results.items()}))
+                kind: asdict(similarity.average({t: getattr(r, kind) for t, r in results.items()}))
                 for kind in ("mean", "weighted_mean", "all_pairs")
             },
         }

@@ -141,7 +141,8 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _sentencepiece(args: argparse.Namespace, out: Path, train_sha256: str) -> _Vocabulary:
-    from fairseq_vat import files, subwords
+    from fairseq_vat import files
+    from fairseq_vat.text import subwords
 
     if args.character_coverage is None:
         args.character_coverage = 0.9995
@@ -160,8 +161,8 @@ def _sentencepiece(args: argparse.Namespace, out: Path, train_sha256: str) -> _V
 
 
 def _gpt2(args: argparse.Namespace, out: Path) -> _Vocabulary:
-    from fairseq_vat import subwords
-    from fairseq_vat.gpt2_vocabulary import GPT2Vocabulary
+    from fairseq_vat.text import subwords
+    from fairseq_vat.text.gpt2_vocabulary import GPT2Vocabulary
 
     if args.character_coverage is not None:
         raise VATError("--character-coverage: --gpt2 has a piece for every byte; leave it out")
@@ -181,7 +182,8 @@ def _gpt2(args: argparse.Namespace, out: Path) -> _Vocabulary:
 
 def _model(args: argparse.Namespace, out: Path, train_sha256: str) -> Path:
     """The folder's model: the given one copied, the one that is there, or a new one."""
-    from fairseq_vat import files, subwords
+    from fairseq_vat import files
+    from fairseq_vat.text import subwords
 
     path = out / "sentencepiece.model"
     note = out / "sentencepiece.json"
@@ -239,7 +241,7 @@ def _print_report(name: str, source: str, report, max_pieces: int | None) -> Non
 
 def _tell_unk(name: str, source: str, count: int, vocabulary: _Vocabulary) -> None:
     """What became of the word <unk>, on standard error."""
-    from fairseq_vat.subwords import UNK_WORD
+    from fairseq_vat.text.subwords import UNK_WORD
 
     pieces = len(vocabulary.encode([UNK_WORD])[0])
     how = "a piece of its own"

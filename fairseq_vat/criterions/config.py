@@ -8,9 +8,9 @@ from typing import Optional
 from fairseq.dataclass import FairseqDataclass
 from omegaconf import II
 
-from fairseq_vat.annealing import Annealing, Schedule
 from fairseq_vat.errors import VATError
-from fairseq_vat.latent import check_prior_std
+from fairseq_vat.latent.annealing import Annealing, Schedule
+from fairseq_vat.latent.gaussian import check_prior_std
 
 
 class KLReduction(Enum):

@@ -21,8 +21,8 @@ from fairseq_vat.criterions.config import (
     check_config,
 )
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation.active_units import THRESHOLD, count_active_units
-from fairseq_vat.latent import DiagonalGaussian, latent_prior_std
+from fairseq_vat.latent.gaussian import DiagonalGaussian, latent_prior_std
+from fairseq_vat.measures.active_units import THRESHOLD, count_active_units
 
 # Seed of validation's latents: always the same, so that validation repeats.
 VALIDATION_SEED = 0

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, ReduceLROnPlateau
 
-from fairseq_vat.latent import DiagonalGaussian
+from fairseq_vat.latent.gaussian import DiagonalGaussian
 
 
 @dataclass(frozen=True)

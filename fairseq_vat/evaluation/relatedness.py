@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fairseq_vat.evaluation import sts
+from fairseq_vat.evaluation import similarity
 from fairseq_vat.evaluation.linear_probe import new_linear
 
 # SentEval's: 64 pairs an update, Adam at 1e-3, a look at the validation part every 50 epochs, the
@@ -80,7 +80,7 @@ def grade_distribution(scores_N: Tensor, least: int, most: int) -> Tensor:
 def agreement(predicted_N: Tensor, scores_N: Tensor) -> Agreement:
     """How predictions go together with people's scores."""
     predicted, scores = predicted_N.double().numpy(), scores_N.double().numpy()
-    found = sts.correlate(sts.Pairs(predicted, scores))
+    found = similarity.correlate(similarity.Pairs(predicted, scores))
     return Agreement(found.pearson, found.spearman, float(np.mean((predicted - scores) ** 2)))
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from fairseq import utils
 
-from fairseq_vat.data_directory import load_sentences
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.reconstruction import Pieces, to_text
+from fairseq_vat.tasks.data_directory import load_sentences
 
 
 class Subset:

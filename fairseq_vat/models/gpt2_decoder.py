@@ -1,7 +1,8 @@
 """A pre-trained GPT-2 that attends to the latents: the decoder of ``vae_gpt2``.
 
-The vocabulary is GPT-2's own (`fairseq_vat.gpt2_vocabulary`): the dictionary's symbols are token
-ids, and input and output layer are GPT-2's embedding, which is never copied into another order.
+The vocabulary is GPT-2's own (`fairseq_vat.text.gpt2_vocabulary`): the dictionary's symbols are
+token ids, and input and output layer are GPT-2's embedding, which is never copied into another
+order.
 
 Shape legend: P latents of a sentence, S target positions, B sentences, L latent width, C GPT-2's
 width, V entries of fairseq's dictionary, R rows of GPT-2's embedding, K of them in the softmax,
@@ -23,9 +24,9 @@ from fairseq.models import FairseqIncrementalDecoder
 from torch import Tensor, nn
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.gpt2_vocabulary import ARCHITECTURE
 from fairseq_vat.models import gpt2_weights
 from fairseq_vat.models.latent_encoder import EncoderOut
+from fairseq_vat.text.gpt2_vocabulary import ARCHITECTURE
 
 _NONE = -1  # in place of a row or column: there is none
 # -100 would do for the loss itself, but must also be an index of a weight of few rows
@@ -193,7 +194,7 @@ class GPT2Decoder(FairseqIncrementalDecoder):
         return logits_V.index_copy(-1, self._index_K, logits_K)
 
     def scoring(self, target_N: Tensor) -> tuple[Tensor, Tensor, int]:
-        """What `fairseq_vat.likelihood.token_likelihood` needs.
+        """What `fairseq_vat.latent.likelihood.token_likelihood` needs.
 
         Returns:
             the rows of GPT-2's embedding that are in the softmax, (K, C): those of ``</s>`` and

@@ -14,7 +14,7 @@ from torch import nn
 
 from fairseq_vat.compat import import_transformers
 from fairseq_vat.errors import VATError
-from fairseq_vat.gpt2_vocabulary import check_config, read_config
+from fairseq_vat.text.gpt2_vocabulary import check_config, read_config
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
 

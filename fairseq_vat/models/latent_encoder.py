@@ -13,8 +13,8 @@ from fairseq.models import FairseqEncoder
 from fairseq.models.transformer import TransformerEncoderBase
 from torch import Tensor, nn
 
-from fairseq_vat import noise
-from fairseq_vat.latent import DiagonalGaussian, check_prior_std
+from fairseq_vat.latent import noise
+from fairseq_vat.latent.gaussian import DiagonalGaussian, check_prior_std
 
 EncoderOut = dict[str, list[Tensor]]
 
@@ -175,8 +175,8 @@ class LatentEncoder(FairseqEncoder):
     ) -> EncoderOut:
         """Latents drawn from N(0, prior_std^2 I) in place of the sentences' own.
 
-        `prior_std` is that of z's own prior (`fairseq_vat.latent.latent_prior_std`). The noise is
-        that of `draw`, so that a posterior equal to the prior gives the same latents.
+        `prior_std` is that of z's own prior (`fairseq_vat.latent.gaussian.latent_prior_std`). The
+        noise is that of `draw`, so that a posterior equal to the prior gives the same latents.
         """
         mean_PBL = torch.zeros_like(encoder_out["latent_mean"][0])
         prior = {

@@ -26,7 +26,7 @@ from fairseq.models.transformer import (
 from torch import Tensor
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.likelihood import token_likelihood, token_nll
+from fairseq_vat.latent.likelihood import token_likelihood, token_nll
 from fairseq_vat.models.config import RECURRENT, VATTransformerConfig, check_config
 from fairseq_vat.models.gpt2_decoder import GPT2Decoder
 from fairseq_vat.models.latent_encoder import EncoderOut, LatentEncoder
@@ -74,10 +74,10 @@ class VATModel(BaseFairseqModel):
 
     @classmethod
     def from_pretrained(cls, model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """A checkpoint as a `fairseq_vat.hub.VATHubInterface`; see `hub.from_pretrained`."""
-        from fairseq_vat import hub  # late: the hub knows the models
+        """A checkpoint in Python; see `fairseq_vat.hub.interface.from_pretrained`."""
+        from fairseq_vat.hub.interface import from_pretrained  # late: the hub knows the models
 
-        return hub.from_pretrained(model_name_or_path, *args, **kwargs)
+        return from_pretrained(model_name_or_path, *args, **kwargs)
 
     @classmethod
     def build_model(cls, cfg: VATTransformerConfig, task: Any) -> "VATModel":

@@ -15,13 +15,14 @@ from fairseq import utils
 from torch import Tensor
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation import active_units, collapse, measures
-from fairseq_vat.evaluation.principal_components import Projection, project
-from fairseq_vat.hub import VATHubInterface
-from fairseq_vat.latent import DiagonalGaussian
+from fairseq_vat.evaluation import evaluate
+from fairseq_vat.evaluation.representations import measure_isotropy
+from fairseq_vat.hub.interface import VATHubInterface
+from fairseq_vat.latent.gaussian import DiagonalGaussian
+from fairseq_vat.measures import active_units, collapse
+from fairseq_vat.measures.principal_components import Projection, project
 from fairseq_vat.report.corpus import Corpus, with_target
 from fairseq_vat.report.facts import facts
-from fairseq_vat.representations import measure_isotropy
 
 # of examples, so that a page can be read; in words
 _SHORTEST, _LONGEST = 4, 25
@@ -73,7 +74,7 @@ class Content:
         latent_level: ``token`` or ``sentence``.
         updates: of the checkpoint.
         corpus: the sentences.
-        figures: of `measures.figures`, over the corpus.
+        figures: of `evaluate.figures`, over the corpus.
         warning: one line if the posterior has collapsed.
         kl_L: KL of each dimension, in nats per latent.
         variance_L: variance over latents of each dimension's posterior mean.
@@ -202,15 +203,15 @@ def choose_examples(texts: list[str], count: int) -> list[int]:
 def _measure(
     vat: VATHubInterface, corpus: Corpus, settings: Settings
 ) -> tuple[dict[str, Any], Tensor, Tensor]:
-    """`measures.figures`, and KL and variance of the mean of each dimension, (L,)."""
-    wanted = measures.Settings(
+    """`evaluate.figures`, and KL and variance of the mean of each dimension, (L,)."""
+    wanted = evaluate.Settings(
         prior_std=settings.prior_std, iw_samples=0, seed=settings.seed, mi_latents=_MI_LATENTS
     )
     batches = (with_target(batch, vat.task) for batch in vat.batches(corpus.pieces))
-    measured = measures.measure(vat.model, batches, wanted)
+    measured = evaluate.measure(vat.model, batches, wanted)
     tokens = sum(len(line.split()) + 1 for line in corpus.pieces)
     words = sum(max(1, len(text.split())) for text in corpus.texts)
-    found = measures.figures(measured, tokens, words, wanted, vat.device)
+    found = evaluate.figures(measured, tokens, words, wanted, vat.device)
     mean_NL = torch.cat(measured.means).double()
     posterior = DiagonalGaussian(mean_NL, torch.cat(measured.logvars).double())
     kl_L = posterior.kl(settings.prior_std).mean(dim=0)

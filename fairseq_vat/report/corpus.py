@@ -10,8 +10,8 @@ from typing import Any
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.reconstruction import Pieces
-from fairseq_vat.hub import VATHubInterface
-from fairseq_vat.text import read_lines
+from fairseq_vat.hub.interface import VATHubInterface
+from fairseq_vat.text.lines import read_lines
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fairseq_vat.hub import VATHubInterface
+from fairseq_vat.hub.interface import VATHubInterface
 
 
 def facts(vat: VATHubInterface, prior_std: float) -> dict[str, str]:

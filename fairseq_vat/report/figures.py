@@ -13,11 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
-from fairseq_vat import plots
 from fairseq_vat.evaluation.training_log import Record
-from fairseq_vat.plots import plt
-from fairseq_vat.report import svg
+from fairseq_vat.report import plots, svg
 from fairseq_vat.report.markup import Markup
+from fairseq_vat.report.plots import plt
 
 _BLUE, _ORANGE = plots.TRAIN.lower(), plots.VALID.lower()
 _GREEN, _QUIET = "#009e73", "#999999"

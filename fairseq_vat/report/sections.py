@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairseq_vat.evaluation.active_units import THRESHOLD
 from fairseq_vat.evaluation.training_log import Record
+from fairseq_vat.measures.active_units import THRESHOLD
 from fairseq_vat.report import figures
 from fairseq_vat.report.content import Content
 from fairseq_vat.report.markup import Markup, element, join, table

@@ -7,7 +7,7 @@ from fairseq.dataclass import FairseqDataclass
 from omegaconf import II, MISSING
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.generation import LatentSampling
+from fairseq_vat.tasks.generation import LatentSampling
 
 
 @dataclass

@@ -19,26 +19,26 @@ from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.tasks import register_task
 from torch import Tensor
 
-from fairseq_vat.cutting import CutDataset, cut
-from fairseq_vat.data_directory import (
+from fairseq_vat.errors import VATError
+from fairseq_vat.models.vat_transformer import VATModel
+from fairseq_vat.tasks.aggressive_training import AggressiveTask
+from fairseq_vat.tasks.config import VariationalLMConfig, latent_sampling
+from fairseq_vat.tasks.data_directory import (
     fingerprint,
     load_dictionary,
     load_sentences,
     why_no_split,
 )
-from fairseq_vat.errors import VATError
-from fairseq_vat.generation import (
+from fairseq_vat.tasks.generation import (
     LatentSequenceGenerator,
     VariationalSequenceGenerator,
     empty_hypothesis,
 )
-from fairseq_vat.models.vat_transformer import VATModel
-from fairseq_vat.selection import LatentSelection
-from fairseq_vat.tasks.aggressive import AggressiveTask
-from fairseq_vat.tasks.collapse import CollapseTask
-from fairseq_vat.tasks.config import VariationalLMConfig, latent_sampling
-from fairseq_vat.tasks.isotropy import IsotropyTask
-from fairseq_vat.text import clean_line
+from fairseq_vat.tasks.selection import LatentSelection
+from fairseq_vat.tasks.validation_collapse import CollapseTask
+from fairseq_vat.tasks.validation_isotropy import IsotropyTask
+from fairseq_vat.text.cutting import CutDataset, cut
+from fairseq_vat.text.lines import clean_line
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fairseq_vat.latent import DiagonalGaussian
+from fairseq_vat.latent.gaussian import DiagonalGaussian
 
 POOLINGS = ("mean", "sum", "start")
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import atomic_path
-from fairseq_vat.text import CleaningReport, read_lines
+from fairseq_vat.text.lines import CleaningReport, read_lines
 
 # fairseq's Dictionary puts these before the entries of dict.txt.  The model reserves the same
 # four names, so the model's size is the dictionary's, and no learned piece can be called one.

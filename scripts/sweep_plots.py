@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fairseq_vat.plots import LOG_RANGE, STYLE, TRAIN, VALID, plt, save_figure
+from fairseq_vat.report.plots import LOG_RANGE, STYLE, TRAIN, VALID, plt, save_figure
 
 # the rest of the colours that differ for colour-blind readers
 _THIRD, _FOURTH = "#009E73", "#7F7F7F"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairseq_vat import noise
+from fairseq_vat.latent import noise
 
 
 def words_of(tokens_BT: Tensor, dictionary: Any) -> Tensor:

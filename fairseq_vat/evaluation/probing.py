@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation import probe
 from fairseq_vat.evaluation.folds import Split
-from fairseq_vat.probed_encoders import ProbedEncoder
+from fairseq_vat.evaluation.probed_encoders import ProbedEncoder
 
 
 class Examples(NamedTuple):

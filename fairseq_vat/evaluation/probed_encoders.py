@@ -15,10 +15,10 @@ import torch
 from fairseq.data import data_utils
 from torch import Tensor, nn
 
-from fairseq_vat.evaluation.pooling import pool
 from fairseq_vat.files import sha256
-from fairseq_vat.hub import VATHubInterface
-from fairseq_vat.huggingface import HuggingFaceEncoder
+from fairseq_vat.hub.huggingface import HuggingFaceEncoder
+from fairseq_vat.hub.interface import VATHubInterface
+from fairseq_vat.latent.pooling import pool
 
 
 class ProbedEncoder(Protocol):

@@ -20,12 +20,12 @@ from fairseq.data.encoders.gpt2_bpe import GPT2BPE
 from torch import Tensor
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation.isotropy import IsotropySums, TypeSimilarity
-from fairseq_vat.evaluation.word_tokens import random_words, words_of
-from fairseq_vat.text import clean_line
+from fairseq_vat.measures.isotropy import IsotropySums, TypeSimilarity
+from fairseq_vat.measures.word_tokens import random_words, words_of
+from fairseq_vat.text.lines import clean_line
 
 if TYPE_CHECKING:
-    from fairseq_vat.hub import VATHubInterface
+    from fairseq_vat.hub.interface import VATHubInterface
 
 
 class WordBatch(NamedTuple):

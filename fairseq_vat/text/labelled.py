@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from fairseq_vat.tab_separated import read_columns
+from fairseq_vat.text.tab_separated import read_columns
 
 
 class LabelledSentence(NamedTuple):

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.marks import marked_pieces, parse_marks, read_marked
-from fairseq_vat.text import clean_line
+from fairseq_vat.text.lines import clean_line
+from fairseq_vat.text.marks import marked_pieces, parse_marks, read_marked
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.tab_separated import read_columns
+from fairseq_vat.text.tab_separated import read_columns
 
 _COLUMNS = "score<TAB>sentence<TAB>sentence"
 

@@ -14,12 +14,12 @@ from fairseq.data import encoders
 from fairseq.registry import REGISTRIES
 from omegaconf import MISSING, DictConfig, open_dict
 
-from fairseq_vat import subwords
 from fairseq_vat.errors import VATError, explain
-from fairseq_vat.latent import latent_prior_std
+from fairseq_vat.latent.gaussian import latent_prior_std
 from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.tasks.config import VariationalLMConfig
 from fairseq_vat.tasks.variational_lm import VariationalLMTask
+from fairseq_vat.text import subwords
 
 TASK_SETTINGS = frozenset(field.name for field in fields(VariationalLMConfig))
 # fairseq keeps all flags of a training in its checkpoints, also those that are for generation only:

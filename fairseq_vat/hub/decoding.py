@@ -7,7 +7,7 @@ B sentences of a batch, L latent width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,15 +18,13 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.generation import (
+from fairseq_vat.latent.gaussian import Latents
+from fairseq_vat.tasks.generation import (
     MAX_ROWS,
     LatentSampling,
     LatentSequenceGenerator,
     VariationalSequenceGenerator,
 )
-
-if TYPE_CHECKING:
-    from fairseq_vat.hub import Latents
 
 
 class LatentDecoding:

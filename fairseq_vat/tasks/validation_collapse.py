@@ -6,7 +6,7 @@ from typing import Any
 from fairseq.distributed import utils as distributed_utils
 from fairseq.tasks import FairseqTask
 
-from fairseq_vat.evaluation import collapse
+from fairseq_vat.measures import collapse
 
 logger = logging.getLogger(__name__)
 

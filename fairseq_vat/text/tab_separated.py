@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.text import clean_line, decode_line, read_raw_lines
+from fairseq_vat.text.lines import clean_line, decode_line, read_raw_lines
 
 
 def read_columns(

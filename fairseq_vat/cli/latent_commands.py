@@ -15,7 +15,7 @@ from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.errors import VATError
 
 if TYPE_CHECKING:
-    from fairseq_vat.hub import VATHubInterface
+    from fairseq_vat.hub.interface import VATHubInterface
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:

@@ -1,4 +1,4 @@
-"""Ways to get about in latent space: the generating half of the hub interface.
+"""Operations in latent space: the generating half of the hub interface.
 
 Shape legend: N sentences, P latents of a sentence (its source positions at token level, 1 at
 sentence level), B sentences of a batch, L latent width, K draws.
@@ -13,18 +13,18 @@ import numpy as np
 import torch
 from fairseq import utils
 
-from fairseq_vat import interpolation, noise
-from fairseq_vat.data_directory import load_sentences
-from fairseq_vat.decoding import LatentDecoding
 from fairseq_vat.errors import VATError
-from fairseq_vat.generation import LatentSampling
-from fairseq_vat.loading import prior_std_of
-from fairseq_vat.marks import marked_pieces, parse_marks, read_marked
-from fairseq_vat.text import clean_line
+from fairseq_vat.hub.decoding import LatentDecoding
+from fairseq_vat.hub.loading import prior_std_of
+from fairseq_vat.latent import interpolation, noise
+from fairseq_vat.tasks.data_directory import load_sentences
+from fairseq_vat.tasks.generation import LatentSampling
+from fairseq_vat.text.lines import clean_line
+from fairseq_vat.text.marks import marked_pieces, parse_marks, read_marked
 
 
-class LatentMoves(LatentDecoding):
-    """Moves, for `VATHubInterface`; its methods take and give lists.
+class LatentOperations(LatentDecoding):
+    """Operations in latent space, for `VATHubInterface`; its methods take and give lists.
 
     Every method takes fairseq's generation settings as keywords: ``beam=5`` (the VAT paper's),
     ``lenpen=...``, ``max_len_b=...``, ``sampling=True, sampling_topk=10`` and so on. The result for
@@ -94,7 +94,7 @@ class LatentMoves(LatentDecoding):
             temperature: factor on the posterior's standard deviation.
             seed: as for `sample`; a word is drawn as `sample` would draw it.
             beam: width of the beam search.
-            marks: the opening and the closing mark, as for `fairseq_vat.marks.parse_marks`.
+            marks: the opening and the closing mark, as for `fairseq_vat.text.marks.parse_marks`.
             **generation: settings of fairseq's generation.
 
         Raises:
@@ -161,8 +161,8 @@ class LatentMoves(LatentDecoding):
             firsts: N sentences.
             seconds: as many.
             steps: sentences of each way, the reconstructions of the two with them; the paper has 5.
-            method: ``linear`` or ``spherical``: see `fairseq_vat.interpolation`, also for what
-                pads the shorter sentence.
+            method: ``linear`` or ``spherical``: see `fairseq_vat.latent.interpolation`, also for
+                what pads the shorter sentence.
             beam: width of the beam search.
             **generation: settings of fairseq's generation.
 

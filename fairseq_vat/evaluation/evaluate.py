@@ -18,15 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairseq_vat import noise
-from fairseq_vat.evaluation import active_units, importance_weighting
-from fairseq_vat.evaluation.mutual_information import (
+from fairseq_vat.latent import noise
+from fairseq_vat.measures import active_units, importance_weighting
+from fairseq_vat.measures.mutual_information import (
     choose_latents,
     mutual_information,
     mutual_information_over_batches,
     over_draws,
 )
-from fairseq_vat.evaluation.spread import spread_of, without_perplexity
+from fairseq_vat.measures.spread import spread_of, without_perplexity
 
 
 @dataclass(frozen=True)

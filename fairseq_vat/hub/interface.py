@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,16 +24,16 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from fairseq_vat.cutting import cut
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation.pooling import POOLINGS, pool
-from fairseq_vat.latent import DiagonalGaussian
-from fairseq_vat.latent_moves import LatentMoves
-from fairseq_vat.loading import TASK_SETTINGS, LoadedModel, build_bpe, load_model, pick_device
+from fairseq_vat.hub.latent_operations import LatentOperations
+from fairseq_vat.hub.loading import TASK_SETTINGS, LoadedModel, build_bpe, load_model, pick_device
+from fairseq_vat.latent.gaussian import DiagonalGaussian, Latents
+from fairseq_vat.latent.pooling import POOLINGS, pool
 from fairseq_vat.models.latent_encoder import EncoderOut
 from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.tasks.variational_lm import VariationalLMTask
-from fairseq_vat.text import clean_line
+from fairseq_vat.text.cutting import cut
+from fairseq_vat.text.lines import clean_line
 
 __all__ = [
     "Latents",
@@ -48,23 +48,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-class Latents(NamedTuple):
-    """The posteriors of N sentences, on the CPU.
-
-    Attributes:
-        mean: (N, P, L); 0 where there is no latent.
-        logvar: (N, P, L), natural logarithm of the variance of z as it is drawn, whatever the
-            noise; 0 where there is no latent.
-        mask: (N, P), true where there is a latent, false where a shorter sentence is padded. The
-            start token and the end of sentence have latents as the words between them have.
-    """
-
-    mean: Tensor
-    logvar: Tensor
-    mask: Tensor
-
-
-class VATHubInterface(LatentMoves, nn.Module):
+class VATHubInterface(LatentOperations, nn.Module):
     """What can be done with a model that has latents, in the style of fairseq's hub interfaces.
 
     Sentences are read as `fairseq-interactive` reads them: cleaned, put into subwords, headed with

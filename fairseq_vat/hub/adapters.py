@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fairseq_vat.hub import VATHubInterface
+from fairseq_vat.hub.interface import VATHubInterface
 
 # what SentEval's own examples put in the place of a sentence without words
 _EMPTY = "."

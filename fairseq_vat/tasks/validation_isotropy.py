@@ -15,13 +15,13 @@ from fairseq.tasks import FairseqTask
 from torch import Tensor
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation.isotropy import (
+from fairseq_vat.measures.isotropy import (
     intra_sentence_similarity,
     iso_score,
     mean_cosine,
     unit_vectors,
 )
-from fairseq_vat.evaluation.word_tokens import random_words, words_of
+from fairseq_vat.measures.word_tokens import random_words, words_of
 
 FLAG = "--log-isotropy"
 # of the random words: always the same, so that validations can be compared

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -124,3 +125,19 @@ def check_prior_std(prior_std: float) -> None:
 
 def _at_least_single(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
+
+
+class Latents(NamedTuple):
+    """The posteriors of N sentences, on the CPU.
+
+    Attributes:
+        mean: (N, P, L); 0 where there is no latent.
+        logvar: (N, P, L), natural logarithm of the variance of z as it is drawn, whatever the
+            noise; 0 where there is no latent.
+        mask: (N, P), true where there is a latent, false where a shorter sentence is padded. The
+            start token and the end of sentence have latents as the words between them have.
+    """
+
+    mean: Tensor
+    logvar: Tensor
+    mask: Tensor

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from fairseq_vat.latent import DiagonalGaussian
+from fairseq_vat.latent.gaussian import DiagonalGaussian
 
 
 def log_weights(

@@ -13,9 +13,9 @@ from fairseq import search
 from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor
 
-from fairseq_vat.beam_search import ColumnBeamSearch, Columns, LatentEnsembleModel
 from fairseq_vat.errors import VATError
 from fairseq_vat.models.latent_encoder import EncoderOut, join_draws
+from fairseq_vat.tasks.beam_search import ColumnBeamSearch, Columns, LatentEnsembleModel
 
 # hypotheses decoded at once, and source tokens over all of them; more are decoded in several
 # rounds, since what leaves the cache isn't faster together, and keys and values take memory
@@ -43,7 +43,7 @@ class LatentSampling:
 class LatentSequenceGenerator(SequenceGenerator):
     """fairseq's search, faster, and over ``net_input["encoder_outs"]`` where that is given.
 
-    Beam search looks at the best few tokens of a hypothesis only (`fairseq_vat.beam_search`);
+    Beam search looks at the best few tokens of a hypothesis only (`fairseq_vat.tasks.beam_search`);
     what needs whole distributions gets them.
 
     Args:

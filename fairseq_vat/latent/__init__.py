@@ -1,0 +1,1 @@
+"""Latent variables: Gaussians, noise, annealing, the likelihood of tokens (torch alone)."""

@@ -1,0 +1,26 @@
+"""Registers with fairseq, when it is imported,
+
+- the architectures ``vat_transformer``, ``vae_transformer``, their variants and the baselines
+  (`fairseq_vat.models.presets`),
+- the task ``variational_lm``,
+- the criterion ``token_kl_cross_entropy``,
+
+and makes fairseq's commands robust where they are not (`fairseq_vat.compat`).
+"""
+
+# ruff: noqa: E402
+import logging
+
+# While it is imported, fairseq tells of a package that its speech models would like to have.
+logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
+
+from fairseq_vat import compat
+from fairseq_vat.criterions.token_kl_cross_entropy import TokenKLCrossEntropy
+from fairseq_vat.models import presets
+from fairseq_vat.models.vat_transformer import VATModel
+from fairseq_vat.tasks.checkpoint_check import check_checkpoint
+from fairseq_vat.tasks.variational_lm import VariationalLMTask
+
+__all__ = ["TokenKLCrossEntropy", "VATModel", "VariationalLMTask", "presets"]
+
+compat.install(check_checkpoint)

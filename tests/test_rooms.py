@@ -1,0 +1,97 @@
+"""Imports between the package's rooms go one way, and what should load lightly does."""
+
+import ast
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import fairseq_vat
+
+PACKAGE = Path(fairseq_vat.__file__).parent
+# A room, or a module at the top, imports from those after it alone.
+ORDER = (
+    *("cli", "report", "evaluation", "hub", "plugin", "tasks", "criterions", "models"),
+    *("measures", "latent", "compat", "text", "files", "errors"),
+)
+# Late imports that go the other way, which fairseq's and Python's own idioms ask for.
+EXCEPTIONS = {
+    ("models", "hub"),  # VATModel.from_pretrained, as in fairseq
+    ("", "plugin"),  # the package registers itself where fairseq is
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def _room(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py").replace("__init__", "")
+
+
+def _imported(path: Path) -> set[str]:
+    """Rooms that a file imports from, late imports included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        modules = []
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
+            modules = [f"{node.module}.{alias.name}" for alias in node.names]
+        for module in modules:
+            package, _, rest = module.partition(".")
+            if package == "fairseq_vat" and rest != "__version__":
+                found.add(rest.partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    room = _room(path)
+    for other in _imported(path) - {room}:
+        if (room, other) not in EXCEPTIONS:
+            assert ORDER.index(room) < ORDER.index(other), f"{room} must not import {other}"
+
+
+def test_the_top_has_five_modules_and_every_room_is_known():
+    top = {path.stem for path in PACKAGE.glob("*.py")}
+    assert top == {"__init__", "plugin", "compat", "errors", "files"}
+    assert {_room(path) for path in FILES} - {""} == set(ORDER)
+
+
+def test_files_are_read_in_one_sitting():
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert {path.name: length for path, length in lengths.items() if length > 300} == {}
+
+
+def test_names_are_given_once():
+    names = Counter(path.name for path in FILES)
+    # fairseq's layout asks for the configuration of each part beside it
+    assert {name for name, count in names.items() if count > 1} == {"__init__.py", "config.py"}
+    classes = Counter(
+        node.name
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, count in classes.items() if count > 1} == set()
+
+
+@pytest.mark.parametrize("module", ["fairseq_vat", "fairseq_vat.errors", "fairseq_vat.cli.main"])
+def test_light_imports(module):
+    """Neither torch nor fairseq is loaded, and nothing global is changed."""
+    code = (
+        f"import sys; hook = sys.excepthook; import {module}; assert sys.excepthook is hook; "
+        "print(sorted({'torch', 'fairseq', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_python_interface_registers_the_plugin():
+    code = (
+        "from fairseq_vat import VATModel; from fairseq.models import ARCH_MODEL_REGISTRY as r; "
+        "assert r['vae_transformer'] is VATModel"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
