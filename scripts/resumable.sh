@@ -60,8 +60,7 @@ begin_training() {
     # what ended before its first checkpoint holds nobody to its flags
     compgen -G "$save/checkpoint*.pt" >/dev/null || rm -f "$save"/{data,command,train.log}
     same_command "$save/data" "$save" "$(cat "$data/dict.txt" "$data"/*.bin | cksum)" || return 1
-    same_command "$save/command" "$save" "$@" || return 1
-    mend_checkpoint "$save"
+    same_command "$save/command" "$save" "$@"
 }
 
 # same_command FILE WHAT COMMAND...: FILE holds this very command, or is written now.  Where it runs
@@ -78,21 +77,6 @@ same_command() {
         return 1
     fi
     mv "$file.new" "$file"
-}
-
-# mend_checkpoint SAVE: fairseq copies into checkpoint_last.pt, so that stopping it can leave half of
-# one; the newest of the others is what it was copied from.
-mend_checkpoint() {
-    local last=$1/checkpoint_last.pt file newest=''
-    [ -e "$last" ] || return 0
-    ! python -c 'import sys, zipfile; sys.exit(not zipfile.is_zipfile(sys.argv[1]))' "$last" || return 0
-    for file in "$1"/checkpoint*.pt; do
-        if [ "$file" != "$last" ] && { [ -z "$newest" ] || [ "$file" -nt "$newest" ]; }; then
-            newest=$file
-        fi
-    done
-    rm "$last"
-    [ -z "$newest" ] || { cp "$newest" "$last.partial" && mv "$last.partial" "$last"; }
 }
 
 # lock: nothing else is at work in the folder OUT.
