@@ -78,7 +78,8 @@ class _CheckedTorch(ModuleType):
 
     def __init__(self, check_checkpoint: Callable[[str, Any], None]):
         super().__init__("torch")
-        self._check = check_checkpoint
+        self.check = check_checkpoint
+        self.task: Any = None  # of a training that goes on, which must have the same dictionary
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch, name)
@@ -86,7 +87,9 @@ class _CheckedTorch(ModuleType):
     def load(self, file: Any, *args: Any, **kwargs: Any) -> Any:
         """``torch.load`` with ``weights_only``, then the check."""
         state = torch.load(file, *args, **{**kwargs, "weights_only": True})
-        self._check(str(getattr(file, "name", file)), state)
+        self.check(str(getattr(file, "name", file)), state)
+        if self.task is not None:
+            self.task.load_state_dict(state.get("task_state", {}))
         return state
 
 
@@ -98,7 +101,8 @@ def _check_checkpoints(check_checkpoint: Callable[[str, Any], None]) -> None:
     TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD turns off. All of its commands, its trainer and its hub load
     through ``checkpoint_utils``, and import the plugin before.
     """
-    checkpoint_utils.torch = _CheckedTorch(check_checkpoint)
+    if not isinstance(checkpoint_utils.torch, _CheckedTorch):
+        checkpoint_utils.torch = _CheckedTorch(check_checkpoint)
 
 
 class _WholeCopies(PathManager):
@@ -145,7 +149,12 @@ def _resume(cfg: Any, trainer: Any, **more: Any) -> Any:
         saved.mend(f"checkpoint_last{trainer.checkpoint_suffix}.pt")
     if cfg.restore_file != "checkpoint_last.pt" and not PathManager.isfile(cfg.restore_file):
         raise VATError(f"--restore-file {cfg.restore_file}: no such file")  # fairseq starts anew
-    extra_state, epoch_itr = _fairseq_resume(cfg, trainer, **more)
+    # fairseq asks the task whether a checkpoint fits its data everywhere but here
+    checkpoint_utils.torch.task = trainer.task
+    try:
+        extra_state, epoch_itr = _fairseq_resume(cfg, trainer, **more)
+    finally:
+        checkpoint_utils.torch.task = None
     last = trainer.cfg.optimization.max_update
     if extra_state is not None and 0 < last <= trainer.get_num_updates():
         logger.info(f"finished: {trainer.get_num_updates():,} of --max-update {last:,} updates")

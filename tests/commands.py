@@ -20,7 +20,7 @@ from fairseq_cli import train as fairseq_train
 from fairseq_cli import validate as fairseq_validate
 
 import fairseq_vat
-from fairseq_vat import compat
+from fairseq_vat import plugin
 
 PLUGIN = str(Path(fairseq_vat.__file__).parent)
 # no loader processes: starting them would take longer than the work
@@ -61,7 +61,7 @@ def validate(data: Path | str, checkpoint: Path, *flags: str) -> str:
     """`fairseq-validate`. Returns its log."""
     every = [str(data), *PLUGIN_FLAGS, "--path", str(checkpoint), "--max-tokens", "400"]
     every += ["--log-format", "simple", "--log-interval", "1000", *map(str, flags)]
-    compat.install()  # as when the command, and not this module, is what imports the plugin
+    plugin.install()  # as when the command, and not this module, is what imports the plugin
     with (
         _log() as log,
         mock.patch("sys.argv", ["fairseq-validate", *every]),
@@ -86,7 +86,7 @@ def interactive(data: Path | str, checkpoint: Path | str, text: bytes, *flags: s
     """`fairseq-interactive` on standard input `text`. Returns what it printed."""
     every = [str(data), *PLUGIN_FLAGS, "--path", str(checkpoint), "--beam", "2"]
     every += ["--max-len-b", "30", *map(str, flags)]
-    compat.install()  # as when the command, and not this module, is what imports the plugin
+    plugin.install()  # as when the command, and not this module, is what imports the plugin
     stdin = io.TextIOWrapper(io.BytesIO(text), encoding="utf-8")
     output = io.StringIO()
     with (

@@ -12,7 +12,7 @@ from test_checkpoints import told
 from test_model import batch, build
 from test_resume import assert_same_end
 
-from fairseq_vat import compat
+from fairseq_vat import plugin
 from fairseq_vat.errors import VATError
 
 # What doesn't fit
@@ -104,7 +104,7 @@ def test_checkpoints_load_without_allow_listing(runs: dict[str, Path]):
         try:
             assert torch.load(path, weights_only=True)["model"]
         finally:
-            compat.install()
+            plugin.install()
 
 
 def test_a_stopped_run_with_word_dropout_goes_on_exactly(data_dir: Path, tmp_path: Path):

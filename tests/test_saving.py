@@ -120,6 +120,24 @@ def test_a_checkpoint_to_restore_must_be_there(tmp_path, data_dir):
         commands.train(data_dir, tmp_path, *FLAGS, "--restore-file", tmp_path / "none.pt")
 
 
+@pytest.fixture(scope="module")
+def permuted(data_dir, tmp_path_factory):
+    """The data, its dictionary in another order."""
+    folder = shutil.copytree(data_dir, tmp_path_factory.mktemp("permuted") / "bin")
+    first, second, *rest = (folder / "dict.txt").read_text().splitlines()
+    (folder / "dict.txt").write_text("\n".join([second, first, *rest]) + "\n")
+    return folder
+
+
+def test_training_goes_on_with_its_own_dictionary_alone(permuted, run, copied, tmp_path):
+    with pytest.raises(VATError, match="is not the dictionary the checkpoint was trained with"):
+        commands.train(permuted, copied, *FLAGS, "--max-update", "12")
+    flags = [*FLAGS, "--finetune-from-model", run / "checkpoint_last.pt"]
+    with pytest.raises(VATError, match="is not the dictionary the checkpoint was trained with"):
+        commands.train(permuted, tmp_path / "new", *flags)
+    assert not list((tmp_path / "new").glob("*.pt"))
+
+
 def test_a_log_file_is_open_once(tmp_path):
     """fairseq makes a progress bar for every epoch and every validation."""
     file = tmp_path / "train.log"
