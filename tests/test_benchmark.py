@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import subprocess
-import sys
 from pathlib import Path
 
-import commands
 import pytest
+from helpers import commands
 
 from fairseq_vat.errors import VATError
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 
 def test_parity(data_dir, tmp_path, capsys, monkeypatch):

@@ -4,16 +4,12 @@ import argparse
 import json
 import os
 import random
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
+import demo_text
 import pytest
 
 from fairseq_vat.cli import main as cli
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-import demo_text
 
 
 @pytest.fixture(scope="module")

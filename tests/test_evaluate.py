@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 
-import commands
 import pytest
 import sacrebleu
 import torch
+from helpers import commands
 
 from fairseq_vat.cli import main as cli
 

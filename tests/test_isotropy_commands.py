@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
-import commands
 import pytest
 import torch
-from conftest import WORDS, sentences
 from fairseq.logging import metrics
-from test_configs import composed
-from test_model import batch, build
+from helpers import commands
+from helpers.configs import composed
+from helpers.models import batch, build
+from helpers.text import WORDS, sentences
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.representations import (

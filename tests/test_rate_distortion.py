@@ -10,16 +10,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import commands
+import draw_statistics as statistics
 import pytest
+import rate_distortion
+from helpers import commands
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
-sys.path.insert(0, str(SCRIPTS))
-import draw_statistics as statistics  # noqa: E402
-import rate_distortion  # noqa: E402
-
-from fairseq_vat.cli.main import main as command_line  # noqa: E402
-from fairseq_vat.errors import VATError  # noqa: E402
+from fairseq_vat.cli.main import main as command_line
+from fairseq_vat.errors import VATError
 
 
 class Sense:

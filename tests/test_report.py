@@ -8,10 +8,9 @@ import re
 from html import unescape
 from html.parser import HTMLParser
 
-import browser
-import commands
 import pytest
 import torch
+from helpers import browser, commands
 
 from fairseq_vat.cli import main as cli
 from fairseq_vat.evaluation import evaluate

@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+import vae_transformer_tables as tables
+from helpers.scripts import Workplace
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
-sys.path.insert(0, str(SCRIPTS))
-import vae_transformer_tables as tables  # noqa: E402
-
-# each command notes that it was called and leaves what the real one would
-PRETEND = """#!{python} -IS
-import json, os, sys, zipfile
-from pathlib import Path
-
-name, args = Path(sys.argv[0]).name, sys.argv[1:]
-with open(os.environ["CALLS"], "a") as file:
-    file.write(json.dumps([name, *args]) + "\\n")
-value = lambda flag: Path(args[args.index(flag) + 1])
-if name == "python":  # no GPU; anything else is for the real one
-    if args[0] == "-c" and "cuda" in args[1]:
-        sys.exit(1)
-    os.execv(sys.executable, [sys.executable, *args])
+# what the real commands would leave
+PRETEND = """
 if name == "fairseq-preprocess":
-    value("--destdir").mkdir(parents=True)
-    (value("--destdir") / "dict.txt").write_text("a 1\\nb 1\\n")
+    folder = Path(value("--destdir"))
+    folder.mkdir(parents=True)
+    (folder / "dict.txt").write_text("a 1\\nb 1\\n")
 if name == "fairseq-train":
-    last = value("--save-dir") / "checkpoint_last.pt"
+    last = Path(value("--save-dir")) / "checkpoint_last.pt"
     if os.environ.get("FAIL", "nothing") in str(last):
         sys.exit("no memory is left")
     if last.exists() and not zipfile.is_zipfile(last):
@@ -43,54 +27,28 @@ if name == "fairseq-train":
     with open(value("--log-file"), "a") as file:
         file.write("epoch 003 | valid on 'valid' subset | loss 1\\nepoch 002 | loss 1\\n")
 if name == "fairseq-vat" and args[0] == "evaluate":
-    print(json.dumps({{"nll_samples": {{"ppl_per_token": 70.5}}, "kl_nats": 6.25}}))
+    print(json.dumps({"nll_samples": {"ppl_per_token": 70.5}, "kl_nats": 6.25}))
 if name == "fairseq-vat" and args[0] == "classify":
-    split = {{"loss": 0.5, "accuracy": 75.0}}
+    split = {"loss": 0.5, "accuracy": 75.0}
     scores = dict.fromkeys(("train", "valid", "test"), split)
     print(json.dumps(
-        {{"classifier": scores, "logistic_regression": scores, "without_latents": scores,
-         "seeds": 5, "epochs": 20}}
+        {"classifier": scores, "logistic_regression": scores, "without_latents": scores,
+         "seeds": 5, "epochs": 20}
     ))
 """
 
 
-class Workplace:
-    """A folder with toy data sets, and the script in it with commands that pretend."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.calls_file = folder, folder / "calls"
-        (folder / "bin").mkdir()
-        for name in ("fairseq-preprocess", "fairseq-train", "fairseq-vat", "python"):
-            path = folder / "bin" / name
-            path.write_text(PRETEND.format(python=sys.executable))
-            path.chmod(path.stat().st_mode | stat.S_IXUSR)
-        for name in ("ptb", "sst2"):
-            (folder / name).mkdir()
-        for split, count in (("train", 70), ("valid", 3), ("test", 3)):
-            lines = [" a <unk> b \n"] * count
-            (folder / "ptb" / f"{split}.txt").write_text("".join(["\n", *lines]))
-            split = split.replace("valid", "dev")
-            (folder / "sst2" / f"{split}.tsv").write_text("1\ta <unk>\n0\tb a\n")
-
-    def run(self, *flags: str, **environment: str) -> subprocess.CompletedProcess:
-        self.calls_file.write_text("")
-        path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
-        return subprocess.run(
-            [SCRIPTS / "reproduce_vae_transformer.sh", *flags],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PATH": path, "CALLS": str(self.calls_file), **environment},
-        )
-
-    def calls(self, name: str) -> list[list[str]]:
-        called = [json.loads(line) for line in self.calls_file.read_text().splitlines()]
-        return [args for command, *args in called if command == name]
-
-
 @pytest.fixture
 def work(tmp_path: Path) -> Workplace:
-    return Workplace(tmp_path)
+    """A folder with toy data sets."""
+    for name in ("ptb", "sst2"):
+        (tmp_path / name).mkdir()
+    for split, count in (("train", 70), ("valid", 3), ("test", 3)):
+        lines = [" a <unk> b \n"] * count
+        (tmp_path / "ptb" / f"{split}.txt").write_text("".join(["\n", *lines]))
+        split = split.replace("valid", "dev")
+        (tmp_path / "sst2" / f"{split}.tsv").write_text("1\ta <unk>\n0\tb a\n")
+    return Workplace(tmp_path, "reproduce_vae_transformer.sh", PRETEND)
 
 
 SMALL = ("--epochs", "20", "--systems", "vae_transformer,gru_decoder_lm", "--tables", "2,3")

@@ -6,11 +6,11 @@ import subprocess
 import sys
 import zipfile
 
-import commands
 import pytest
 import torch
 from fairseq import checkpoint_utils
 from fairseq.logging import progress_bar
+from helpers import commands
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import SaveFolder, atomic_path, copy_whole

@@ -5,34 +5,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import sweep_prior_std as sweep
 import torch
+from helpers.models import batch, build
+from helpers.scripts import Workplace
 from matplotlib import pyplot as plt
-from test_model import batch, build
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
-sys.path.insert(0, str(SCRIPTS))
-import sweep_prior_std as sweep  # noqa: E402
-
-# each command notes that it was called and leaves what the real one would
-PRETEND = """#!{python} -IS
-import json, os, sys, zipfile
-from pathlib import Path
-
-name, args = Path(sys.argv[0]).name, sys.argv[1:]
-with open(os.environ["CALLS"], "a") as file:
-    file.write(json.dumps([name, *args]) + "\\n")
-value = lambda flag: args[args.index(flag) + 1]
-if name == "python":  # no GPU, and no drawing; anything else is for the real one
-    if args[0] == "-c" and "cuda" in args[1]:
-        sys.exit(1)
-    os.execv(sys.executable, [sys.executable, *(arg for arg in args if arg != "--figures")])
+# what the real commands would leave
+PRETEND = """
 if name == "fairseq-train":
     save = Path(value("--save-dir"))
     if os.environ.get("FAIL", "nothing") in str(save):
@@ -51,50 +34,24 @@ if name == "fairseq-vat" and args[0] == "tokenize":
         (out / "data-bin" / name).write_text("made")
     (out / "data-bin" / "test.bin").write_text(Path(value("--test")).read_text())
 if name == "fairseq-vat" and args[0] == "evaluate":
-    per_token = lambda x: {{"per_token": x}}
-    print(json.dumps({{
+    per_token = lambda x: {"per_token": x}
+    print(json.dumps({
         "nll_samples": per_token(1.5), "kl": per_token(12.8), "kl_nats": 12.0,
         "penalty": per_token(6.4) if "prior-s" in value("--path") else None, "penalty_nats": 6.0,
-        "active_units_scaled": {{"count": 7, "of": 128}},
-    }}))
+        "active_units_scaled": {"count": 7, "of": 128},
+    }))
 if name == "fairseq-vat" and args[0] == "isotropy":
     names = ("random_cosine", "self_similarity", "intra_sentence_similarity", "iso_score")
-    print(json.dumps({{"latents": dict.fromkeys(names, 0.25)}}))
+    print(json.dumps({"latents": dict.fromkeys(names, 0.25)}))
 """
-
-
-class Workplace:
-    """A folder with a text, and the script in it with commands that pretend."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.calls_file = folder, folder / "calls"
-        (folder / "bin").mkdir()
-        for name in ("fairseq-train", "fairseq-vat", "python"):
-            path = folder / "bin" / name
-            path.write_text(PRETEND.format(python=sys.executable))
-            path.chmod(path.stat().st_mode | stat.S_IXUSR)
-        (folder / "text").write_text("a b\n")
-        (folder / "sts").mkdir()
-
-    def run(self, *flags: str, **environment: str) -> subprocess.CompletedProcess:
-        self.calls_file.write_text("")
-        path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
-        return subprocess.run(
-            [SCRIPTS / "sweep_prior_std.sh", *flags],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PATH": path, "CALLS": str(self.calls_file), **environment},
-        )
-
-    def calls(self, *words: str) -> list[list[str]]:
-        called = [json.loads(line) for line in self.calls_file.read_text().splitlines()]
-        return [call for call in called if call[: len(words)] == list(words)]
 
 
 @pytest.fixture
 def work(tmp_path: Path) -> Workplace:
-    return Workplace(tmp_path)
+    """A folder with a text."""
+    (tmp_path / "text").write_text("a b\n")
+    (tmp_path / "sts").mkdir()
+    return Workplace(tmp_path, "sweep_prior_std.sh", PRETEND)
 
 
 TEXTS = ("text", "text", "text")

@@ -51,7 +51,7 @@ def train(data: Path | str, save_dir: Path, *flags: str) -> str:
     # survives from one run to the next in one process
     if hasattr(checkpoint_utils.save_checkpoint, "best"):
         del checkpoint_utils.save_checkpoint.best
-    with _log() as log:
+    with logged() as log:
         args = options.parse_args_and_arch(parser, every)
         distributed_utils.call_main(convert_namespace_to_omegaconf(args), fairseq_train.main)
     return log.getvalue()
@@ -63,7 +63,7 @@ def validate(data: Path | str, checkpoint: Path, *flags: str) -> str:
     every += ["--log-format", "simple", "--log-interval", "1000", *map(str, flags)]
     plugin.install()  # as when the command, and not this module, is what imports the plugin
     with (
-        _log() as log,
+        logged() as log,
         mock.patch("sys.argv", ["fairseq-validate", *every]),
         # it would take the handlers of this process away, ours and pytest's
         mock.patch("fairseq_cli.validate.reset_logging"),
@@ -93,7 +93,7 @@ def interactive(data: Path | str, checkpoint: Path | str, text: bytes, *flags: s
         contextlib.redirect_stdout(output),
         mock.patch("sys.stdin", stdin),
         mock.patch("sys.argv", ["interactive", *every]),
-        _log(),
+        logged(),
     ):
         fairseq_interactive.cli_main()
     return output.getvalue()
@@ -129,7 +129,7 @@ def parameters(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 
 @contextlib.contextmanager
-def _log():
+def logged():
     """What the commands log, in the format they use."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
