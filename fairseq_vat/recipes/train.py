@@ -104,8 +104,9 @@ def training_command(
 def _precision_flags(on_cpu: bool) -> list[str]:
     from fairseq_vat.models.precision import preferred_precision
 
-    precision = preferred_precision(on_cpu)
-    return ["--precision", "bfloat16"] if precision == "bfloat16" else [] if on_cpu else ["--fp16"]
+    if preferred_precision(on_cpu) == "bfloat16":
+        return ["--precision", "bfloat16"]
+    return [] if on_cpu else ["--fp16"]
 
 
 def run_command(command: Sequence[str], processes: Processes | None = None) -> int:

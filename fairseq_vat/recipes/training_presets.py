@@ -14,6 +14,8 @@ _PACKAGE = Path(__file__).parent.parent
 _FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
 # groups whose choice fairseq-train names with a flag of the group's own
 _CHOICES = ("task", "criterion", "optimizer", "lr_scheduler")
+# what depends on the machine and on where things go, which `training_command` decides
+_LEFT_OUT = ("save_dir", "log_format", "fp16")
 
 
 def preset_names() -> list[str]:
@@ -42,7 +44,7 @@ def preset_flags(name: str) -> list[str]:
             if key == "_name":
                 assert group in _CHOICES
                 flags += [f"--{str(group).replace('_', '-')}", value]
-            elif value != "???":
+            elif value != "???" and key not in _LEFT_OUT:
                 flags += _flag(key, value)
     return flags
 
