@@ -1,4 +1,4 @@
-"""What says how text becomes tokens: in a folder, in a checkpoint, beside data of earlier versions."""
+"""How text becomes tokens: in a folder, in a checkpoint, beside data of earlier versions."""
 
 import hashlib
 import json
