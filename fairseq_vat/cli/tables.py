@@ -48,6 +48,8 @@ def table(
         return text.getvalue().rstrip("\n")
     if not shown:
         return ""
+    if style == "github":
+        cells = [[cell.replace("|", "\\|") for cell in row] for row in cells]
     from tabulate import tabulate
 
     numbers = [
