@@ -16,6 +16,7 @@ import rate_distortion
 from helpers import commands
 
 from fairseq_vat.cli.main import main as command_line
+from fairseq_vat.cli.tables import MISSING, table
 from fairseq_vat.errors import VATError
 
 
@@ -263,11 +264,12 @@ def test_same_kind_against_random_words():
     assert nothing["same_pos"] is nothing["similar_random"] is None
 
 
-def test_table_has_a_dash_for_what_is_not_measured():
+def test_the_table_has_the_columns_that_are_measured():
     rows = [{"path": "a.pt", "kl": 1.0, "changed": None}, {"path": "b.pt", "kl": 2.0, "changed": 1}]
-    assert rate_distortion.table(rows) == [
-        "| checkpoint | KL | changed |",
-        "| --- | ---: | ---: |",
-        "| a.pt | 1.000 | - |",
-        "| b.pt | 2.000 | 1.000 |",
+    lines = table(rows, rate_distortion.COLUMNS).splitlines()
+    assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines] == [
+        ["checkpoint", "KL", "changed"],
+        [":-------------", "------:", "----------:"],
+        ["a.pt", "1.000", MISSING],
+        ["b.pt", "2.000", "1.000"],
     ]

@@ -19,10 +19,6 @@ from torch import Tensor
 LOG_VARIANCE_MIN = -20.0
 LOG_VARIANCE_MAX = 10.0
 
-# what e' is in z = mean + sigma e': N(0, I) (VAT paper, section 2.1), or of the prior's standard
-# deviation s, N(0, s^2 I) (below equation (6)); docs/measures.md has what follows
-LATENT_NOISES = ("unit", "prior")
-
 
 @dataclass(frozen=True)
 class DiagonalGaussian:

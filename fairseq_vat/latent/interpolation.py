@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-METHODS = ("linear", "spherical")
+from fairseq_vat.latent.choices import INTERPOLATION_METHODS
 
 # below this sine of the angle between two vectors, the great circle is taken as the straight line
 _PARALLEL = 1e-4
@@ -51,8 +51,8 @@ def interpolate(
     """
     if steps < 2:
         raise ValueError(f"{steps} steps: at least 2 are needed, the two sentences themselves")
-    if method not in METHODS:
-        raise ValueError(f"method {method!r}: must be one of {', '.join(METHODS)}")
+    if method not in INTERPOLATION_METHODS:
+        raise ValueError(f"method {method!r}: must be one of {', '.join(INTERPOLATION_METHODS)}")
     length = max(len(first_PL), len(second_QL))
     a_ML, b_ML = pad_latents(first_PL, length), pad_latents(second_QL, length)
     between = linear if method == "linear" else spherical

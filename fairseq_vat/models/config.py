@@ -10,7 +10,7 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.latent.gaussian import LATENT_NOISES
+from fairseq_vat.latent.choices import LATENT_NOISES
 from fairseq_vat.models.latent_encoder import LATENT_LEVELS
 from fairseq_vat.models.precision import PRECISIONS
 
