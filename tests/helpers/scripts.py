@@ -32,9 +32,12 @@ name, args = Path(sys.argv[0]).name, sys.argv[1:]
 with open(os.environ["CALLS"], "a") as file:
     file.write(json.dumps([name, *args]) + "\\n")
 value = lambda flag: args[args.index(flag) + 1]
-if name == "python":  # no GPU, and no drawing; anything else is for the real one
+if name == "python":  # no GPU, single precision and no drawing; anything else is for the real one
     if args[0] == "-c" and "cuda" in args[1]:
         sys.exit(1)
+    if args[0] == "-c" and "preferred_precision" in args[1]:
+        print("float32")
+        sys.exit()
     os.execv(sys.executable, [sys.executable, *(arg for arg in args if arg != "--figures")])
 """
 PRETENDING = ("fairseq-preprocess", "fairseq-train", "fairseq-vat", "python")
