@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import sys
 from pathlib import Path
 
 from helpers import commands
@@ -16,13 +14,6 @@ FLAGS = [
     *["--kl-annealing", "logistic", "--kl-annealing-updates", "20"],
     *["--lr-scheduler", "inverse_sqrt", "--warmup-updates", "10"],
 ]
-ENV = {
-    **os.environ,
-    "OMP_NUM_THREADS": "1",
-    "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-}
-if sys.prefix != sys.base_prefix:
-    ENV["FAIRSEQ_VAT_VENV"] = sys.prefix  # as it is: the scripts install nothing into it
 
 
 def free_port() -> int:

@@ -10,16 +10,24 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPTS = ROOT / "scripts"
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "WORKERS": "1",
+    "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+}
+if sys.prefix != sys.base_prefix:  # as it is: the scripts install nothing into it
+    ENVIRONMENT["FAIRSEQ_VAT_VENV"] = sys.prefix
 
 
-def run(*command: object, cwd: Path, stdin: str = "", **environment: str):
+def run(*command: object, cwd: Path | None = None, stdin: str = "", **environment: str):
     return subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
         input=stdin,
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "WORKERS": "1", **environment},
+        env={**ENVIRONMENT, **environment},
     )
 
 
