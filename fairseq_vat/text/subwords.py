@@ -58,6 +58,18 @@ class EncodingReport:
     counts: Counter[str] = field(default_factory=Counter)
 
 
+class VocabularyTooLargeError(VATError):
+    """A vocabulary that a text has not enough subwords for.
+
+    Attributes:
+        largest: the largest size that works.
+    """
+
+    def __init__(self, message: str, largest: int):
+        super().__init__(message)
+        self.largest = largest
+
+
 def load_model(path: str | os.PathLike) -> sentencepiece.SentencePieceProcessor:
     """Load a sentencepiece model, or say in one line why it can't be."""
     data = Path(path).read_bytes()
@@ -130,7 +142,7 @@ def train_sentencepiece(
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise VATError(_explain(str(error), train_txt, vocab_size)) from error
+        raise _explained(str(error), train_txt, vocab_size) from error
     path = Path(f"{os.fspath(model_prefix)}.model")
     with atomic_path(path) as temporary:
         temporary.write_bytes(proto.getvalue())
@@ -162,15 +174,18 @@ def _sample(path: str | os.PathLike, count: int, size: int, seed: int) -> Iterat
     return (line for number, line in enumerate(read_lines(path)) if number in chosen)
 
 
-def _explain(message: str, train_txt: str | os.PathLike, vocab_size: int) -> str:
+def _explained(message: str, train_txt: str | os.PathLike, vocab_size: int) -> VATError:
     where = f"--vocab-size {vocab_size} is too {{}} for {train_txt}"
     if found := re.search(r"too high.*?value <= (\d+)", message):
         largest = int(found[1])
         eights = f", or {largest // 8 * 8} for a multiple of 8" if largest % 8 else ""
-        return f"{where.format('large')}: the largest that works is {largest}{eights}"
+        text = f"{where.format('large')}: the largest that works is {largest}{eights}"
+        return VocabularyTooLargeError(text, largest)
     if found := re.search(r"required_chars\. \d+ vs (\d+)", message):
-        return f"{where.format('small')}: its characters alone need {found[1]}"
-    return f"sentencepiece can't be trained on {train_txt} with {vocab_size} pieces: {message}"
+        return VATError(f"{where.format('small')}: its characters alone need {found[1]}")
+    return VATError(
+        f"sentencepiece can't be trained on {train_txt} with {vocab_size} pieces: {message}"
+    )
 
 
 def dictionary_pieces(model: sentencepiece.SentencePieceProcessor) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -13,9 +14,11 @@ from typing import Any
 from fairseq_vat import files
 from fairseq_vat.errors import VATError
 from fairseq_vat.text import subwords
+from fairseq_vat.text.lines import read_lines
 
 SPLITS = ("train", "valid", "test")
-DEFAULT_VOCAB_SIZE = 32768
+# a text of N words gets the largest power of two up to 8 sqrt(N), within these
+SMALLEST_VOCABULARY, LARGEST_VOCABULARY = 256, 32768
 DEFAULT_CHARACTER_COVERAGE = 0.9995
 Tell = Callable[[str], object]
 
@@ -63,7 +66,7 @@ def tokenize(
         out: the folder: ``dict.txt``, ``SPLIT.pieces``, and ``sentencepiece.model`` or GPT-2's
             ``vocab.json`` and ``merges.txt``.
         vocab_size: length of fairseq's dictionary, its four special symbols included; None takes
-            `DEFAULT_VOCAB_SIZE`, or that of what is given.
+            one that fits the text, or that of what is given.
         sentencepiece_model: a model to be used; None trains one.
         gpt2: a GPT-2 directory whose vocabulary is used instead.
         character_coverage: as for `train_sentencepiece`; None takes `DEFAULT_CHARACTER_COVERAGE`.
@@ -85,7 +88,7 @@ def tokenize(
         vocabulary = _gpt2(gpt2, out)
     else:
         made_from = {
-            "vocab_size": DEFAULT_VOCAB_SIZE if vocab_size is None else vocab_size,
+            "vocab_size": vocab_size,
             "character_coverage": (
                 DEFAULT_CHARACTER_COVERAGE if character_coverage is None else character_coverage
             ),
@@ -180,16 +183,34 @@ def _trained_model(
 ) -> Path:
     """The one that is there, or a new one."""
     path, note = out / "sentencepiece.model", out / "sentencepiece.json"
-    size = made_from["vocab_size"]
     if path.exists() and files.read_json(note) == made_from:
-        tell(f"{path}: there already, with {size:,} symbols from the same text")
+        tell(f"{path}: there already, from the same text")
         return path
-    tell(f"{path}: training with {size:,} symbols on {text} ...")
     note.unlink(missing_ok=True)
-    coverage = made_from["character_coverage"]
-    subwords.train_sentencepiece(text, path.with_suffix(""), size, character_coverage=coverage)
+    size = made_from["vocab_size"] or fitting_vocab_size(text)
+    train = partial(
+        subwords.train_sentencepiece,
+        *(text, path.with_suffix("")),
+        character_coverage=made_from["character_coverage"],
+    )
+    tell(f"{path}: training with {size:,} symbols on {text} ...")
+    try:
+        train(vocab_size=size)
+    except subwords.VocabularyTooLargeError as error:
+        if made_from["vocab_size"] is not None:
+            raise
+        size = error.largest if error.largest < 8 else error.largest // 8 * 8
+        tell(f"{path}: the text has subwords for {size:,}: training with that ...")
+        train(vocab_size=size)
     files.write_json(note, made_from)
     return path
+
+
+def fitting_vocab_size(text: str | os.PathLike) -> int:
+    """A size of vocabulary for a text: a power of two that grows with the root of its words."""
+    words = sum(len(line.split()) for line in read_lines(text))
+    fitting = 2 ** int(math.log2(max(1, 8 * math.sqrt(words))))
+    return min(max(SMALLEST_VOCABULARY, fitting), LARGEST_VOCABULARY)
 
 
 def _is_done(out: Path, note: object, made_from: dict, further: tuple[str, ...]) -> bool:
