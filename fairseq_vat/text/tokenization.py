@@ -199,7 +199,7 @@ def _trained_model(
     except subwords.VocabularyTooLargeError as error:
         if made_from["vocab_size"] is not None:
             raise
-        size = error.largest if error.largest < 8 else error.largest // 8 * 8
+        size = error.largest // 8 * 8 if error.largest >= 64 else error.largest
         tell(f"{path}: the text has subwords for {size:,}: training with that ...")
         train(vocab_size=size)
     files.write_json(note, made_from)
