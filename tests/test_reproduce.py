@@ -44,7 +44,8 @@ if name == "fairseq-train":
     with zipfile.ZipFile(last, "w") as file:
         file.writestr("data", "x")
     with open(value("--log-file"), "a") as file:
-        file.write("epoch 003 | valid on 'valid' subset | loss 1 | num_updates 9\\nepoch 002 | loss 1 | num_updates 8\\n")
+        file.write("epoch 003 | valid on 'valid' subset | loss 1 | num_updates 9\\n")
+        file.write("epoch 002 | loss 1 | num_updates 8\\n")
 if name == "fairseq-vat" and args[0] == "evaluate":
     print(json.dumps({{"nll_samples": {{"ppl_per_token": 70.5}}, "kl_nats": 6.25}}))
 if name == "fairseq-vat" and args[0] == "classify":
@@ -147,10 +148,7 @@ def test_every_step_is_done_once(work):
     assert "--kl-annealing" not in trained["ptb/z64/gru_decoder_lm-lm"]
     assert (work.folder / "out" / "ptb" / "text" / "valid.txt").read_text() == " a <unk> b \n" * 3
     document = squeezed((work.folder / "out" / "tables.md").read_text())
-    assert (
-        f"| VAE-Transformer | cyclic | 2 | 70.50 | 75.65 | 6.25 | 4.40 | {MISSING} | 2.45 |"
-        in document
-    )
+    assert "| VAE-Transformer | cyclic | 2 | 70.50 | 75.65 | 6.25 | 4.40 | 2.45 |" in document
     assert "| VAE-Transformer | 0.500 | 0.630 | 0.750 | 0.689 |" in document
 
     again = work.run("out", *both)

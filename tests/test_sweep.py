@@ -43,7 +43,8 @@ if name == "fairseq-train":
     with zipfile.ZipFile(save / "checkpoint_last.pt", "w") as file:
         file.writestr("data", "x")
     (save / "train.log").write_text(
-        "epoch 001 | valid on 'valid' subset | loss 3 | nll_loss 2 | kl_weight 0.5 | accuracy 75 | num_updates 9"
+        "epoch 001 | valid on 'valid' subset | loss 3 | nll_loss 2 | kl_weight 0.5 | accuracy 75 "
+        "| num_updates 9"
     )
 if name == "fairseq-vat" and args[0] == "tokenize":
     out = Path(value("--out"))
