@@ -136,19 +136,13 @@ def _add_drawing(
     parser: argparse.ArgumentParser, samples: int, what: str = "draws a sentence"
 ) -> None:
     add_number(parser, "--samples", what, samples, at_least(1))
-    add_number(
-        parser, "--temperature", "factor on the standard deviation", 1.0, above(0), metavar="T"
-    )
+    add_number(parser, "--temperature", "factor on the standard deviation", 1.0, above(0), "T")
     add_number(parser, "--seed", "of the draws", 1)
 
 
 def _drawing(args: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "samples": args.samples,
-        "temperature": args.temperature,
-        "seed": args.seed,
-        **generation(args),
-    }
+    names = ("samples", "temperature", "seed")
+    return {name: getattr(args, name) for name in names} | generation(args)
 
 
 def load_for(args: argparse.Namespace, sentences: Iterable[str]) -> VATHubInterface:

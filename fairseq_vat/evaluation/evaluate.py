@@ -32,6 +32,10 @@ from fairseq_vat.text.pieces import Pieces, find_gpt2_vocabulary
 # beyond the longest sentence, for outputs that say more than it
 _EXTRA_LENGTH = 10
 DEFAULT_MAX_TOKENS = 4000
+_LATENT_FIGURES = (
+    *("latents", "kl_nats", "penalty_nats", "least_kl_prior_std", "mi_batches", "mi"),
+    *("marginal_kl", "active_units", "active_units_scaled"),
+)
 
 
 def evaluate(
@@ -165,19 +169,9 @@ def figures(
         "iw_samples": settings.iw_samples if has_latents else None,
         "ess": _ess(measured.ess),
         "latent_gain": _latent_gain(measured, tokens) if has_latents else None,
-        "latents": None,
-        "kl_nats": None,
-        "penalty_nats": None,
-        "least_kl_prior_std": None,
-        "mi_batches": None,
-        "mi": None,
-        "marginal_kl": None,
-        "active_units": None,
-        "active_units_scaled": None,
     }
-    if has_latents:
-        found.update(_latent_figures(measured, settings, device))
-    return found
+    of_latents = _latent_figures(measured, settings, device) if has_latents else {}
+    return found | dict.fromkeys(_LATENT_FIGURES) | of_latents
 
 
 def _latent_figures(

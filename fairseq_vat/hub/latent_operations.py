@@ -17,7 +17,6 @@ from fairseq_vat.errors import VATError
 from fairseq_vat.hub.decoding import LatentDecoding
 from fairseq_vat.hub.loading import prior_std_of
 from fairseq_vat.latent import interpolation, noise
-from fairseq_vat.latent.choices import INTERPOLATION_METHODS
 from fairseq_vat.tasks.data_directory import load_sentences
 from fairseq_vat.tasks.generation import LatentSampling
 from fairseq_vat.text.lines import clean_line
@@ -175,10 +174,6 @@ class LatentOperations(LatentDecoding):
             raise TypeError("lists of sentences are needed, not one string")
         if len(firsts) != len(seconds):
             raise ValueError(f"{len(firsts)} sentences and {len(seconds)} to go to")
-        if steps < 2:
-            raise VATError(f"{steps} steps: give at least 2, the two sentences themselves")
-        if method not in INTERPOLATION_METHODS:
-            raise VATError(f"method {method!r}: must be {' or '.join(INTERPOLATION_METHODS)}")
         latents = [posterior.mean for posterior in self.posteriors([*firsts, *seconds])]
         ways = [
             interpolation.interpolate(latents[number], latents[len(firsts) + number], steps, method)

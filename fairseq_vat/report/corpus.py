@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation.reconstruction import Pieces
 from fairseq_vat.hub.interface import VATHubInterface
 from fairseq_vat.text.lines import read_lines
+from fairseq_vat.text.pieces import Pieces, find_gpt2_vocabulary
 
 
 @dataclass(frozen=True)
@@ -81,10 +80,7 @@ def _spread(total: int, count: int) -> list[int]:
 def _join(vat: VATHubInterface) -> Callable[[str], str]:
     if vat.bpe is not None:
         return vat.remove_bpe
-    folder = Path(vat.task.cfg.data.split(":")[0])
-    # where `fairseq-vat tokenize --gpt2` leaves it
-    paths = (place / "vocab.json" for place in (folder, folder.parent))
-    vocabulary = next((path for path in paths if path.is_file()), None)
+    vocabulary = find_gpt2_vocabulary(vat.task.cfg.data.split(":")[0])
     return Pieces.of(vat.task.target_dictionary, vocabulary).join
 
 
