@@ -9,10 +9,10 @@ import re
 import commands
 import pytest
 from conftest import sentences
+from fairseq_vat.text.labelled import read_labelled
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.text import subwords
-from fairseq_vat.text.labelled import read_labelled
 
 SPLITS = ("train", "valid", "test")
 QUICK = ("--cpu", "--seeds", "2", "--pooling", "sum")

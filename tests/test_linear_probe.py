@@ -5,10 +5,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
-from sklearn.preprocessing import StandardScaler
-
 from fairseq_vat.evaluation.linear_probe import (
     CONVERGED,
     PAPER,
@@ -21,6 +17,10 @@ from fairseq_vat.evaluation.linear_probe import (
     without_features,
 )
 from fairseq_vat.evaluation.logistic_regression import logistic_regression
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.preprocessing import StandardScaler
+
 from fairseq_vat.latent.gaussian import DiagonalGaussian
 
 FAST = ProbeSettings(lr=0.05, epochs=10)

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from fairseq_vat.evaluation.linear_probe import majority
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from fairseq_vat.evaluation.folds import Split
-from fairseq_vat.evaluation.linear_probe import majority
 from fairseq_vat.evaluation.probe import (
     SENTEVAL,
     FeatureClassifiers,

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import WORDS, sentences
+from fairseq_vat.cli.labelled_input import with_sentences
+from fairseq_vat.text.labelled import read_labelled_pairs
 from safetensors.torch import load_file, save_file
 
 from fairseq_vat.cli import main as cli
 from fairseq_vat.cli import probe_data
-from fairseq_vat.cli.labelled_input import with_sentences
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation import probing
 from fairseq_vat.evaluation.probed_encoders import CheckpointEncoder, PretrainedEncoder
@@ -24,7 +25,6 @@ from fairseq_vat.files import sha256
 from fairseq_vat.hub.huggingface import HuggingFaceEncoder
 from fairseq_vat.hub.interface import VATHubInterface
 from fairseq_vat.hub.loading import load_model
-from fairseq_vat.text.labelled import read_labelled_pairs
 
 FILES = ("train", "valid", "test")
 QUICK = ("--cpu", "--json", "--seeds", "1", "--epochs", "8", "--lr", "0.003", "--pooling", "sum")

@@ -10,12 +10,12 @@ import huggingface
 import numpy as np
 import pytest
 from conftest import WORDS, sentences
+from fairseq_vat.text.scored_pairs import read_pairs, read_task
 from scipy import stats
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation import similarity
 from fairseq_vat.hub.interface import VATHubInterface, from_pretrained
-from fairseq_vat.text.scored_pairs import read_pairs, read_task
 
 RNG = np.random.default_rng(1)
 

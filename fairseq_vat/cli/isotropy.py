@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
-from fairseq_vat.cli.labelled_input import warn_of_unknown
 from fairseq_vat.cli.quiet import quiet
+from fairseq_vat.cli.warn import warn_of_unknown
 
 _COLUMNS = {
     "random_cosine": ("cosine of", "random words"),
@@ -86,7 +86,7 @@ def _read_files(paths: list[str]) -> Iterator[str]:
 
 
 def _read_pairs(folder: str) -> list[str]:
-    from fairseq_vat.text.scored_pairs import read_task
+    from fairseq_vat.text.columns import read_task
 
     pairs = itertools.chain.from_iterable(read_task(folder).values())
     return [sentence for pair in pairs for sentence in (pair.first, pair.second)]

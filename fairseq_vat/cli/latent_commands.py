@@ -9,10 +9,12 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
-from fairseq_vat.cli.labelled_input import unknown_share, warn_of_unknown
 from fairseq_vat.cli.lines import add_input_argument, input_name, read_input
 from fairseq_vat.cli.quiet import quiet
+from fairseq_vat.cli.warn import warn_of_unknown
 from fairseq_vat.errors import VATError
+from fairseq_vat.evaluation.unknown_pieces import unknown_share
+from fairseq_vat.latent.choices import POOLINGS
 
 if TYPE_CHECKING:
     from fairseq_vat.hub.interface import VATHubInterface
@@ -81,9 +83,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "the difference of the pooled latents of c and b.",
     )
     add_input_argument(parser, "three sentences a line, with tabs between them")
-    parser.add_argument(
-        "--pooling", choices=("mean", "sum", "start"), default="mean", help="default: %(default)s"
-    )
+    parser.add_argument("--pooling", choices=POOLINGS, default="mean", help="default: %(default)s")
 
     parser = _command(
         subparsers,

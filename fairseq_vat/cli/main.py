@@ -8,18 +8,19 @@ import sys
 from collections.abc import Sequence
 
 from fairseq_vat.cli import (
-    classify,
+    classify_command,
     embed,
     evaluate,
     isotropy,
     latent_commands,
     plot,
-    probe,
+    probe_command,
     report,
     show,
-    sts,
+    sts_command,
     tokenize,
 )
+from fairseq_vat.cli.flags import Parser
 from fairseq_vat.errors import VATError
 
 # In the order of their use.  A new subcommand is a module with
@@ -32,17 +33,17 @@ SUBCOMMANDS = (
     latent_commands,
     embed,
     evaluate,
-    classify,
-    probe,
+    classify_command,
+    probe_command,
     isotropy,
-    sts,
+    sts_command,
     report,
 )
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of ``fairseq-vat`` with all its subcommands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fairseq-vat",
         description="Tools around Variational Auto-Transformers in fairseq: corpora, vocabularies, "
         "figures and samples.  Training and generation are fairseq's own commands.",

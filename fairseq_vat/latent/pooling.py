@@ -9,9 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fairseq_vat.latent.choices import POOLINGS
 from fairseq_vat.latent.gaussian import DiagonalGaussian
-
-POOLINGS = ("mean", "sum", "start")
 
 
 def pool(posterior: DiagonalGaussian, padding_mask_BP: Tensor, pooling: str) -> DiagonalGaussian:

@@ -8,12 +8,12 @@ Shape legend: N pairs, L width of a vector.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import pearsonr, spearmanr
 
 # Vectors are in single precision. Two that are nearly parallel have a cosine of 1 - d, where
 # rounding alone changes d by about 1e-6 sqrt(2 d): below this, differences of cosines are noise.
@@ -78,20 +78,6 @@ def cosines(first_NL: np.ndarray, second_NL: np.ndarray) -> np.ndarray:
         return ((first_NL * second_NL).sum(axis=1) / lengths_N).round(12)
 
 
-def pearson(x_N: np.ndarray, y_N: np.ndarray) -> float:
-    """Pearson's correlation coefficient; neither may be constant."""
-    x_N, y_N = x_N - x_N.mean(), y_N - y_N.mean()
-    # each scaled first: squares of tiny spreads would underflow
-    x_N, y_N = x_N / np.abs(x_N).max(), y_N / np.abs(y_N).max()
-    found = (x_N @ y_N) / np.sqrt((x_N @ x_N) * (y_N @ y_N))
-    return float(np.clip(found, -1, 1))  # rounding may pass the ends
-
-
-def spearman(x_N: np.ndarray, y_N: np.ndarray) -> float:
-    """Spearman's: Pearson's of the ranks, equal values sharing the mean of theirs."""
-    return pearson(rankdata(x_N), rankdata(y_N))
-
-
 def correlate(pairs: Pairs) -> Correlation:
     """Spearman's and Pearson's correlation, or why there is none."""
     similarities_N = np.asarray(pairs.similarities, np.float64)
@@ -99,20 +85,8 @@ def correlate(pairs: Pairs) -> Correlation:
     count = len(scores_N)
     if reason := _undefined(similarities_N, scores_N):
         return Correlation(count, None, None, reason)
-    return Correlation(count, spearman(similarities_N, scores_N), pearson(similarities_N, scores_N))
-
-
-def _undefined(similarities_N: np.ndarray, scores_N: np.ndarray) -> str | None:
-    if len(scores_N) < 2:
-        return "a correlation needs two pairs at least"
-    bad = int((~np.isfinite(similarities_N)).sum())
-    if bad:
-        return f"{bad:,} of {len(scores_N):,} pairs have a vector that is zero or isn't finite"
-    if np.ptp(similarities_N) <= LEAST_SPREAD:
-        return "all pairs have the same cosine, as where all sentences have one vector"
-    if np.ptp(scores_N) == 0:
-        return "all pairs have the same gold score"
-    return None
+    found = (of(similarities_N, scores_N).statistic for of in (spearmanr, pearsonr))
+    return Correlation(count, *map(float, found))
 
 
 def summarize(subsets: Mapping[str, Pairs]) -> TaskResult:
@@ -127,16 +101,24 @@ def summarize(subsets: Mapping[str, Pairs]) -> TaskResult:
 
 def average(correlations: Mapping[str, Correlation], weighted: bool = False) -> Correlation:
     """The mean of correlations, plain or weighted by their numbers of pairs."""
-    counts = [correlation.pairs for correlation in correlations.values()]
+    every = list(correlations.values())
+    counts = [one.pairs for one in every]
     for name, correlation in correlations.items():
         if correlation.undefined is not None:
             return Correlation(sum(counts), None, None, f"{name} has no correlation")
+    columns = ([one.spearman for one in every], [one.pearson for one in every])
+    weights = counts if weighted else None
+    return Correlation(sum(counts), *(float(np.average(one, weights=weights)) for one in columns))
 
-    def mean(values: Sequence[float]) -> float:
-        return float(np.average(values, weights=counts if weighted else None))
 
-    return Correlation(
-        sum(counts),
-        mean([correlation.spearman for correlation in correlations.values()]),
-        mean([correlation.pearson for correlation in correlations.values()]),
-    )
+def _undefined(similarities_N: np.ndarray, scores_N: np.ndarray) -> str | None:
+    if len(scores_N) < 2:
+        return "a correlation needs two pairs at least"
+    bad = int((~np.isfinite(similarities_N)).sum())
+    if bad:
+        return f"{bad:,} of {len(scores_N):,} pairs have a vector that is zero or isn't finite"
+    if np.ptp(similarities_N) <= LEAST_SPREAD:
+        return "all pairs have the same cosine, as where all sentences have one vector"
+    if np.ptp(scores_N) == 0:
+        return "all pairs have the same gold score"
+    return None
