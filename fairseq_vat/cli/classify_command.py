@@ -5,19 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
-from fairseq_vat.cli.flags import above, at_least
+from fairseq_vat.cli.flags import above, add_number, at_least
 from fairseq_vat.cli.mean_and_std import MeanAndStd
 from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.cli.tables import add_format_flag, prose, table
-from fairseq_vat.cli.warn import warn, warn_of_unknown
+from fairseq_vat.cli.warn import warn_of_left_out, warn_of_unknown
 from fairseq_vat.evaluation import LATENTS, PROTOCOLS
 from fairseq_vat.latent.choices import POOLINGS
-
-if TYPE_CHECKING:
-    from fairseq_vat.evaluation.labelled import LabelledFiles
 
 _SPLITS = ("train", "valid", "test")
 
@@ -63,23 +60,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="shift and scale every dimension to mean 0 and variance 1 on the training file "
         "(default: yes, no)",
     )
-    parser.add_argument(
-        "--lr", type=above(0), default=argparse.SUPPRESS, help="at the start (default: 1e-2, 1e-4)"
-    )
-    for flag, text in (
-        ("--epochs", "through the training file, at most (default: 500, 20)"),
-        ("--batch-size", "sentences an update (default: 32)"),
+    # those that aren't given are the protocol's
+    for flag, kind, text in (
+        ("--lr", above(0), "at the start (default: 1e-2, 1e-4)"),
+        ("--epochs", at_least(1), "through the training file, at most (default: 500, 20)"),
+        ("--batch-size", at_least(1), "sentences an update (default: 32)"),
     ):
-        parser.add_argument(
-            flag, type=at_least(1), metavar="N", default=argparse.SUPPRESS, help=text
-        )
-    parser.add_argument(
-        "--seeds",
-        type=at_least(1),
-        default=5,
-        metavar="N",
-        help="classifiers trained, with the seeds 1 to N (default: %(default)s)",
-    )
+        parser.add_argument(flag, type=kind, metavar="N", default=argparse.SUPPRESS, help=text)
+    add_number(parser, "--seeds", "classifiers trained, with the seeds 1 to N", 5, at_least(1))
     add_format_flag(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
@@ -104,17 +92,6 @@ def run(args: argparse.Namespace) -> None:
         print(json.dumps(found, ensure_ascii=False, allow_nan=False))
     else:
         print("\n".join(_lines(found, args.format)))
-
-
-def warn_of_left_out(files: LabelledFiles) -> None:
-    """Say how many lines of each file have an empty sentence."""
-    for name, left_out in files.left_out.items():
-        if left_out:
-            total = len(left_out) + len(files.lines[name])
-            warn(
-                f"{files.paths[name]}: {len(left_out):,} of {total:,} lines have an empty sentence "
-                f"and are left out, the first is line {left_out[0]}"
-            )
 
 
 def label_shares(counts: Mapping[str, int]) -> str:

@@ -5,22 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
-from fairseq_vat.cli.classify_command import warn_of_left_out
 from fairseq_vat.cli.flags import above, add_number, at_least
-from fairseq_vat.cli.hf import add_hf_argument, load_hf
+from fairseq_vat.cli.hf import add_hf_argument, load_encoders, load_hf, warn_of_encoders
 from fairseq_vat.cli.probe_tables import probe_lines, relatedness_lines
 from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.cli.tables import add_format_flag
-from fairseq_vat.cli.warn import warn_of_unknown
+from fairseq_vat.cli.warn import warn_of_left_out
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation import ACTIVATIONS, MODES
 from fairseq_vat.latent.choices import POOLINGS
-
-if TYPE_CHECKING:
-    from fairseq_vat.evaluation.probed_encoders import ProbedEncoder
 
 _FILES = ("train", "valid", "test")
 
@@ -126,7 +122,7 @@ def _probe(args: argparse.Namespace) -> dict[str, Any]:
         warn_of_left_out(files)
         columns = zip(*(line.sentences for line in files.all_lines), strict=True)
         encoders = encoders_of(vat, args.path, files.all_pieces, beside, *map(list, columns))
-        _warn(encoders, ", ".join(paths.values()))
+        warn_of_encoders(encoders, ", ".join(paths.values()))
         return probe(
             *(encoders, files, args.mode, args.pooling),
             seeds=args.seeds or (5 if args.cv is None else 1),
@@ -154,28 +150,15 @@ def _relatedness(args: argparse.Namespace) -> dict[str, Any]:
                 f"{least} to {most}; give --grades {math.floor(low)} {math.ceil(high)}"
             )
     with quiet():
-        from fairseq_vat.evaluation.probed_encoders import encoders_of
         from fairseq_vat.evaluation.relatedness import relatedness
         from fairseq_vat.evaluation.sts import sentences_of
 
         sentences = sentences_of([pair for some in pairs.values() for pair in some])
-        vat = load_hub(args)
-        beside = load_hf(args.hf, vat.device)
-        pieces = [vat.apply_bpe(sentence) for sentence in sentences]
-        encoders = encoders_of(vat, args.path, pieces, beside, sentences)
-        _warn(encoders, args.train)
+        encoders = load_encoders(args, sentences)
+        warn_of_encoders(encoders, args.train)
         return relatedness(
             *(encoders, sentences, pairs, args.pooling, (least, most), args.seeds or 5)
         )
-
-
-def _warn(encoders: list[ProbedEncoder], path: str) -> None:
-    from fairseq_vat.evaluation.probed_encoders import unknown_share_of
-
-    for encoder in encoders:
-        ours = encoder.updates is not None
-        name = "the model" if ours else encoder.name
-        warn_of_unknown(path, unknown_share_of(encoder), name, ours)
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
-from fairseq_vat.cli.hf import add_hf_argument, load_hf, names_of
+from fairseq_vat.cli.checkpoint import add_checkpoint_arguments
+from fairseq_vat.cli.hf import add_hf_argument, load_encoders, names_of
 from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.cli.tables import add_format_flag, prose, table
 from fairseq_vat.cli.warn import warn_of_unknown
@@ -59,17 +59,12 @@ def run(args: argparse.Namespace) -> None:
     names = names_of(args.sts)
     tasks = {name: read_task(path) for name, path in zip(names, args.sts, strict=True)}
     with quiet():
-        from fairseq_vat.evaluation.probed_encoders import encoders_of
         from fairseq_vat.evaluation.sts import sentences_of, sts
 
         # each once: the sets share sentences
         subsets = [pairs for some in tasks.values() for pairs in some.values()]
         sentences = sentences_of([pair for pairs in subsets for pair in pairs])
-        vat = load_hub(args)
-        beside = load_hf(args.hf, vat.device)
-        pieces = [vat.apply_bpe(sentence) for sentence in sentences]
-        encoders = encoders_of(vat, args.path, pieces, beside, sentences)
-        systems = sts(encoders, sentences, tasks, args.pooling)
+        systems = sts(load_encoders(args, sentences), sentences, tasks, args.pooling)
     for system in systems:
         for task, share in system["unknown_share"].items():
             warn_of_unknown(task, share, system["path"], ours="updates" in system)

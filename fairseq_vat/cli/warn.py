@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from fairseq_vat.evaluation.unknown_pieces import MOST_UNKNOWN
+
+if TYPE_CHECKING:
+    from fairseq_vat.evaluation.labelled import LabelledFiles
 
 
 def warn(message: str) -> None:
@@ -24,3 +28,14 @@ def warn_of_unknown(path: str, share: float, model: str = "the model", ours: boo
     if share > MOST_UNKNOWN:
         advice = ": is --bpe, with its files, that of the training?" if ours else ""
         warn(f"{share:.0%} of the pieces in {path} are unknown to {model}{advice}")
+
+
+def warn_of_left_out(files: LabelledFiles) -> None:
+    """Say how many lines of each file have an empty sentence."""
+    for name, left_out in files.left_out.items():
+        if left_out:
+            total = len(left_out) + len(files.lines[name])
+            warn(
+                f"{files.paths[name]}: {len(left_out):,} of {total:,} lines have an empty sentence "
+                f"and are left out, the first is line {left_out[0]}"
+            )

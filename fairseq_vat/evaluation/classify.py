@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,11 +24,11 @@ from tqdm import tqdm
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation import PROTOCOLS, classifier
 from fairseq_vat.evaluation.classifier import Fit, Training
+from fairseq_vat.evaluation.folds import numbered
 from fairseq_vat.evaluation.heads import (
+    FeatureClassifiers,
     Head,
     Labels,
-    LatentClassifier,
-    features_of,
     majority,
     over_runs,
     score_logits,
@@ -143,8 +144,11 @@ def train_linear(
     labels = int(labels_N.max()) + 1
     width = posteriors["train"].mean.size(1)
     head = Head(width, 1 if labels == 2 else labels, generator)
-    model = LatentClassifier(posteriors, head, drawn, generator)
-    parts = parts_of(posteriors)
+    # one draw for all epochs, so that they are compared on the same latents
+    measured_NL = torch.cat([_vectors(some, drawn, generator) for some in posteriors.values()])
+    draw = partial(_vectors, posteriors["train"], True) if drawn else None
+    model = FeatureClassifiers(measured_NL, head, draw=draw)
+    parts = numbered({name: len(some.mean) for name, some in posteriors.items()})
     fit = classifier.train(
         *(model, Labels(labels_N), parts, training, generator),
         measured=[name for name in parts if name != "valid"],
@@ -153,12 +157,6 @@ def train_linear(
     if not all(math.isfinite(score.loss) for score in fit.scores.values()):
         raise VATError(f"seed {seed}: the training diverged; give a smaller --lr")
     return fit
-
-
-def parts_of(posteriors: Mapping[str, DiagonalGaussian]) -> dict[str, Tensor]:
-    """The examples' numbers, counted through all parts."""
-    sizes = [len(posterior.mean) for posterior in posteriors.values()]
-    return dict(zip(posteriors, torch.arange(sum(sizes)).split(sizes), strict=True))
 
 
 def standardized(posteriors: Mapping[str, DiagonalGaussian]) -> dict[str, DiagonalGaussian]:
@@ -197,10 +195,10 @@ def logistic_regression(
     """
     generator = torch.Generator().manual_seed(seed)
     features = {
-        name: features_of(posterior, drawn, generator).double().numpy()
+        name: _vectors(posterior, drawn, generator).double().numpy()
         for name, posterior in standardized(posteriors).items()
     }
-    parts = parts_of(posteriors)
+    parts = numbered({name: len(some) for name, some in features.items()})
     model = LogisticRegression(max_iter=_MAX_ITERATIONS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it is said in the result
@@ -215,3 +213,10 @@ def logistic_regression(
     converged = iterations < _MAX_ITERATIONS
     settings = {"C": model.C, "standardized": True}
     return {**settings, "converged": converged, "iterations": iterations, **scores}
+
+
+def _vectors(posterior: DiagonalGaussian, drawn: bool, generator: torch.Generator) -> Tensor:
+    """The posterior's means, or one draw, (N, L)."""
+    if not drawn:
+        return posterior.mean
+    return posterior.sample(torch.randn(posterior.mean.shape, generator=generator))

@@ -6,7 +6,7 @@ Shape legend: N examples. Parts are numbers of examples, int64, from 0.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -17,6 +17,12 @@ from fairseq_vat.errors import VATError
 
 # where a set has no validation part, one example of so many of the training part is held out
 HELD_OUT = 10
+
+
+def numbered(sizes: Mapping[str, int]) -> dict[str, Tensor]:
+    """The examples of parts that stand one after the other."""
+    numbers = torch.arange(sum(sizes.values())).split(list(sizes.values()))
+    return dict(zip(sizes, numbers, strict=True))
 
 
 def stratified_folds(labels_N: Tensor, folds: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -35,7 +41,7 @@ def stratified_folds(labels_N: Tensor, folds: int, seed: int) -> Iterator[tuple[
     """
     most = int(torch.bincount(labels_N).max())
     if folds > most:
-        raise VATError(f"{folds} folds: the most frequent label has only {most} examples")
+        raise VATError(f"{folds} folds: the most frequent label has fewer examples ({most})")
     labels = labels_N.numpy()
     with warnings.catch_warnings():
         # of a label with fewer examples than folds: whoever needs one in every part looks himself
@@ -61,8 +67,10 @@ def hold_out(labels_N: Tensor, numbers: Tensor, seed: int) -> dict[str, Tensor]:
         VATError: if no label has two examples.
     """
     labels = labels_N[numbers]
-    folds = min(HELD_OUT, max(2, int(torch.bincount(labels).max())))
-    rest, tenth = next(stratified_folds(labels, folds, seed))
+    most = int(torch.bincount(labels).max())
+    if most < 2:
+        raise VATError("no label has two examples, one of them to hold out; give more of each")
+    rest, tenth = next(stratified_folds(labels, min(HELD_OUT, most), seed))
     return {"train": numbers[rest], "valid": numbers[tenth]}
 
 

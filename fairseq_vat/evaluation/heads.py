@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fairseq_vat.evaluation.classifier import Classifiers
-from fairseq_vat.latent.gaussian import DiagonalGaussian
 
 
 @dataclass(frozen=True)
@@ -125,39 +124,6 @@ class Head(nn.Module):
         return self.layers[-1](x_BL)
 
 
-class LatentClassifier(Classifiers):
-    """A head on latents that don't change; of parts put together in their order.
-
-    Args:
-        parts: posteriors (N, L), that of the training part first.
-        head: on them.
-        drawn: train on latents drawn anew in every epoch, and measure on one draw, instead of on
-            the posteriors' means.
-        generator: of that one draw, so that epochs are compared on the same latents.
-    """
-
-    def __init__(
-        self,
-        parts: Mapping[str, DiagonalGaussian],
-        head: Head,
-        drawn: bool,
-        generator: torch.Generator,
-    ):
-        super().__init__()
-        self.head, self.drawn = head, drawn
-        self.train_part = next(iter(parts.values()))
-        self.measured_NL = torch.cat([features_of(p, drawn, generator) for p in parts.values()])
-
-    def begin_epoch(self, generator: torch.Generator) -> None:
-        """Draw, if that is asked for."""
-        self.epoch_NL = features_of(self.train_part, self.drawn, generator)
-
-    def forward(self, numbers_B: Tensor) -> Tensor:
-        """Logits, (1, B, K)."""
-        vectors_NL = self.epoch_NL if self.training else self.measured_NL
-        return self.head(vectors_NL[numbers_B]).unsqueeze(0)
-
-
 class FeatureClassifiers(Classifiers):
     """Heads on vectors that don't change.
 
@@ -167,11 +133,19 @@ class FeatureClassifiers(Classifiers):
         features_NL: (N, L), of all examples.
         head: with which each begins.
         count: R.
+        draw: gives the vectors of the first examples, those of the training part, for an epoch;
+            None: they are the same in training and measuring.
     """
 
-    def __init__(self, features_NL: Tensor, head: Head, count: int = 1):
+    def __init__(
+        self,
+        features_NL: Tensor,
+        head: Head,
+        count: int = 1,
+        draw: Callable[[torch.Generator], Tensor] | None = None,
+    ):
         super().__init__()
-        self.features_NL = features_NL
+        self.features_NL, self.drawn_NL, self.draw = features_NL, features_NL, draw
         self.activation = head.activation
         parameters = [
             parameter.detach().to(features_NL.device).expand(count, -1, -1).clone()
@@ -180,9 +154,15 @@ class FeatureClassifiers(Classifiers):
         ]
         self.layers = nn.ParameterList(parameters)  # weight, bias, weight, bias; R first
 
+    def begin_epoch(self, generator: torch.Generator) -> None:
+        """Draw."""
+        if self.draw is not None:
+            self.drawn_NL = self.draw(generator)
+
     def forward(self, numbers_B: Tensor) -> Tensor:
         """Logits, (R, B, K)."""
-        x_BL = self.features_NL[numbers_B.to(self.features_NL.device)]
+        vectors_NL = self.drawn_NL if self.training else self.features_NL
+        x_BL = vectors_NL[numbers_B.to(vectors_NL.device)]
         x_RBC = x_BL.expand(len(self.layers[0]), -1, -1)
         x_RBC = torch.baddbmm(self.layers[1], x_RBC, self.layers[0])
         if len(self.layers) == 2:
@@ -219,13 +199,6 @@ def new_linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Line
         for parameter in layer.parameters():
             parameter.uniform_(-(inputs**-0.5), inputs**-0.5, generator=generator)
     return layer
-
-
-def features_of(posterior: DiagonalGaussian, drawn: bool, generator: torch.Generator) -> Tensor:
-    """The posterior's means, or one draw, (N, L)."""
-    if not drawn:
-        return posterior.mean
-    return posterior.sample(torch.randn(posterior.mean.shape, generator=generator))
 
 
 def _cross_entropy(logits: Tensor, labels_N: Tensor) -> Tensor:

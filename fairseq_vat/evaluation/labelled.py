@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fairseq_vat.errors import VATError
+from fairseq_vat.evaluation.folds import numbered
 from fairseq_vat.text.columns import LabelledLine, read_labelled
 
 if TYPE_CHECKING:
@@ -113,9 +114,7 @@ class LabelledFiles:
     @property
     def parts(self) -> dict[str, Tensor]:
         """The examples' numbers by file."""
-        sizes = [len(some) for some in self.lines.values()]
-        numbers = torch.arange(sum(sizes)).split(sizes)
-        return dict(zip(self.lines, numbers, strict=True))
+        return numbered({name: len(some) for name, some in self.lines.items()})
 
     def described(self) -> dict[str, dict[str, int]]:
         """Counts, for JSON: labels of the training file, examples of each file, lines left out."""

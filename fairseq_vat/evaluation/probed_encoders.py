@@ -6,17 +6,18 @@ Shape legend: N sentences, B of a batch, C width of a vector.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from fairseq.data import data_utils
 from torch import Tensor, nn
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation.unknown_pieces import count_pieces
+from fairseq_vat.evaluation.unknown_pieces import count_pieces, share_of
 from fairseq_vat.files import sha256
 from fairseq_vat.hub.huggingface import HuggingFaceEncoder
 from fairseq_vat.hub.interface import VATHubInterface
@@ -24,7 +25,7 @@ from fairseq_vat.latent.choices import POOLINGS
 from fairseq_vat.latent.pooling import pool
 
 
-class ProbedEncoder(Protocol):
+class ProbedEncoder(ABC):
     """An encoder and N sentences, which are called by their numbers.
 
     Attributes:
@@ -32,37 +33,45 @@ class ProbedEncoder(Protocol):
         path: of the checkpoint or the folder.
         key: tells it from others among saved runs.
         lr_flag: where its learning rate comes from.
-        width: C.
+        updates: of the checkpoint's training; None for another.
         latent_level: ``sentence`` where it has one vector a sentence, and ``token`` where that is
             pooled.
-        updates: of the checkpoint's training; None for another.
+        width: C.
         module: what is trained in fine-tuning; it isn't changed.
-        lengths: of the sentences, in tokens.
         counts: of each sentence, how many pieces it has and how many of them are unknown.
+        lengths: of the sentences, in tokens.
     """
 
     name: str
     path: str
     key: str
     lr_flag: str
-    width: int
-    latent_level: str
     updates: int | None
+    latent_level: str
+    width: int
     module: nn.Module
-    lengths: list[int]
     counts: list[tuple[int, int]]
+    lengths: list[int]
+
+    @property
+    def unknown_share(self) -> float:
+        """Of all pieces, those it doesn't know."""
+        return share_of(self.counts)
 
     def poolings(self, asked: Sequence[str] | None) -> list[str]:
-        """What to measure of those asked for, or of all."""
+        """What to measure of the poolings asked for; None: of all."""
+        return list(dict.fromkeys(asked or POOLINGS))
 
+    @abstractmethod
     def embed(self, poolings: Sequence[str]) -> dict[str, Tensor]:
         """All sentences' vectors by pooling, (N, C), where the model is."""
 
+    @abstractmethod
     def vectors(self, module: nn.Module, numbers_B: Tensor, pooling: str) -> Tensor:
         """Some sentences' vectors from a copy of `module`, (B, C), with gradients."""
 
 
-class CheckpointEncoder:
+class CheckpointEncoder(ProbedEncoder):
     """A checkpoint's pooled posterior means: see `ProbedEncoder`.
 
     Args:
@@ -81,6 +90,7 @@ class CheckpointEncoder:
         self.width = vat.model.encoder.latent_dim
         self.latent_level = str(vat.model.encoder.latent_level)
         self.updates = vat.model.num_updates
+        self.counts = count_pieces(vat, pieces)
 
     def poolings(self, asked: Sequence[str] | None) -> list[str]:
         """What to measure; of one latent a sentence all poolings are the same.
@@ -95,7 +105,7 @@ class CheckpointEncoder:
                 return [name for name in POOLINGS if name != "start"]
             if "start" in asked:
                 raise VATError("--pooling start: the model was trained with --no-start-token")
-        return list(dict.fromkeys(asked or POOLINGS))
+        return super().poolings(asked)
 
     def embed(self, poolings: Sequence[str]) -> dict[str, Tensor]:
         """All sentences' vectors by pooling, (N, C), where the model is."""
@@ -118,11 +128,6 @@ class CheckpointEncoder:
         """In tokens."""
         return [len(self.sources[number]) for number in range(len(self.sources))]
 
-    @property
-    def counts(self) -> list[tuple[int, int]]:
-        """Pieces of each sentence, and how many of them the dictionary doesn't have."""
-        return count_pieces(self.vat, self.pieces)
-
     def vectors(self, module: nn.Module, numbers_B: Tensor, pooling: str) -> Tensor:
         """Some sentences' vectors from a copy of the encoder, (B, C), with gradients."""
         sources = [self.sources[number] for number in numbers_B.tolist()]
@@ -133,7 +138,7 @@ class CheckpointEncoder:
         return pool(module.posterior(out), out["encoder_padding_mask"][0], pooling).mean
 
 
-class PretrainedEncoder:
+class PretrainedEncoder(ProbedEncoder):
     """A Hugging Face encoder's pooled output: see `ProbedEncoder`.
 
     Args:
@@ -157,6 +162,9 @@ class PretrainedEncoder:
         self.types = None if seconds is None else encoder.token_types(sentences, seconds)
         self.module = encoder.model
         self.width = encoder.width
+        self.lengths = [len(sentence) for sentence in self.pieces]  # special ones included
+        unknown = encoder.unknown(self.pieces).tolist()
+        self.counts = list(zip(self.lengths, unknown, strict=True))
 
     @cached_property
     def key(self) -> str:
@@ -166,20 +174,6 @@ class PretrainedEncoder:
             if path.is_file():
                 digest.update(f"{path.name} {sha256(path)}\n".encode())
         return f"{self.path} {digest.hexdigest()[:12]}, "
-
-    @property
-    def lengths(self) -> list[int]:
-        """In pieces, special ones included."""
-        return [len(sentence) for sentence in self.pieces]
-
-    @property
-    def counts(self) -> list[tuple[int, int]]:
-        """Pieces of each sentence, special ones included, and unknown ones."""
-        return list(zip(self.lengths, self.encoder.unknown(self.pieces).tolist(), strict=True))
-
-    def poolings(self, asked: Sequence[str] | None) -> list[str]:
-        """All that are asked for."""
-        return list(dict.fromkeys(asked or POOLINGS))
 
     def embed(self, poolings: Sequence[str]) -> dict[str, Tensor]:
         """All sentences' vectors by pooling, (N, C), where the model is."""
@@ -213,12 +207,6 @@ def encoders_of(
     return [CheckpointEncoder(vat, pieces, path), *others]
 
 
-def unknown_share_of(encoder: ProbedEncoder) -> float:
-    """Of all pieces, those it doesn't know."""
-    counts = encoder.counts
-    return sum(unknown for _, unknown in counts) / max(1, sum(total for total, _ in counts))
-
-
 def described(encoders: Sequence[ProbedEncoder]) -> dict[str, Any]:
     """The checkpoint, and the encoders beside it, for JSON."""
     first, *others = encoders
@@ -226,12 +214,9 @@ def described(encoders: Sequence[ProbedEncoder]) -> dict[str, Any]:
         "checkpoint": first.path,
         "updates": first.updates,
         "latent_level": first.latent_level,
-        "unknown_share": unknown_share_of(first),
+        "unknown_share": first.unknown_share,
         "hf": [
-            {
-                **{name: getattr(encoder, name) for name in ("name", "path", "width")},
-                "unknown_share": unknown_share_of(encoder),
-            }
+            {name: getattr(encoder, name) for name in ("name", "path", "width", "unknown_share")}
             for encoder in others
         ],
     }

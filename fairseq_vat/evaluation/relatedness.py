@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from fairseq_vat.evaluation import classifier
 from fairseq_vat.evaluation.classifier import Fit, Training
+from fairseq_vat.evaluation.folds import numbered
 from fairseq_vat.evaluation.heads import FeatureClassifiers, Head, over_runs
 from fairseq_vat.evaluation.probed_encoders import ProbedEncoder, described
 from fairseq_vat.measures.correlation import Pairs, correlate
@@ -98,8 +99,8 @@ def relatedness(
     every = [pair for some in pairs.values() for pair in some]
     rows = [[row[pair.first] for pair in every], [row[pair.second] for pair in every]]
     target = Grades(torch.tensor([pair.score for pair in every], dtype=torch.double), *grades)
-    sizes = [len(some) for some in pairs.values()]
-    parts = dict(zip(pairs, torch.arange(len(every)).split(sizes), strict=True))
+    sizes = {name: len(some) for name, some in pairs.items()}
+    parts = numbered(sizes)
     results = []
     for encoder in encoders:
         for pooling, vectors_NL in encoder.embed(encoder.poolings(poolings)).items():
@@ -125,7 +126,7 @@ def relatedness(
     return {
         **described(encoders),
         "grades": list(grades),
-        "examples": dict(zip(pairs, sizes, strict=True)),
+        "examples": sizes,
         "seeds": seeds,
         "results": results,
         "mean_score": {  # the training part's as every prediction

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from fairseq_vat.evaluation.probed_encoders import ProbedEncoder
+from fairseq_vat.evaluation.unknown_pieces import share_of
 from fairseq_vat.measures.correlation import Pairs, average, cosines, summarize
 from fairseq_vat.text.columns import ScoredPair
 
@@ -63,11 +65,10 @@ def _measure(
     system = {"name": encoder.name, "path": encoder.path, "width": encoder.width}
     if encoder.updates is not None:
         system |= {"updates": encoder.updates, "latent_level": encoder.latent_level}
-    shares, counts = {}, np.array(encoder.counts)
-    for task, subsets in rows.items():
-        every = np.concatenate([np.concatenate(columns[:2]) for columns in subsets.values()])
-        total, unknown = counts[every].sum(axis=0).tolist()
-        shares[task] = unknown / total if total else 0.0
+    shares = {
+        task: share_of([encoder.counts[n] for some in subsets.values() for n in chain(*some[:2])])
+        for task, subsets in rows.items()
+    }
     results = {}
     for pooling, vectors in encoder.embed(poolings).items():
         vectors_NL = vectors.cpu().numpy()

@@ -19,7 +19,11 @@ def count_pieces(vat: VATHubInterface, pieces: Sequence[str]) -> list[tuple[int,
     return [(len(sentence), int(sentence.eq(unk).sum())) for sentence in tokens]
 
 
+def share_of(counts: Sequence[tuple[int, int]]) -> float:
+    """Share of all pieces that are unknown, from `count_pieces`; 0 of none."""
+    return sum(unknown for _, unknown in counts) / max(1, sum(total for total, _ in counts))
+
+
 def unknown_share(vat: VATHubInterface, pieces: Sequence[str]) -> float:
     """Share of all pieces that the model's dictionary doesn't have; 0 of none."""
-    counts = count_pieces(vat, pieces)
-    return sum(unknown for _, unknown in counts) / max(1, sum(total for total, _ in counts))
+    return share_of(count_pieces(vat, pieces))
