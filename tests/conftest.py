@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from pathlib import Path
 
 import commands
@@ -107,13 +106,13 @@ def subcommand(data_dir: Path, checkpoint: Path, capsys: pytest.CaptureFixture):
             every = [*always, *map(str, flags)]
             try:
                 status = main([name, str(data), "--path", str(path), *every])
-            except SystemExit as stop:  # of a flag that is refused while parsing
-                status = stop.code
+            except SystemExit as left:  # a wrong flag
+                status = left.code
             captured = capsys.readouterr()
             if status:
                 assert not captured.out
                 assert captured.err.count("\n") == 1
-                return re.sub(rf"^fairseq-vat( {name})?: error: ", "", captured.err).strip()
+                return captured.err.removeprefix("fairseq-vat: error: ").strip()
             run.warnings = captured.err
             return json.loads(captured.out) if "--json" in every else captured.out
 

@@ -13,7 +13,6 @@ from fairseq_vat.cli.lines import add_input_argument, read_input
 from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import atomic_path
-from fairseq_vat.latent.choices import POOLINGS
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -26,7 +25,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     add_checkpoint_arguments(parser)
     add_input_argument(parser)
-    parser.add_argument("--pooling", choices=POOLINGS, default="mean", help="default: %(default)s")
+    parser.add_argument(
+        "--pooling", choices=("mean", "sum", "start"), default="mean", help="default: %(default)s"
+    )
     parser.add_argument("--output", metavar="FILE.npy", required=True)
     parser.set_defaults(run=_embed)
 

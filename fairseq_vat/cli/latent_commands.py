@@ -14,7 +14,6 @@ from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.cli.warn import warn_of_unknown
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.unknown_pieces import unknown_share
-from fairseq_vat.latent.choices import POOLINGS
 
 if TYPE_CHECKING:
     from fairseq_vat.hub.interface import VATHubInterface
@@ -83,7 +82,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "the difference of the pooled latents of c and b.",
     )
     add_input_argument(parser, "three sentences a line, with tabs between them")
-    parser.add_argument("--pooling", choices=POOLINGS, default="mean", help="default: %(default)s")
+    parser.add_argument(
+        "--pooling", choices=("mean", "sum", "start"), default="mean", help="default: %(default)s"
+    )
 
     parser = _command(
         subparsers,
