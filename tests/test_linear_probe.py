@@ -11,6 +11,7 @@ from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
+from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.classifier import CONVERGED, PAPER, cosine_schedule
 from fairseq_vat.evaluation.classify import logistic_regression, standardized, train_linear
 from fairseq_vat.evaluation.folds import numbered
@@ -92,6 +93,12 @@ def test_the_paper_s_protocol_underfits_where_the_converged_one_does_not(labels)
     assert reference["converged"]
     assert found.scores["test"].accuracy == pytest.approx(reference["test"]["accuracy"], abs=1.5)
     assert found.scores["test"].loss == pytest.approx(reference["test"]["loss"], abs=0.03)
+
+
+def test_a_training_that_diverges_is_an_error():
+    data, numbers, _ = narrow(2, scale=1e30)
+    with pytest.raises(VATError, match="seed 4: the training diverged; give a smaller --lr"):
+        train_linear(data, numbers, replace(PAPER, lr=1e10), seed=4)
 
 
 def test_a_training_that_is_cut_off_says_so():
