@@ -8,11 +8,11 @@ from torch import nn
 
 from fairseq_vat.evaluation.classifier import SENTEVAL, Training, batches, measure, train
 from fairseq_vat.evaluation.heads import (
-    FeatureClassifiers,
-    FineTunedClassifier,
-    Head,
+    Heads,
     Labels,
     majority,
+    new_linear,
+    on_features,
 )
 
 COUNT = 120
@@ -25,8 +25,8 @@ def generator(seed=1):
     return torch.Generator().manual_seed(seed)
 
 
-def head(width, labels=3, hidden=8, activation="tanh", seed=1):
-    return Head(width, labels, generator(seed), hidden, activation)
+def heads(features, hidden=8, count=1, labels=3, activation="tanh", seed=1):
+    return on_features(features, labels, generator(seed), hidden, activation, count)
 
 
 def fit(classifiers, labels, parts, training, seed, **more):
@@ -53,11 +53,12 @@ class Table(nn.Module):
 
 
 def fine_tuned(encoder, seed=1):
-    return FineTunedClassifier(encoder, lambda m, numbers: m(LABELS[numbers]), head(4, seed=seed))
+    vectors = lambda module, numbers: module(LABELS[numbers])  # noqa: E731
+    return Heads(vectors, 4, 3, generator(seed), 8, "tanh", encoder=encoder)
 
 
 def test_separable_features_are_learned():
-    found = fit(FeatureClassifiers(clouds(), head(5), 4), LABELS, SPLIT, SENTEVAL, 1)
+    found = fit(heads(clouds(), count=4), LABELS, SPLIT, SENTEVAL, 1)
     assert found.scores["valid"].accuracy == found.scores["test"].accuracy == 100
     assert found.epoch % 4 == 0  # looked at as SentEval does
     assert found.penalty == 1e-5  # the first of those that are as good
@@ -69,10 +70,12 @@ def test_separable_features_are_learned():
 def test_side_by_side_is_as_alone_with_adams_weight_decay(hidden):
     decays = (1e-4, 0.3, 1.0)
     training = Training(epochs=3, batch_size=8, lr=0.01, penalties=decays)
-    together = FeatureClassifiers(clouds(), head(5, hidden=hidden), 3)
+    together = heads(clouds(), hidden, 3)
     fit(together, LABELS, SPLIT, training, seed=4)
     for number, decay in enumerate(decays):
-        alone = head(5, hidden=hidden)
+        first = generator(1)
+        layers = [new_linear(5, 8, first), nn.Tanh(), new_linear(8, 3, first)]
+        alone = nn.Sequential(*layers) if hidden else new_linear(5, 3, generator(1))
         optimizer = torch.optim.Adam(alone.parameters(), lr=0.01, weight_decay=decay)
         order = generator(4)
         for _ in range(3):
@@ -87,7 +90,7 @@ def test_side_by_side_is_as_alone_with_adams_weight_decay(hidden):
 def test_trained_to_the_end_it_is_scikit_learn_s_logistic_regression():
     features, decay, train = clouds(spread=2.5), 0.02, SPLIT["train"]
     count = len(train)
-    classifier = FeatureClassifiers(features, head(5, hidden=0))
+    classifier = heads(features, 0)
     training = Training(epochs=1500, batch_size=count, lr=0.02, penalties=(decay,))
     fit(classifier, LABELS, SPLIT, training, 1)
     # Adam's penalty is on the biases too, as on weights of a column of ones; it goes with the mean
@@ -108,7 +111,7 @@ def test_senteval_s_training_comes_near_a_logistic_regression(seed):
     features = torch.eye(3, 5)[labels] + torch.randn(900, 5, generator=generator(seed))
     names = ("train", "valid", "test")
     split = dict(zip(names, torch.arange(900).split((400, 200, 300)), strict=True))
-    found = fit(FeatureClassifiers(features, head(5, hidden=0), 4), labels, split, SENTEVAL, seed)
+    found = fit(heads(features, 0, 4), labels, split, SENTEVAL, seed)
     model = LogisticRegression(C=1.0).fit(features[split["train"]], labels[split["train"]])
     expected = 100 * model.score(features[split["test"]], labels[split["test"]])
     assert 50 < expected < 90
@@ -118,7 +121,7 @@ def test_senteval_s_training_comes_near_a_logistic_regression(seed):
 def test_the_best_of_the_penalties_is_taken():
     decays = (100.0, 1e-4)  # the first keeps every weight near 0
     training = Training(epochs=5, batch_size=8, lr=0.01, penalties=decays)
-    found = fit(FeatureClassifiers(clouds(), head(5), 2), LABELS, SPLIT, training, 1)
+    found = fit(heads(clouds(), count=2), LABELS, SPLIT, training, 1)
     assert found.penalty == 1e-4
     assert found.scores["test"].accuracy == 100
 
@@ -129,9 +132,7 @@ def test_the_dense_layer_is_not_linear(activation):
     features, labels = corners.repeat(30, 1), torch.tensor([0, 1, 1, 0]).repeat(30)
     training = Training(epochs=60, batch_size=8, lr=0.02)
     accuracies = {
-        hidden: fit(
-            FeatureClassifiers(features, head(2, 2, hidden, activation)), labels, SPLIT, training, 1
-        )
+        hidden: fit(heads(features, hidden, 1, 2, activation), labels, SPLIT, training, 1)
         .scores["test"]
         .accuracy
         for hidden in (0, 16)
@@ -143,7 +144,7 @@ def test_the_dense_layer_is_not_linear(activation):
 def test_the_training_ends_when_nothing_gets_better():
     passes = []
     training = Training(epochs=200, batch_size=72, lr=1e-3, look_every=4, tenacity=5)
-    classifier = FeatureClassifiers(torch.zeros(COUNT, 2), head(2))  # always one label, in turns
+    classifier = heads(torch.zeros(COUNT, 2))  # always one label, in turns
     found = fit(classifier, LABELS, SPLIT, training, 1, on_batch=passes.append)
     assert found.epoch == 4
     assert found.scores["valid"].accuracy == pytest.approx(100 / 3)
@@ -155,11 +156,11 @@ def test_the_epoch_is_that_of_the_best_validation():
     features = clouds()
     labels = LABELS.clone()
     labels[SPLIT["valid"]] = (labels[SPLIT["valid"]] + 1) % 3
-    classifier = FeatureClassifiers(features, head(5))
+    classifier = heads(features)
     found = fit(classifier, labels, SPLIT, Training(epochs=6, batch_size=72, lr=0.003), 1)
     scores = []
     for epochs in range(1, 7):
-        fresh = FeatureClassifiers(features, head(5))
+        fresh = heads(features)
         fit(fresh, labels, SPLIT, Training(epochs=epochs, batch_size=72, lr=0.003), 1)
         scores.append(
             tuple(measure(fresh, Labels(labels), SPLIT[part])[0] for part in ("valid", "test"))
@@ -172,14 +173,14 @@ def test_the_epoch_is_that_of_the_best_validation():
 
 def test_without_a_test_part():
     split = {name: SPLIT[name] for name in ("train", "valid")}
-    found = fit(FeatureClassifiers(clouds(), head(5)), LABELS, split, FAST, 1)
+    found = fit(heads(clouds()), LABELS, split, FAST, 1)
     assert set(found.scores) == {"valid"}
     assert found.scores["valid"].accuracy == 100
 
 
 def test_fine_tuning_trains_a_copy_of_the_encoder():
     encoder = Table()
-    frozen = fit(FeatureClassifiers(encoder(LABELS).detach(), head(4)), LABELS, SPLIT, FAST, 1)
+    frozen = fit(heads(encoder(LABELS).detach()), LABELS, SPLIT, FAST, 1)
     assert frozen.scores["test"].accuracy == pytest.approx(100 / 3)  # its vectors tell nothing
     classifier = fine_tuned(encoder)
     assert fit(classifier, LABELS, SPLIT, FAST, 1).scores["test"].accuracy == 100

@@ -95,24 +95,15 @@ class Fit:
     scores: dict[str, Any]
 
 
-class Classifiers(nn.Module):
-    """From numbers of examples, (B,), to logits, (R, B, K).
-
-    Where there are penalties, R is the first dimension of all parameters.
-    """
-
-    def begin_epoch(self, generator: torch.Generator) -> None:
-        """What is to be drawn anew for an epoch."""
-
-
 def train(
-    classifiers: Classifiers,
+    classifiers: nn.Module,
     target: Target,
     parts: Mapping[str, Tensor],
     training: Training,
     generator: torch.Generator,
     lengths: Sequence[int] | None = None,
     measured: Sequence[str] = ("test",),
+    on_epoch: Callable[[torch.Generator], object] = lambda _: None,
     on_batch: Callable[[int], object] = lambda _: None,
 ) -> Fit:
     """Train R classifiers on ``train``; the best on ``valid``, and what other parts give then.
@@ -121,7 +112,9 @@ def train(
     torch's global generators are left as they were. Dropout is on in training and off in measuring.
 
     Args:
-        classifiers: trained in place; they end as after the last epoch.
+        classifiers: numbers of examples (B,) to logits (R, B, K). Where there are penalties, R is
+            the first dimension of its parameters. They are trained in place, and end as after the
+            last epoch.
         target: what they are to learn.
         parts: numbers of examples (N,), int64.
         training: how.
@@ -129,6 +122,7 @@ def train(
         lengths: of all examples, so that batches hold examples of like length; None: they are put
             together by chance alone.
         measured: names of the other parts; those that there are.
+        on_epoch: called before every epoch, for what is drawn anew in it.
         on_batch: called after every update with the number of its examples.
     """
     optimizer = training.optimizer(classifiers.parameters(), lr=training.lr)
@@ -152,7 +146,7 @@ def train(
     with _seeded(generator.initial_seed()):
         for epoch in range(1, training.epochs + 1):
             classifiers.train()
-            classifiers.begin_epoch(generator)
+            on_epoch(generator)
             for batch in batches(parts["train"], training.batch_size, lengths, generator):
                 _update(classifiers, target, optimizer, batch, training.penalties)
                 if cosine is not None:
@@ -186,7 +180,7 @@ def train(
 
 @torch.no_grad()
 def measure(
-    classifiers: Classifiers,
+    classifiers: nn.Module,
     target: Target,
     numbers: Tensor,
     lengths: Sequence[int] | None = None,
@@ -234,7 +228,7 @@ def batches(
 
 
 def _update(
-    classifiers: Classifiers,
+    classifiers: nn.Module,
     target: Target,
     optimizer: torch.optim.Optimizer,
     numbers_B: Tensor,

@@ -12,7 +12,6 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -26,8 +25,7 @@ from fairseq_vat.evaluation import PROTOCOLS, classifier
 from fairseq_vat.evaluation.classifier import Fit, Training
 from fairseq_vat.evaluation.folds import numbered
 from fairseq_vat.evaluation.heads import (
-    FeatureClassifiers,
-    Head,
+    Heads,
     Labels,
     majority,
     over_runs,
@@ -143,15 +141,23 @@ def train_linear(
     generator = torch.Generator().manual_seed(seed)
     labels = int(labels_N.max()) + 1
     width = posteriors["train"].mean.size(1)
-    head = Head(width, 1 if labels == 2 else labels, generator)
+
+    def vectors(_: None, numbers_B: Tensor) -> Tensor:
+        return (epoch_NL if model.training else measured_NL)[numbers_B]
+
+    def draw(generator: torch.Generator) -> None:
+        nonlocal epoch_NL
+        epoch_NL = _vectors(posteriors["train"], drawn, generator)
+
+    model = Heads(vectors, width, 1 if labels == 2 else labels, generator)
     # one draw for all epochs, so that they are compared on the same latents
     measured_NL = torch.cat([_vectors(some, drawn, generator) for some in posteriors.values()])
-    draw = partial(_vectors, posteriors["train"], True) if drawn else None
-    model = FeatureClassifiers(measured_NL, head, draw=draw)
+    epoch_NL = measured_NL
     parts = numbered({name: len(some.mean) for name, some in posteriors.items()})
     fit = classifier.train(
         *(model, Labels(labels_N), parts, training, generator),
         measured=[name for name in parts if name != "valid"],
+        on_epoch=draw,
         on_batch=on_batch,
     )
     if not all(math.isfinite(score.loss) for score in fit.scores.values()):

@@ -10,12 +10,11 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from fairseq_vat.evaluation.classifier import Classifiers
 
 
 @dataclass(frozen=True)
@@ -92,104 +91,62 @@ def over_runs(scores: Sequence[Mapping[str, float | None]], *names: str) -> dict
     return found
 
 
-class Head(nn.Module):
-    """A dense layer with a non-linearity, then the output layer: (B, L) to (B, K).
+class Heads(nn.Module):
+    """A dense layer with a non-linearity, then the output layer, R times, on sentence vectors.
+
+    They begin alike and are trained at once, which takes little longer than training one.
 
     Args:
+        vectors: gives (B, L) from an encoder, or None, and the numbers (B,) of examples.
         width: L.
         outputs: K.
+        generator: of the first weights.
         hidden: the dense layer's width; 0 leaves the output layer alone.
         activation: one of `ACTIVATIONS`.
-        generator: of the first weights.
+        count: R; one where an encoder is trained along.
+        encoder: to be trained along: a copy is, and the one given stays as it is.
+        device: of the vectors.
     """
 
     def __init__(
         self,
+        vectors: Callable[[nn.Module | None, Tensor], Tensor],
         width: int,
         outputs: int,
         generator: torch.Generator,
         hidden: int = 0,
         activation: str = "sigmoid",
-    ):
-        super().__init__()
-        sizes = (width, hidden, outputs) if hidden else (width, outputs)
-        layers = [new_linear(a, b, generator) for a, b in pairwise(sizes)]
-        self.layers = nn.ModuleList(layers)
-        self.activation = getattr(torch, activation)
-
-    def forward(self, x_BL: Tensor) -> Tensor:
-        """Logits."""
-        for layer in self.layers[:-1]:
-            x_BL = self.activation(layer(x_BL))
-        return self.layers[-1](x_BL)
-
-
-class FeatureClassifiers(Classifiers):
-    """Heads on vectors that don't change.
-
-    They begin alike and are trained at once, which takes little longer than training one.
-
-    Args:
-        features_NL: (N, L), of all examples.
-        head: with which each begins.
-        count: R.
-        draw: gives the vectors of the first examples, those of the training part, for an epoch;
-            None: they are the same in training and measuring.
-    """
-
-    def __init__(
-        self,
-        features_NL: Tensor,
-        head: Head,
         count: int = 1,
-        draw: Callable[[torch.Generator], Tensor] | None = None,
+        encoder: nn.Module | None = None,
+        device: torch.device | str = "cpu",
     ):
         super().__init__()
-        self.features_NL, self.drawn_NL, self.draw = features_NL, features_NL, draw
-        self.activation = head.activation
+        self.encoder = copy.deepcopy(encoder)
+        self.vectors = vectors
+        self.activation = getattr(torch, activation)
+        sizes = (width, hidden, outputs) if hidden else (width, outputs)
         parameters = [
-            parameter.detach().to(features_NL.device).expand(count, -1, -1).clone()
-            for layer in head.layers
+            parameter.detach().to(device).expand(count, -1, -1).clone()
+            for layer in (new_linear(*some, generator) for some in pairwise(sizes))
             for parameter in (layer.weight.t(), layer.bias.unsqueeze(0))
         ]
         self.layers = nn.ParameterList(parameters)  # weight, bias, weight, bias; R first
 
-    def begin_epoch(self, generator: torch.Generator) -> None:
-        """Draw."""
-        if self.draw is not None:
-            self.drawn_NL = self.draw(generator)
-
     def forward(self, numbers_B: Tensor) -> Tensor:
         """Logits, (R, B, K)."""
-        vectors_NL = self.drawn_NL if self.training else self.features_NL
-        x_BL = vectors_NL[numbers_B.to(vectors_NL.device)]
-        x_RBC = x_BL.expand(len(self.layers[0]), -1, -1)
+        x_RBC = self.vectors(self.encoder, numbers_B).expand(len(self.layers[0]), -1, -1)
         x_RBC = torch.baddbmm(self.layers[1], x_RBC, self.layers[0])
         if len(self.layers) == 2:
             return x_RBC
         return torch.baddbmm(self.layers[3], self.activation(x_RBC), self.layers[2])
 
 
-class FineTunedClassifier(Classifiers):
-    """A head on an encoder of its own: the one given is copied, and stays as it is.
-
-    Args:
-        encoder: any module.
-        vectors: gives (B, L) from the encoder and the numbers (B,) of examples, with gradients.
-        head: on them.
-    """
-
-    def __init__(
-        self, encoder: nn.Module, vectors: Callable[[nn.Module, Tensor], Tensor], head: nn.Module
-    ):
-        super().__init__()
-        self.encoder = copy.deepcopy(encoder)
-        self.vectors = vectors
-        self.head = head.to(next(encoder.parameters()).device)
-
-    def forward(self, numbers_B: Tensor) -> Tensor:
-        """Logits, (1, B, K): there is one of it."""
-        return self.head(self.vectors(self.encoder, numbers_B)).unsqueeze(0)
+def on_features(features_NL: Tensor, *sizes: Any, **more: Any) -> Heads:
+    """`Heads` on vectors that don't change, (N, L), of all examples."""
+    device, width = features_NL.device, features_NL.size(1)
+    return Heads(
+        lambda _, numbers_B: features_NL[numbers_B.to(device)], width, *sizes, **more, device=device
+    )
 
 
 def new_linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:

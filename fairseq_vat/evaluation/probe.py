@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,11 +21,10 @@ from fairseq_vat.evaluation import classifier
 from fairseq_vat.evaluation.classifier import FINE_TUNING, SENTEVAL, Training
 from fairseq_vat.evaluation.folds import cross_validation, hold_out
 from fairseq_vat.evaluation.heads import (
-    FeatureClassifiers,
-    FineTunedClassifier,
-    Head,
+    Heads,
     Labels,
     majority,
+    on_features,
     over_runs,
 )
 from fairseq_vat.evaluation.labelled import LabelledFiles
@@ -117,10 +116,11 @@ def probe(
     }
 
 
+@dataclass
 class Probe:
     """An encoder and labelled examples on which classifiers are trained.
 
-    Args:
+    Attributes:
         encoder: of the examples' sentences; it isn't changed.
         labels_N: int64.
         poolings: all that `run` will be asked for.
@@ -129,20 +129,12 @@ class Probe:
         fine_tuning: how encoder and head are trained together.
     """
 
-    def __init__(
-        self,
-        encoder: ProbedEncoder,
-        labels_N: Tensor,
-        poolings: Sequence[str],
-        hidden: int = 0,
-        activation: str = "sigmoid",
-        fine_tuning: Training = FINE_TUNING,
-    ):
-        self.encoder = encoder
-        self.labels_N = labels_N
-        self.poolings = poolings
-        self.hidden, self.activation = hidden, activation
-        self.fine_tuning = fine_tuning
+    encoder: ProbedEncoder
+    labels_N: Tensor
+    poolings: Sequence[str]
+    hidden: int = 0
+    activation: str = "sigmoid"
+    fine_tuning: Training = FINE_TUNING
 
     @cached_property
     def features(self) -> dict[str, Tensor]:
@@ -174,27 +166,22 @@ class Probe:
         Raises:
             VATError: if the training diverges.
         """
-        head = Head(
-            self.encoder.width,
-            int(self.labels_N.max()) + 1,
-            torch.Generator().manual_seed(seed),
-            self.hidden,
-            self.activation,
-        )
+        training, lengths = SENTEVAL, None
+        sizes = (int(self.labels_N.max()) + 1, torch.Generator().manual_seed(seed), self.hidden)
         if mode == "features":
-            training, lengths = SENTEVAL, None
-            vectors_NL = self.features[pooling]
-            classifiers = FeatureClassifiers(vectors_NL, head, len(training.penalties))
+            vectors_NL, count = self.features[pooling], len(SENTEVAL.penalties)
+            heads = on_features(vectors_NL, *sizes, self.activation, count)
         else:
             training, lengths = self.fine_tuning, self.lengths
-            classifiers = FineTunedClassifier(
-                self.encoder.module,
+            heads = Heads(
                 lambda module, numbers: self.encoder.vectors(module, numbers, pooling),
-                head,
+                *(self.encoder.width, *sizes, self.activation),
+                encoder=self.encoder.module,
+                device=next(self.encoder.module.parameters()).device,
             )
         generator = torch.Generator().manual_seed(seed)
         fit = classifier.train(
-            *(classifiers, Labels(self.labels_N), parts, training, generator, lengths),
+            *(heads, Labels(self.labels_N), parts, training, generator, lengths),
             on_batch=on_batch,
         )
         scores = {part: fit.scores.get(part) for part in ("valid", "test")}

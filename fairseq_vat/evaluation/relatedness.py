@@ -23,7 +23,7 @@ from tqdm import tqdm
 from fairseq_vat.evaluation import classifier
 from fairseq_vat.evaluation.classifier import Fit, Training
 from fairseq_vat.evaluation.folds import numbered
-from fairseq_vat.evaluation.heads import FeatureClassifiers, Head, over_runs
+from fairseq_vat.evaluation.heads import on_features, over_runs
 from fairseq_vat.evaluation.probed_encoders import ProbedEncoder, described
 from fairseq_vat.measures.correlation import Pairs, correlate
 from fairseq_vat.text.columns import ScoredPair
@@ -150,8 +150,7 @@ def fit_relatedness(
         seed: any integer.
     """
     generator = torch.Generator().manual_seed(seed)
-    head = Head(features_NF.size(1), target.most - target.least + 1, generator)
-    layer = FeatureClassifiers(features_NF, head)
+    layer = on_features(features_NF, target.most - target.least + 1, generator)
     return classifier.train(layer, target, parts, TRAINING, generator)
 
 
