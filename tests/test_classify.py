@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import random
 import re
@@ -11,6 +13,8 @@ import pytest
 from conftest import sentences
 
 from fairseq_vat.errors import VATError
+from fairseq_vat.evaluation.classify import classify as run_classify
+from fairseq_vat.evaluation.labelled import LabelledFiles
 from fairseq_vat.text import subwords
 from fairseq_vat.text.columns import read_labelled
 
@@ -89,6 +93,27 @@ def test_the_table_shows_the_same_figures(classify, tmp_path):
     ):
         score = found[key]["test"]
         assert rows[title][-2:] == [f"{score['loss']:.3f}", f"{score['accuracy']:.1f}"]
+
+
+def test_in_python_it_is_a_function(classify, vat, tmp_path):
+    flags = [*write(tmp_path, by_words), "--epochs", "2"]
+    printed = classify(*flags, "--json")
+    files = LabelledFiles.read({name: tmp_path / name for name in SPLITS}).in_subwords(vat)
+    found = run_classify(vat, files, pooling="sum", seeds=2, epochs=2)
+    assert found.keys() | {"checkpoint", "data"} == printed.keys()
+    assert found == {name: printed[name] for name in found}
+
+
+def test_the_table_as_csv_is_nothing_else(classify, tmp_path):
+    flags = [*write(tmp_path, by_words), "--epochs", "2"]
+    rows = list(csv.DictReader(io.StringIO(classify(*flags, "--format", "csv"))))
+    assert [row[""] for row in rows] == [
+        "classifier",
+        "logistic regression",
+        "most frequent label",
+    ]
+    score = classify(*flags, "--json")["logistic_regression"]["test"]
+    assert rows[1]["test accuracy, %"] == f"{score['accuracy']:.1f}"
 
 
 def test_the_paper_s_protocol_by_its_name(classify, tmp_path):

@@ -36,14 +36,13 @@ def test_cosines():
 
 def test_correlations_in_closed_form():
     # ranks 1.5 1.5 3 4 and 1 2 3 4: covariance 4.5, sums of squares 4.5 and 5
-    pairs = correlation.Pairs(np.array([0.1, 0.1, 0.2, 0.9]), np.array([0.0, 1.0, 2.0, 3.0]))
-    found = correlation.correlate(pairs)
+    found = correlation.correlate(np.array([0.1, 0.1, 0.2, 0.9]), np.array([0.0, 1.0, 2.0, 3.0]))
     assert found.pairs == 4
     assert found.spearman == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
     # deviations -9 -9 -5 23 (over 40) and -3 -1 1 3 (over 2)
     assert found.pearson == pytest.approx(100 / (716 * 20) ** 0.5)
-    falling = correlation.Pairs(np.arange(9.0), np.exp(-np.arange(9.0)))
-    assert correlation.correlate(falling).spearman == pytest.approx(-1, rel=1e-15)
+    falling = correlation.correlate(np.arange(9.0), np.exp(-np.arange(9.0)))
+    assert falling.spearman == pytest.approx(-1, rel=1e-15)
 
 
 @pytest.mark.parametrize("ties", [3, 10, 10_000])
@@ -51,7 +50,7 @@ def test_correlations_in_closed_form():
 def test_correlations_by_their_definitions(ties, scale):
     x = RNG.integers(0, ties, 500).astype(float)
     y = (x + RNG.normal(size=500) * ties).round()
-    found = correlation.correlate(correlation.Pairs(x, scale * y))  # squares would underflow
+    found = correlation.correlate(x, scale * y)  # squares would underflow
     ranks = [stats.rankdata(values) for values in (x, y)]
     assert found.spearman == pytest.approx(np.corrcoef(*ranks)[0, 1], abs=1e-12)
     assert found.pearson == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-12)
@@ -59,8 +58,8 @@ def test_correlations_by_their_definitions(ties, scale):
 
 def test_three_averages_that_differ():
     subsets = {
-        "one": correlation.Pairs(np.array([0.8, 0.9]), np.array([1.0, 2.0])),  # 1
-        "two": correlation.Pairs(np.array([0.1, 0.2, 0.3]), np.array([2.0, 3.0, 1.0])),  # -0.5
+        "one": (np.array([0.8, 0.9]), np.array([1.0, 2.0])),  # 1
+        "two": (np.array([0.1, 0.2, 0.3]), np.array([2.0, 3.0, 1.0])),  # -0.5
     }
     found = correlation.summarize(subsets)
     assert [c.spearman for c in found.subsets.values()] == pytest.approx([1, -0.5])
@@ -81,8 +80,8 @@ def test_three_averages_that_differ():
     ],
 )
 def test_no_correlation_is_none_with_a_reason(similarities, scores, reason):
-    undefined = correlation.Pairs(np.array(similarities), np.array(scores))
-    fine = correlation.Pairs(np.array([0.1, 0.2]), np.array([1.0, 2.0]))
+    undefined = (np.array(similarities), np.array(scores))
+    fine = (np.array([0.1, 0.2]), np.array([1.0, 2.0]))
     found = correlation.summarize({"bad": undefined, "good": fine})
     bad = found.subsets["bad"]
     assert (bad.spearman, bad.pearson) == (None, None)

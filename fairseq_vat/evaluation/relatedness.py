@@ -25,7 +25,7 @@ from fairseq_vat.evaluation.classifier import Fit, Training
 from fairseq_vat.evaluation.folds import numbered
 from fairseq_vat.evaluation.heads import on_features, over_runs
 from fairseq_vat.evaluation.probed_encoders import ProbedEncoder, described
-from fairseq_vat.measures.correlation import Pairs, correlate
+from fairseq_vat.measures.correlation import correlate
 from fairseq_vat.text.columns import ScoredPair
 
 # SentEval's: 64 pairs an update, Adam at 1e-3, a look at the validation part every 50 epochs, the
@@ -178,5 +178,5 @@ def grade_distribution(scores_N: Tensor, least: int, most: int) -> Tensor:
 def agreement(predicted_N: Tensor, scores_N: Tensor) -> Agreement:
     """How predictions go together with people's scores."""
     predicted, scores = predicted_N.double().numpy(), scores_N.double().numpy()
-    found = correlate(Pairs(predicted, scores))
+    found = correlate(predicted, scores)
     return Agreement(found.pearson, found.spearman, float(np.mean((predicted - scores) ** 2)))

@@ -11,7 +11,7 @@ import numpy as np
 
 from fairseq_vat.evaluation.probed_encoders import ProbedEncoder
 from fairseq_vat.evaluation.unknown_pieces import share_of
-from fairseq_vat.measures.correlation import Pairs, average, cosines, summarize
+from fairseq_vat.measures.correlation import average, cosines, summarize
 from fairseq_vat.text.columns import ScoredPair
 
 Tasks = Mapping[str, Mapping[str, Sequence[ScoredPair]]]
@@ -75,7 +75,7 @@ def _measure(
         tasks = {
             task: summarize(
                 {
-                    name: Pairs(cosines(vectors_NL[first], vectors_NL[second]), scores)
+                    name: (cosines(vectors_NL[first], vectors_NL[second]), scores)
                     for name, (first, second, scores) in subsets.items()
                 }
             )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import pearsonr, spearmanr
@@ -18,18 +17,6 @@ from scipy.stats import pearsonr, spearmanr
 # Vectors are in single precision. Two that are nearly parallel have a cosine of 1 - d, where
 # rounding alone changes d by about 1e-6 sqrt(2 d): below this, differences of cosines are noise.
 LEAST_SPREAD = 1e-9
-
-
-class Pairs(NamedTuple):
-    """The similarities of one subset's pairs.
-
-    Attributes:
-        similarities: (N,), a model's.
-        scores: (N,), people's.
-    """
-
-    similarities: np.ndarray
-    scores: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -78,10 +65,14 @@ def cosines(first_NL: np.ndarray, second_NL: np.ndarray) -> np.ndarray:
         return ((first_NL * second_NL).sum(axis=1) / lengths_N).round(12)
 
 
-def correlate(pairs: Pairs) -> Correlation:
-    """Spearman's and Pearson's correlation, or why there is none."""
-    similarities_N = np.asarray(pairs.similarities, np.float64)
-    scores_N = np.asarray(pairs.scores, np.float64)
+def correlate(similarities: np.ndarray, scores: np.ndarray) -> Correlation:
+    """Spearman's and Pearson's correlation of two rows of N, or why there is none.
+
+    Args:
+        similarities: a model's; NaN where there is none.
+        scores: people's.
+    """
+    similarities_N, scores_N = np.asarray(similarities, float), np.asarray(scores, float)
     count = len(scores_N)
     if reason := _undefined(similarities_N, scores_N):
         return Correlation(count, None, None, reason)
@@ -89,14 +80,14 @@ def correlate(pairs: Pairs) -> Correlation:
     return Correlation(count, *map(float, found))
 
 
-def summarize(subsets: Mapping[str, Pairs]) -> TaskResult:
-    """The correlations of a task's subsets, at least one, and the three averages.
+def summarize(subsets: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> TaskResult:
+    """The correlations of a task's subsets (similarities and scores), and the three averages.
 
     A mean of correlations of which one is undefined is undefined too.
     """
-    found = {name: correlate(pairs) for name, pairs in subsets.items()}
-    together = Pairs(*(np.concatenate(column) for column in zip(*subsets.values(), strict=True)))
-    return TaskResult(found, average(found), average(found, weighted=True), correlate(together))
+    found = {name: correlate(*pairs) for name, pairs in subsets.items()}
+    together = (np.concatenate(column) for column in zip(*subsets.values(), strict=True))
+    return TaskResult(found, average(found), average(found, weighted=True), correlate(*together))
 
 
 def average(correlations: Mapping[str, Correlation], weighted: bool = False) -> Correlation:
