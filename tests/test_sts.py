@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import random
 import re
 
@@ -175,6 +176,17 @@ def test_the_table_with_a_hugging_face_encoder_beside(run, tmp_path):
         tasks = [bert["poolings"]["sum"]["tasks"][task][kind]["spearman"] for task in "ab"]
         average = bert["poolings"]["sum"]["average_of_tasks"][kind]["spearman"]
         assert average == pytest.approx(sum(tasks) / 2)
+
+
+def test_the_tables_as_csv_are_nothing_else(run, tmp_path):
+    flags = ["--sts", write(tmp_path / "toy", x=20), "--pooling", "mean"]
+    tables = run(*flags, "--format", "csv").rstrip("\n").split("\n\n")
+    (system,) = run(*flags, "--json")["systems"]
+    result = system["poolings"]["mean"]["tasks"]["toy"]["subsets"]["x"]
+    for text, measure in zip(tables, ("spearman", "pearson"), strict=True):
+        head, first, *_ = csv.reader(text.splitlines())
+        assert head == [f"{measure.title()} x 100", "pairs", "checkpoint mean"]
+        assert first == ["toy x", "20", f"{100 * result[measure]:.2f}"]
 
 
 def test_a_file_is_a_task_of_one_subset(run, tmp_path):

@@ -47,7 +47,7 @@ def probe_lines(found: dict[str, Any], style: str) -> list[str]:
 
 
 def relatedness_lines(found: dict[str, Any], style: str) -> list[str]:
-    """Correlations and errors, a table of dev and one of test."""
+    """Correlations and errors, a table of dev and one of test, an empty line between."""
     files = ", ".join(f"{count:,} {name}" for name, count in found["examples"].items())
     least, most = found["grades"]
     lines = prose(
@@ -56,6 +56,7 @@ def relatedness_lines(found: dict[str, Any], style: str) -> list[str]:
         f"pairs: {files}; grades: {least} to {most}; seeds: {found['seeds']}; "
         f"{found['unknown_share']:.1%} of the pieces unknown",
         *map(_hf_line, found["hf"]),
+        "",
     )
     rows = [(_title(found, result), result) for result in found["results"]]
     rows.append(("mean score", found["mean_score"]))
@@ -75,8 +76,8 @@ def relatedness_lines(found: dict[str, Any], style: str) -> list[str]:
             }
             for name, score in scores
         ]
-        lines += ["", table(cells, columns, style)]
-    return lines
+        lines += [table(cells, columns, style), ""]
+    return lines[:-1]
 
 
 def _hf_line(encoder: dict[str, Any]) -> str:

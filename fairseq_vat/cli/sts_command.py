@@ -84,8 +84,10 @@ def _lines(systems: list[dict[str, Any]], style: str) -> Iterator[str]:
         for pooling in system["poolings"]
     }
     rows = list(_rows(systems[0]))
-    for measure, title in _MEASURES.items():
-        yield ""
+    yield from prose(style, "")
+    for number, (measure, title) in enumerate(_MEASURES.items()):
+        if number:
+            yield ""
         yield table(
             [
                 {"name": name, "pairs": pairs}
