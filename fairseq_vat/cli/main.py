@@ -10,16 +10,16 @@ from typing import Any
 
 from fairseq_vat import __version__
 from fairseq_vat.cli import (
-    classify,
+    classify_command,
     embed,
     evaluate_command,
     isotropy_command,
     latent_commands,
     plot,
-    probe,
+    probe_command,
     recipe_commands,
     report,
-    sts,
+    sts_command,
     text_commands,
 )
 from fairseq_vat.cli.flags import Parser, message_of
@@ -33,7 +33,12 @@ SUBCOMMANDS = {
     "text": (text_commands,),
     "a model": (recipe_commands, plot, evaluate_command, report),
     "latents": (latent_commands, embed),
-    "measures of latents and representations": (isotropy_command, classify, probe, sts),
+    "measures of latents and representations": (
+        isotropy_command,
+        classify_command,
+        probe_command,
+        sts_command,
+    ),
 }
 
 
