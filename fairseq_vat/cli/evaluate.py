@@ -141,7 +141,7 @@ def _check(args: argparse.Namespace) -> None:
 def _evaluate(loaded: Any, args: argparse.Namespace) -> dict[str, Any]:
     from fairseq_vat.evaluation import evaluate, reconstruction
     from fairseq_vat.evaluation.subset import Subset
-    from fairseq_vat.hub.loading import prior_std_of
+    from fairseq_vat.hub.loading import prior_of
     from fairseq_vat.measures import collapse
 
     model, task, device = loaded.model, loaded.task, loaded.device
@@ -153,7 +153,7 @@ def _evaluate(loaded: Any, args: argparse.Namespace) -> dict[str, Any]:
         pieces = reconstruction.Pieces(args.remove_bpe, vocabulary)
     prior_std = None
     if model.has_latents:
-        prior_std = prior_std_of(loaded.cfg, model, args.prior_std)
+        prior_std = prior_of(loaded.cfg, model, args.prior_std).std
     settings = evaluate.Settings(
         prior_std=prior_std or 1.0,
         samples=args.samples,

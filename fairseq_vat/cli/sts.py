@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> None:
         ]
         hf_poolings = [name for name in _POOLINGS if name in (args.pooling or _POOLINGS)]
         for name, encoder in encoders.items():
-            pieces = encoder.pieces(sentences)
+            pieces = encoder.subwords(sentences)
             found = Vectors(
                 encoder.embed(pieces, hf_poolings),
                 _count(pieces),

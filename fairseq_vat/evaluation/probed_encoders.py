@@ -124,7 +124,7 @@ class PretrainedEncoder:
         seconds: Sequence[str] | None = None,
     ):
         self.name, self.encoder = name, encoder
-        self.pieces = encoder.pieces(sentences, seconds)
+        self.pieces = encoder.subwords(sentences, seconds)
         self.types = None if seconds is None else encoder.token_types(sentences, seconds)
         self.module = encoder.model
         self.width = encoder.width

@@ -1,4 +1,4 @@
-"""Ways between two points of latent space: pure functions of tensors.
+"""Interpolation between two points of latent space: pure functions of tensors.
 
 Shape legend: P, Q latents of two sentences, M the larger of both, L latent width, S steps.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from fairseq_vat.errors import VATError
 
 METHODS = ("linear", "spherical")
 
@@ -29,6 +31,14 @@ def pad_latents(latents_PL: Tensor, length: int) -> Tensor:
     return torch.cat((latents_PL, latents_PL[-1:].expand(length - len(latents_PL), -1)))
 
 
+def check_interpolation(steps: int, method: str) -> None:
+    """Raise `VATError` for fewer than 2 steps, and for another method than `METHODS`."""
+    if steps < 2:
+        raise VATError(f"{steps} steps: give at least 2, the two sentences themselves")
+    if method not in METHODS:
+        raise VATError(f"method {method!r}: must be {' or '.join(METHODS)}")
+
+
 def interpolate(
     first_PL: Tensor, second_QL: Tensor, steps: int, method: str = "linear"
 ) -> list[Tensor]:
@@ -47,12 +57,9 @@ def interpolate(
             (White 2016, "Sampling Generative Networks").
 
     Raises:
-        ValueError: for fewer than 2 steps or another method.
+        VATError: as `check_interpolation`.
     """
-    if steps < 2:
-        raise ValueError(f"{steps} steps: at least 2 are needed, the two sentences themselves")
-    if method not in METHODS:
-        raise ValueError(f"method {method!r}: must be one of {', '.join(METHODS)}")
+    check_interpolation(steps, method)
     length = max(len(first_PL), len(second_QL))
     a_ML, b_ML = pad_latents(first_PL, length), pad_latents(second_QL, length)
     between = linear if method == "linear" else spherical
