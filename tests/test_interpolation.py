@@ -60,5 +60,5 @@ def test_steps_and_methods_that_are_none():
     point = torch.ones(1, 2)
     with pytest.raises(ValueError, match="at least 2"):
         interpolate(point, point, 1)
-    with pytest.raises(ValueError, match="must be one of linear, spherical"):
+    with pytest.raises(ValueError, match="must be linear or spherical"):
         interpolate(point, point, 3, "cubic")
