@@ -91,7 +91,7 @@ def test_a_sentence_longer_than_the_positions_is_cut_and_told(bert, caplog):
     encoder = HuggingFaceEncoder(bert)
     (pieces,) = encoder.subwords([" ".join(WORDS)])
     assert len(pieces) == huggingface.POSITIONS
-    assert "1 of 1 sentences cut to 16 pieces" in caplog.text
+    assert "1 of 1 sentences cut to 16 subwords" in caplog.text
 
 
 def test_a_pooler_that_is_missing_and_half_precision(bert, changed):
