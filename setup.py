@@ -28,6 +28,7 @@ setup(
         "scikit-learn",
         "scipy",
         "sentencepiece",
+        "tabulate",
         "tqdm",
     ],
     extras_require={

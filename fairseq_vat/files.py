@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import hashlib
 import json
+import logging
 import os
+import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, ClassVar
+
+from fairseq_vat.errors import VATError
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -19,12 +29,99 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(target)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Temporary files of processes that were killed while they wrote."""
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        pid = path.name.split(".")[-2]
+        if pid.isdigit() and int(pid) != os.getpid() and not _is_alive(int(pid)):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+def copy_whole(source: str | os.PathLike, target: str | os.PathLike) -> None:
+    """Copy a file, onto the disk, before it replaces what `target` was."""
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+
+
+class SaveFolder:
+    """A training run's checkpoints, before the run goes on.
+
+    Args:
+        folder: fairseq's ``--save-dir``.
+    """
+
+    # open files keep their locks, until the process ends
+    _locks: ClassVar[dict[str, IO]] = {}
+
+    def __init__(self, folder: str | os.PathLike):
+        self._folder = Path(folder)
+
+    def lock(self) -> None:
+        """Keep other processes' runs out of the folder, for as long as this process is there.
+
+        Raises:
+            VATError: another process trains into the folder.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = str(self._folder.resolve() / ".lock")
+        if path in self._locks:
+            return
+        file = open(path, "w")  # noqa: SIM115 -- closing it would unlock
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise VATError(
+                f"{self._folder}: another training writes there; give another --save-dir, or wait "
+                "for its end"
+            ) from None
+        except OSError:  # a file system without locks
+            logger.warning(f"{path}: can't be locked; let no other training write there")
+        self._locks[path] = file
+
+    def mend(self, name: str) -> None:
+        """Put the newest whole checkpoint in the place of one that is cut short, and say so.
+
+        Args:
+            name: ``checkpoint_last.pt``, what a run goes on from.
+
+        Raises:
+            VATError: there is no whole one.
+        """
+        last = self._folder / name
+        if not last.exists() or zipfile.is_zipfile(last):
+            return
+        others = [path for path in self._folder.glob("checkpoint*.pt") if path != last]
+        whole = [path for path in others if zipfile.is_zipfile(path)]
+        if not whole:
+            raise VATError(
+                f"{last} is cut off or damaged, and no whole checkpoint lies beside it: restore it "
+                "from a copy, or remove it to start anew"
+            )
+        newest = max(whole, key=lambda path: path.stat().st_mtime)
+        logger.warning(f"{last} is cut off or damaged: going on from {newest.name}")
+        copy_whole(newest, last)
 
 
 def sha256(path: str | os.PathLike) -> str:

@@ -21,6 +21,15 @@ from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.tasks.checkpoint_check import check_checkpoint
 from fairseq_vat.tasks.variational_lm import VariationalLMTask
 
-__all__ = ["TokenKLCrossEntropy", "VATModel", "VariationalLMTask", "presets"]
+__all__ = ["TokenKLCrossEntropy", "VATModel", "VariationalLMTask", "install", "presets"]
 
-compat.install(check_checkpoint)
+
+def install() -> None:
+    """Change what `fairseq_vat.compat` changes, in those of fairseq's commands that are imported.
+
+    It is done when this module is imported; a second call is for a command imported later.
+    """
+    compat.install(check_checkpoint)
+
+
+install()

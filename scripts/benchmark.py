@@ -42,12 +42,16 @@ from benchmark_systems import (
     step_operations,
 )
 
+from fairseq_vat.cli.flags import Parser, add_number, at_least
+from fairseq_vat.cli.tables import table
 from fairseq_vat.models.precision import preferred_precision
 
 WARM_UP = 2  # steps that aren't counted
 SQUARE = 2048
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "fp16": torch.float16}
 COLUMNS = (
+    ("system", "system", ""),
+    ("precision", "precision", ""),
     ("vocabulary", "V", ",d"),
     ("seconds", "s/step", ".3f"),
     ("cpu_seconds", "CPU s/step", ".3f"),
@@ -178,23 +182,20 @@ def show(figures: dict) -> None:
     ((unit, peaks),) = figures["product"].items()
     rates = ", ".join(f"{precision} {rate:,.0f}" for precision, rate in peaks.items())
     print(f"product of {SQUARE:,} x {SQUARE:,}, {unit}: {rates}")
-    print(f"{'system':24}{'precision':10}" + "".join(f"{head:>12}" for _, head, _ in COLUMNS))
-    for case in figures["cases"]:
-        cells = (format(case[key], form) if key in case else "" for key, _, form in COLUMNS)
-        print(f"{case['system']:24}{case['precision']:10}" + "".join(f"{x:>12}" for x in cells))
+    print(table(figures["cases"], COLUMNS, "plain"))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS,
                         help="float32 and, where the machine is fast in it, bfloat16")  # fmt: skip
-    parser.add_argument("--vocabulary", nargs="+", type=int, default=[32768, 8192],
+    parser.add_argument("--vocabulary", nargs="+", type=at_least(1), default=[32768, 8192],
                         help="dictionary entries for the VAT and stock")  # fmt: skip
-    parser.add_argument("--tokens", type=int, default=4000,
+    parser.add_argument("--tokens", type=at_least(1), default=4000,
                         help="target tokens a step of the VAT and stock")  # fmt: skip
-    parser.add_argument("--repeats", type=int, default=7, help="steps of each that are counted")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    add_number(parser, "--repeats", "steps of each that are counted", 7, at_least(1))
+    add_number(parser, "--threads", "CPU threads", 2, at_least(1))
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument("--profile", choices=SYSTEMS, metavar="SYSTEM",
@@ -203,8 +204,6 @@ def main() -> None:
     args = parser.parse_args()
     if args.precisions is None:
         args.precisions = list(dict.fromkeys(("float32", preferred_precision())))
-    if min(args.repeats, args.threads, args.tokens, *args.vocabulary) < 1:
-        parser.error("--repeats, --threads, --tokens and --vocabulary must be at least 1")
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -13,6 +13,7 @@ in one process, so that whatever else the machine does hits both; figures are me
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -23,7 +24,9 @@ from typing import Any
 import torch
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
+from fairseq_vat.cli.flags import Parser, add_number, at_least
 from fairseq_vat.cli.quiet import quiet
+from fairseq_vat.cli.tables import table
 from fairseq_vat.errors import VATError
 from fairseq_vat.text.lines import read_lines
 
@@ -79,25 +82,19 @@ def measure(vat: Any, sentences: list[str], repeats: int) -> dict[str, Any]:
 
 def main() -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_checkpoint_arguments(parser)
     parser.add_argument("--sentences", metavar="FILE", required=True, help="a sentence a line")
-    parser.add_argument("--count", type=int, default=10_000, help="of sentences")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
+    add_number(parser, "--count", "of sentences", 10_000, at_least(1))
+    add_number(parser, "--repeats", "passes over all of them", 5, at_least(1))
+    add_number(parser, "--threads", "CPU threads", 2, at_least(1))
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    sentences = [
-        line for line, _ in zip(read_lines(args.sentences), range(args.count), strict=False)
-    ]
-    if not sentences or args.repeats < 1:
-        raise VATError(
-            f"{args.sentences} and --repeats: a sentence and a repeat at least are needed"
-        )
-    with quiet():
+    with parser.one_line_errors(), quiet():
+        sentences = list(itertools.islice(read_lines(args.sentences), args.count))
+        if not sentences:
+            raise VATError(f"{args.sentences} has no line with text")
         found = measure(load_hub(args), sentences, args.repeats)
     if args.json:
         print(json.dumps(found))
@@ -106,10 +103,15 @@ def main() -> None:
         f"{found['sentences']:,} sentences, {found['tokens']:,} tokens in {found['batches']:,} "
         f"batches ({found['padding']:.1%} padding); {found['device']}, {found['threads']} threads"
     )
-    for name, speed in found["sentences_per_second"].items():
-        times = ", ".join(f"{time:.2f}" for time in found["seconds"][name])
-        print(f"{name:8} {speed:10,.0f} sentences a second ({times} s)")
-    print(f"ratio    {found['ratio']:10.2f}")
+    rows = [
+        {"system": name, "speed": speed, "seconds": " ".join(f"{x:.2f}" for x in taken)}
+        for (name, speed), taken in zip(
+            found["sentences_per_second"].items(), found["seconds"].values(), strict=True
+        )
+    ]
+    columns = (("system", "", ""), ("speed", "sentences/s", ",.0f"), ("seconds", "seconds", ""))
+    print(table(rows, columns, "plain"))
+    print(f"ratio: {found['ratio']:.2f}")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,8 @@ from fairseq.sequence_generator import EnsembleModel, SequenceGenerator
 from fairseq_cli import generate as fairseq_generate
 from fairseq_cli import train as fairseq_train
 
+from fairseq_vat.cli.flags import Parser, add_number, at_least
+from fairseq_vat.cli.tables import table
 from fairseq_vat.hub.interface import VATHubInterface
 from fairseq_vat.hub.loading import load_model
 from fairseq_vat.tasks import variational_lm
@@ -204,17 +206,20 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="data directory of --path")
     parser.add_argument("--path", help="a trained checkpoint (default: none, see above)")
     parser.add_argument("--split", default="test", help="of --data")
-    parser.add_argument("--sentences", type=int, default=10_000)
-    parser.add_argument("--vocabulary", type=int, default=32768, help="without --data")
-    parser.add_argument("--draws", type=int, default=12)
-    parser.add_argument("--beam", type=int, default=5)
-    parser.add_argument("--max-len-b", type=int, default=200)
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    for flag, default, text in (
+        ("--sentences", 10_000, "of the split, or made up"),
+        ("--vocabulary", 32768, "dictionary entries, without --data"),
+        ("--draws", 12, "of each sentence"),
+        ("--beam", 5, "width of the beam search"),
+        ("--max-len-b", 200, "subwords of an output, at most"),
+        ("--repeats", 3, "runs of each"),
+        ("--threads", 2, "CPU threads"),
+    ):
+        add_number(parser, flag, text, default, at_least(1))
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     args = parser.parse_args()
@@ -227,11 +232,15 @@ def main() -> None:
         print(json.dumps(figures))
         return
     print(f"torch {torch.__version__}, {args.device}, {args.threads} threads, beam {args.beam}")
-    print(f"{figures['sentences']:,} sentences\n{'':18}{'s/run':>10}{'sentences/s':>14}")
-    for name, seconds in figures["seconds"].items():
-        print(f"{name:18}{seconds:>10.2f}{figures['sentences_per_second'][name]:>14,.1f}")
+    print(f"{figures['sentences']:,} sentences")
+    rows = [
+        {"name": name, "seconds": seconds, "speed": figures["sentences_per_second"][name]}
+        for name, seconds in figures["seconds"].items()
+    ]
+    columns = (("name", "", ""), ("seconds", "s/run", ".2f"), ("speed", "sentences/s", ",.1f"))
+    print(table(rows, columns, "plain"))
     for name in ("draws_against_stock", "sample_against_stock", "draws_against_one"):
-        print(f"{name:28}{figures[name]:>6.2f}")
+        print(f"{name}: {figures[name]:.2f}")
 
 
 if __name__ == "__main__":

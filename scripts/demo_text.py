@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fairseq_vat.cli.flags import Parser, at_least
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import atomic_path
 from fairseq_vat.text.lines import CLOSING, CleaningReport, read_lines, split_sentences
@@ -157,9 +158,7 @@ def split_documents(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the splits and print their sizes; the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out_dir", metavar="OUT_DIR")
     parser.add_argument(
         "--input", metavar="FILE", help="a text with a sentence a line (plain, .gz or .xz)"
@@ -167,18 +166,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the split (default: %(default)s)")
     parser.add_argument(
         "--max-held-out",
-        type=int,
+        type=at_least(0),
         default=500,
         metavar="N",
         help="at most N sentences each in valid and test, so that beam search over test takes "
         "seconds on a CPU (default: %(default)s; 0: no limit)",
     )
     args = parser.parse_args(argv)
-    try:
+    with parser.one_line_errors():
         _write_splits(args)
-    except (VATError, OSError) as error:
-        print(f"demo_text.py: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
     return 0
 
 

@@ -10,11 +10,12 @@ vary is a sentence's longest, the first of equals; interpolations go from each o
 
 from __future__ import annotations
 
-import argparse
 import re
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
+from fairseq_vat.cli.flags import Parser, above, add_number, at_least
 from fairseq_vat.cli.quiet import quiet
+from fairseq_vat.errors import VATError
 from fairseq_vat.text.lines import read_lines
 
 TABLE_1 = ["In this class, we will introduce several fundamental concepts."]
@@ -26,17 +27,15 @@ TABLE_3 = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     add_checkpoint_arguments(parser)
     parser.add_argument("--text", metavar="FILE", required=True, help="held-out text")
-    parser.add_argument("--samples", type=int, default=6, metavar="N")
-    parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="of table 1")
-    parser.add_argument(
-        "--word-temperature", type=float, default=2.0, metavar="T", help="of table 2"
-    )
+    add_number(parser, "--samples", "draws of each", 6, at_least(1))
+    add_number(parser, "--temperature", "of table 1", 1.0, above(0), "T")
+    add_number(parser, "--word-temperature", "of table 2", 2.0, above(0), "T")
     args = parser.parse_args()
-    held_out = choose(list(read_lines(args.text)))
-    with quiet():
+    with parser.one_line_errors(), quiet():
+        held_out = choose(list(read_lines(args.text)))
         vat = load_hub(args)
         sentences = [*TABLE_1, *held_out]
         marked = [*TABLE_2, *map(mark_longest, held_out)]
@@ -64,7 +63,7 @@ def choose(lines: list[str], count: int = 10) -> list[str]:
     """`count` sentences of 6 to 20 words, evenly spread."""
     fitting = [line for line in lines if 6 <= len(line.split()) <= 20]
     if len(fitting) < count:
-        raise SystemExit(f"{len(fitting)} sentences of 6 to 20 words: {count} are needed")
+        raise VATError(f"{len(fitting)} sentences of 6 to 20 words: {count} are needed")
     return fitting[:: len(fitting) // count][:count]
 
 

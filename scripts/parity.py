@@ -23,6 +23,8 @@ from typing import Any
 
 import torch
 
+from fairseq_vat.cli.flags import Parser, at_least
+from fairseq_vat.cli.tables import table
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.training_log import read_training_log
 from fairseq_vat.models.precision import PRECISIONS, cpu_has_bfloat16
@@ -101,49 +103,48 @@ def summary(runs: dict[str, dict[int, dict[str, float]]]) -> dict[str, Any]:
     return found
 
 
-def table(runs: dict[str, dict[int, dict[str, float]]], measures: dict[str, Any]) -> list[str]:
-    """Markdown: a row for each measure, a column for each run."""
-    heads = [f"{precision}, seed {seed}" for precision, by_seed in runs.items() for seed in by_seed]
-    heads += [f"{precision}, spread" for precision in runs]
-    lines = ["| | " + " | ".join([*heads, "difference of means"]) + " |"]
-    lines.append("| --- |" + " ---: |" * (len(heads) + 1))
-    for name, found in measures.items():
-        values = [run[name] for by_seed in runs.values() for run in by_seed.values()]
-        values += [found[precision]["spread"] for precision in runs]
-        cells = [format(value, MEASURES[name]) for value in values]
-        cells.append(format(found["difference"], "+" + MEASURES[name]))
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return lines
+def tables(runs: dict[str, dict[int, dict[str, float]]], measures: dict[str, Any]) -> str:
+    """Markdown: a row for each run, spread, and the difference, a column for each measure."""
+    rows = [
+        {"run": f"{precision}, seed {seed}", **run}
+        for precision, by_seed in runs.items()
+        for seed, run in by_seed.items()
+    ]
+    for precision in runs:
+        spreads = {name: found[precision]["spread"] for name, found in measures.items()}
+        rows.append({"run": f"{precision}, spread", **spreads})
+    differences = {
+        name: format(found["difference"], f"+{MEASURES[name]}") for name, found in measures.items()
+    }
+    rows.append({"run": "difference of means", **differences})
+    return table(rows, [("run", "run", ""), *((name, name, MEASURES[name]) for name in measures)])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("data", metavar="DATA", help="binarised text")
     parser.add_argument("out", metavar="OUT", help="is made; everything goes there")
     parser.add_argument("--arch", default="vat_transformer", help="vat_transformer by default")
-    parser.add_argument("--updates", type=int, default=1000, help="of each run, 1000 by default")
+    parser.add_argument(
+        "--updates", type=at_least(1), default=1000, help="of each run, 1000 by default"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="1 2 3 by default")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     args = parser.parse_args(sys.argv[1:at])
     args.flags = sys.argv[at + 1 :]
-    if args.updates < 1:
-        parser.error(f"--updates {args.updates}: must be at least 1")
     if not Path(args.data.split(":")[0], "dict.txt").is_file():
         parser.error(f"{args.data} has no dict.txt: give a directory of fairseq-preprocess")
     runs: dict[str, dict[int, dict[str, float]]] = {precision: {} for precision in PRECISIONS}
-    try:
+    with parser.one_line_errors():
         for seed in dict.fromkeys(args.seeds):  # in turns: stopped early, both have as many
             for precision in PRECISIONS:
                 runs[precision][seed] = train(args, precision, seed)
-    except VATError as error:
-        print(f"parity.py: error: {error}", file=sys.stderr)
-        sys.exit(1)
     measures = summary(runs)
     figures = {"arch": args.arch, "updates": args.updates, "runs": runs, "measures": measures}
     text = json.dumps(figures, indent=1)
     Path(args.out, "parity.json").write_text(text + "\n", encoding="utf-8")
-    print(text if args.json else "\n".join(table(runs, measures)))
+    print(text if args.json else tables(runs, measures))
 
 
 if __name__ == "__main__":

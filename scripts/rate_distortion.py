@@ -25,15 +25,18 @@ from fairseq.data import LanguagePairDataset
 from latent_tables import block, counted
 from tqdm import tqdm
 
+from fairseq_vat.cli.flags import Parser, above, add_number, at_least
 from fairseq_vat.cli.quiet import quiet
-from fairseq_vat.errors import VATError, explain
-from fairseq_vat.evaluation import evaluate
-from fairseq_vat.evaluation.reconstruction import Pieces, Reconstructions, bleu_figures
+from fairseq_vat.cli.tables import table
+from fairseq_vat.errors import VATError
+from fairseq_vat.evaluation.bleu import bleu_figures
+from fairseq_vat.evaluation.sentence_measures import EvaluationSettings, measure
 from fairseq_vat.files import write_json
 from fairseq_vat.hub.interface import VATHubInterface
 from fairseq_vat.hub.loading import LoadedModel, build_bpe, load_model, prior_of
 from fairseq_vat.text.cutting import cut
 from fairseq_vat.text.lines import read_lines
+from fairseq_vat.text.pieces import Pieces
 
 # key of a checkpoint's figures, the column's head, how it is written
 COLUMNS = (
@@ -114,20 +117,15 @@ class Fluency:
         return math.exp(math.fsum(self._nll[x] for x in sentences) / words) if sentences else None
 
 
-def bleu(sources: Sequence[str], outputs: Sequence[str], pieces: Pieces) -> dict[str, Any]:
-    """BLEU and exact matches of texts."""
-    return bleu_figures(Reconstructions(dict(enumerate(sources)), dict(enumerate(outputs))), pieces)
-
-
 @torch.no_grad()
 def likelihoods(
     vat: VATHubInterface, tokens: Sequence[torch.Tensor], args: argparse.Namespace
 ) -> dict[str, float]:
     """Rate, nll and accuracy, in nats per token, the sentences' ends counted."""
     prior_std = prior_of(vat.cfg, vat.model, args.prior_std).std
-    settings = evaluate.Settings(prior_std, args.samples, iw_samples=0, seed=args.seed, mi_draws=1)
+    settings = EvaluationSettings(prior_std, args.samples, iw_samples=0, seed=args.seed, mi_draws=1)
     how = (vat.task, tokens, vat.device, args.max_tokens)
-    measured = evaluate.measure(vat.model, batches(*how, "nll"), settings)
+    measured = measure(vat.model, batches(*how, "nll"), settings)
     correct = 0
     for batch in batches(*how, "accuracy"):
         _, extra = vat.model(**batch["net_input"], target=batch["target"], count_correct=True)
@@ -159,17 +157,6 @@ def held_out(
     return [text for text, _ in chosen], [tokens for _, tokens in chosen]
 
 
-def table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """A Markdown table, a row for each checkpoint; a dash for what isn't measured."""
-    columns = [column for column in COLUMNS if any(column[0] in row for row in rows)]
-    lines = ["| " + " | ".join(head for _, head, _ in columns) + " |"]
-    lines.append("| --- |" + " ---: |" * (len(columns) - 1))
-    for row in rows:
-        cells = ("-" if row[key] is None else format(row[key], form) for key, _, form in columns)
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
 def show(sources: Sequence[str], means: Sequence[str], draws: Sequence[list[str]], n: int) -> None:
     """Every k-th sentence, so that n are spread over all, with its mean and its draws."""
     for number in range(0, len(sources), max(1, len(sources) // n))[:n]:
@@ -180,10 +167,6 @@ def show(sources: Sequence[str], means: Sequence[str], draws: Sequence[list[str]
 
 def run(args: argparse.Namespace) -> None:
     """Check everything, then measure a checkpoint after the other."""
-    for name in ("samples", "sentences", "temperature", "beam", "prior_std", "max_tokens"):
-        value = getattr(args, name)
-        if value is not None and not 0 < value < math.inf:
-            raise VATError(f"--{name.replace('_', '-')} {value}: must be above 0")
     if (args.wordnet is None) != (args.train_text is None):
         raise VATError("--wordnet and --train-text go together")
     kinds = Kinds(open_wordnet(args.wordnet)) if args.wordnet else None
@@ -203,7 +186,7 @@ def run(args: argparse.Namespace) -> None:
         vat = load(path)
         room = min(room, vat.task.room)
     sources, tokens = held_out(args.text, vat, room, args.sentences)
-    pieces = Pieces.of(lm.task.dictionary)
+    tokenizer = Pieces.of(lm.task.dictionary).bleu_tokenizer
     fluency = Fluency(lm, lambda text: vat.binarize(vat.apply_bpe(text)), args.max_tokens)
     judge = None
     if kinds:
@@ -218,9 +201,9 @@ def run(args: argparse.Namespace) -> None:
         row = {"path": path, "updates": vat.model.num_updates, **likelihoods(vat, tokens, args)}
         means = vat.reconstruct(sources, **how)
         draws = vat.sample(sources, args.samples, args.temperature, args.seed, **how)
-        of_mean = bleu(sources, means, pieces)
+        of_mean = bleu_figures(means, sources, tokenizer)
         repeated = [source for source in sources for _ in range(args.samples)]
-        of_draws = bleu(repeated, [draw for every in draws for draw in every], pieces)
+        of_draws = bleu_figures([draw for every in draws for draw in every], repeated, tokenizer)
         row |= {"bleu_mean": of_mean["bleu"], "exact_match": of_mean["exact_match"]}
         row |= {"bleu_draws": of_draws["bleu"], "signature": of_mean["signature"]}
         row |= draw_figures(sources, draws, fluency.perplexity, judge)
@@ -235,7 +218,7 @@ def run(args: argparse.Namespace) -> None:
             print(f"**{path}**\n\n```")
             show(sources, means, draws, args.show)
             print("```\n")
-    print("\n".join(table(rows)))
+    print(table(rows, COLUMNS))
     if args.figure:
         import sweep_plots  # matplotlib takes long to import
 
@@ -243,19 +226,19 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("data", metavar="DATA", help="folder with the training's dict.txt")
     parser.add_argument("--path", nargs="+", required=True, metavar="CHECKPOINT")
     parser.add_argument("--lm", required=True, metavar="CHECKPOINT", help="a language model's")
     parser.add_argument("--sentencepiece-model", metavar="FILE", help="default: words")
     parser.add_argument("--text", required=True, metavar="FILE", help="held-out sentences")
-    parser.add_argument("--sentences", type=int, metavar="N", help="of the text (default: all)")
-    parser.add_argument("--samples", type=int, default=4, metavar="K", help="draws a sentence")
-    parser.add_argument("--temperature", type=float, default=1.0, metavar="T")
-    parser.add_argument("--beam", type=int, default=5, metavar="N")
-    parser.add_argument("--seed", type=int, default=1, metavar="N")
-    parser.add_argument("--prior-std", type=float, metavar="S", help="default: the checkpoint's")
-    parser.add_argument("--max-tokens", type=int, default=8192, metavar="N", help="in a batch")
+    add_number(parser, "--sentences", "of the text (default: all)", kind=at_least(1))
+    add_number(parser, "--samples", "draws a sentence", 4, at_least(1), "K")
+    add_number(parser, "--temperature", "of the draws", 1.0, above(0), "T")
+    add_number(parser, "--beam", "width of the beam search", 5, at_least(1))
+    add_number(parser, "--seed", "of the draws", 1)
+    add_number(parser, "--prior-std", "default: the checkpoint's", kind=above(0), metavar="S")
+    add_number(parser, "--max-tokens", "in a batch", 8192, at_least(1))
     parser.add_argument("--wordnet", metavar="FOLDER", help="compare exchanged words by it")
     parser.add_argument("--train-text", metavar="FILE", help="for words' frequencies")
     parser.add_argument("--show", type=int, default=0, metavar="N", help="print N sentences")
@@ -263,11 +246,8 @@ def main() -> None:
     parser.add_argument("--figure", metavar="FILE")
     parser.add_argument("--cpu", action="store_true", help="leave a CUDA device alone")
     args = parser.parse_args()
-    try:
-        with quiet():
-            run(args)
-    except (VATError, OSError) as error:
-        sys.exit(f"{parser.prog}: error: {explain(error, error.__traceback__) or error}")
+    with parser.one_line_errors(), quiet():
+        run(args)
 
 
 if __name__ == "__main__":

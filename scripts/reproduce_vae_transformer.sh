@@ -31,37 +31,13 @@
 set -euo pipefail
 
 . "$(dirname "$0")/resumable.sh"
-usage() {
-    sed -n '5s/^# Usage/usage/p' "$0" >&2
-    exit 2
-}
-here=$PWD
-absolute() { case $1 in /*) echo "$1" ;; *) echo "$here/$1" ;; esac; }
-
-out='' epochs=50 latent_dims=64 systems='' annealings=none,linear,cyclic tables=2,3,7,8
-vocabulary='' gpt2='' jobs=1 dry_run='' sets=() evaluate_flags=()
-while [ $# -gt 0 ]; do
-    case $1 in
-        --epochs | --latent-dim | --systems | --annealings | --tables | --vocabulary | --gpt2 | --jobs)
-            [ $# -ge 2 ] || die "$1 needs a value"
-            case $1 in
-                --epochs) epochs=$2 ;;
-                --latent-dim) latent_dims=$2 ;;
-                --systems) systems=$2 ;;
-                --annealings) annealings=$2 ;;
-                --tables) tables=$2 ;;
-                --vocabulary) vocabulary=$2 ;;
-                --gpt2) gpt2=$(absolute "$2") ;;
-                --jobs) jobs=$2 ;;
-            esac
-            shift 2
-            ;;
-        --dry-run) dry_run=1; shift ;;
-        --) shift; evaluate_flags=("$@"); break ;;
-        -*) die "$1: there is no such option" ;;
-        *) if [ -z "$out" ]; then out=$(absolute "$1"); else sets+=("$1"); fi; shift ;;
-    esac
-done
+epochs=50 latent_dim=64 systems='' annealings=none,linear,cyclic tables=2,3,7,8
+vocabulary='' gpt2='' jobs=1
+read_options epochs latent-dim systems annealings tables vocabulary gpt2 jobs -- "$@"
+[ ${#places[@]} -gt 0 ] || usage
+out=$(absolute "${places[0]}")
+sets=("${places[@]:1}") evaluate_flags=(${further[@]+"${further[@]}"})
+[ -z "$gpt2" ] || gpt2=$(absolute "$gpt2")
 
 # check_list FLAG VALUES ALLOWED...: every one of the comma-separated VALUES is allowed.
 check_list() {
@@ -75,7 +51,6 @@ check_list() {
 }
 has_table() { local n; for n in "$@"; do [[ ,$tables, == *,$n,* ]] && return; done; return 1; }
 
-[ -n "$out" ] || usage
 all_systems=(vae_transformer transformer_decoder_lm vae_lstm lstm_decoder_lm vae_gru gru_decoder_lm)
 [ -z "$gpt2" ] || all_systems+=(vae_gpt2)
 [ -n "$systems" ] || systems=$(IFS=,; echo "${all_systems[*]}")
@@ -86,7 +61,7 @@ check_list --annealings "$annealings" none linear cyclic
 check_list --tables "$tables" 2 3 4 5 6 7 8
 check_number --epochs "$epochs"
 check_number --jobs "$jobs"
-IFS=, read -ra latent_dims <<<"$latent_dims"
+IFS=, read -ra latent_dims <<<"$latent_dim"
 for latent_dim in "${latent_dims[@]}"; do check_number --latent-dim "$latent_dim"; done
 case $vocabulary in '' | words) ;; *) check_number --vocabulary "$vocabulary" ;; esac
 IFS=, read -ra systems <<<"$systems"

@@ -12,6 +12,46 @@ die() {
 }
 say() { printf '%(%H:%M:%S)T %s\n' -1 "$*" >&2; }
 
+here=$PWD
+absolute() { case $1 in /*) echo "$1" ;; *) echo "$here/$1" ;; esac; }
+usage() {
+    sed -n 's/^# Usage/usage/p;5q' "$0" >&2
+    exit 2
+}
+
+# read_options NAME... -- ARGUMENT...: --some-name VALUE sets the variable some_name, or adds to it
+# if it is an array; --dry-run sets dry_run; the rest goes into the arrays places and, what comes
+# after --, further.  --help prints the script's head.
+read_options() {
+    local names=' ' name
+    for name in "$@"; do
+        shift
+        [ "$name" != -- ] || break
+        names+="$name "
+    done
+    dry_run='' places=() further=()
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --dry-run) dry_run=1 ;;
+            -h | --help) sed -n '2,/^set /{s/^# \{0,1\}//p}' "$0"; exit 0 ;;
+            --) further=("${@:2}"); return ;;
+            -*)
+                name=${1#--}
+                [[ $names == *" $name "* ]] || die "$1: there is no such option"
+                [ $# -ge 2 ] || die "$1 needs a value"
+                _set_option "${name//-/_}" "$2"
+                shift
+                ;;
+            *) places+=("$1") ;;
+        esac
+        shift
+    done
+}
+_set_option() {
+    local -n option=$1
+    if [[ $(declare -p "$1") == 'declare -a'* ]]; then option+=("$2"); else option=$2; fi
+}
+
 # check_number FLAG VALUE: a whole number, at least 1.
 check_number() { [[ $2 =~ ^[1-9][0-9]*$ ]] || die "$1 $2: must be a whole number, at least 1"; }
 
@@ -60,8 +100,7 @@ begin_training() {
     # what ended before its first checkpoint holds nobody to its flags
     compgen -G "$save/checkpoint*.pt" >/dev/null || rm -f "$save"/{data,command,train.log}
     same_command "$save/data" "$save" "$(cat "$data/dict.txt" "$data"/*.bin | cksum)" || return 1
-    same_command "$save/command" "$save" "$@" || return 1
-    mend_checkpoint "$save"
+    same_command "$save/command" "$save" "$@"
 }
 
 # same_command FILE WHAT COMMAND...: FILE holds this very command, or is written now.  Where it runs
@@ -78,21 +117,6 @@ same_command() {
         return 1
     fi
     mv "$file.new" "$file"
-}
-
-# mend_checkpoint SAVE: fairseq copies into checkpoint_last.pt, so that stopping it can leave half of
-# one; the newest of the others is what it was copied from.
-mend_checkpoint() {
-    local last=$1/checkpoint_last.pt file newest=''
-    [ -e "$last" ] || return 0
-    ! python -c 'import sys, zipfile; sys.exit(not zipfile.is_zipfile(sys.argv[1]))' "$last" || return 0
-    for file in "$1"/checkpoint*.pt; do
-        if [ "$file" != "$last" ] && { [ -z "$newest" ] || [ "$file" -nt "$newest" ]; }; then
-            newest=$file
-        fi
-    done
-    rm "$last"
-    [ -z "$newest" ] || { cp "$newest" "$last.partial" && mv "$last.partial" "$last"; }
 }
 
 # lock: nothing else is at work in the folder OUT.

@@ -4,29 +4,30 @@
     python scripts/sweep_prior_std.py OUT --settings mean sum               # OUT/sweep.md
     python scripts/sweep_prior_std.py OUT --settings mean sum --figures     # and the figures
 
-A figure that isn't there yet is a dash.  The tables take only the standard library: they are
-written anew after every step.
+A figure that isn't there yet is a dash.  The tables load no torch: they are written anew after
+every step.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import math
-import os
 import re
 import shlex
 import statistics
 from pathlib import Path
 from typing import Any
 
-COLLAPSED = 0.1  # nats of KL per latent, under which the latents say next to nothing
+from fairseq_vat.cli.flags import Parser, above
+from fairseq_vat.cli.tables import table
+from fairseq_vat.evaluation.training_log import read_training_log
+from fairseq_vat.files import atomic_path, read_json
+from fairseq_vat.measures.collapse import NATS as COLLAPSED
+
 _NATS = math.log(2)  # a bit
 _LATENTS = ("random_cosine", "self_similarity", "intra_sentence_similarity", "iso_score")
 # of a run's folder, OUT/SETTING/NOISE-sS-seedN
 _RUN = re.compile(r"(unit|prior)-s([0-9.e+-]+)-seed([0-9]+)")
-_VALID = re.compile(r"^epoch \d+ \| valid on '[^']+' subset \| (.*)$", re.MULTILINE)
 # key of a run's figures, the column's head, how it is written
 _COLUMNS = (
     ("prior_std", "s", "g"),
@@ -54,11 +55,6 @@ run's whole command is beside it, in SETTING/NOISE-sS-seedN/command.
 """
 
 
-def read(path: Path) -> Any:
-    """A JSON file's value, or None where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
 def flags_of(folder: Path) -> dict[str, str]:
     """What decides about the KL in a run's training, s apart; of a flag given twice the last."""
     path = folder / "command"
@@ -74,18 +70,16 @@ def flags_of(folder: Path) -> dict[str, str]:
 
 
 def last_validation(log: Path) -> dict[str, float]:
-    """The statistics of the last validation in fairseq's log, as far as they are numbers."""
-    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-    found = _VALID.findall(text)
-    pairs = (item.split() for item in found[-1].split(" | ")) if found else ()
-    return {name: float(value) for name, value in pairs}
+    """The statistics of the last validation in fairseq's log."""
+    records = read_training_log(log) if log.exists() else []
+    return next((x.stats for x in reversed(records) if x.kind == "valid"), {})
 
 
 def figures_of(folder: Path) -> dict[str, float | None]:
     """The figures of a run, each None as long as it isn't measured."""
     run: dict[str, Any] = dict.fromkeys(key for key, _, _ in _COLUMNS)
     run["prior_std"] = prior_std_of(folder)
-    evaluated, isotropy = read(folder / "evaluate.json"), read(folder / "isotropy.json")
+    evaluated, isotropy = (read_json(folder / f"{name}.json") for name in ("evaluate", "isotropy"))
     if evaluated:
         valid = last_validation(folder / "train.log")
         run["nll"] = evaluated["nll_samples"]["per_token"]
@@ -142,22 +136,21 @@ def over_seeds(runs: list[dict]) -> list[dict]:
     return means
 
 
-def table(means: list[dict]) -> list[str]:
+def table_of(means: list[dict]) -> str:
     """A Markdown table, a row for each s."""
     several = any(len(run["kls"]) > 1 for run in means)
-    heads = [head for _, head, _ in _COLUMNS] + ["seeds"] * several
-    lines = ["", "| " + " | ".join(heads) + " |", "|" + " ---: |" * len(heads)]
-    for run in means:
-        cells = [_cell(run, key, form) for key, _, form in _COLUMNS]
-        cells += [str(len(run["kls"]))] * several
-        lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, ""]
+    rows = [
+        {key: _cell(run, key, form) for key, _, form in _COLUMNS}
+        | {"seeds": len(run["kls"]) if several else None}
+        for run in means
+    ]
+    return table(rows, (*_COLUMNS, ("seeds", "seeds", "d")))
 
 
-def _cell(run: dict, key: str, form: str) -> str:
+def _cell(run: dict, key: str, form: str) -> str | None:
     value, spread = run[key], run.get(f"{key}_spread")
     if value is None:
-        return "-"
+        return None
     if spread is None:
         return format(int(value) if form == "d" else value, form)
     form = ".1f" if form == "d" else form  # a mean of whole numbers
@@ -199,14 +192,12 @@ def document(out: Path, settings: list[str]) -> str:
         means = over_seeds([figures_of(folder) for folder in folders])
         flags = next(filter(None, map(flags_of, folders)), {})
         shared = " ".join(f"{flag} {value}" for flag, value in flags.items())
-        lines += [f"### {name}", "", f"`{shared}`", *table(means), *answers(means)]
+        lines += [f"### {name}", "", f"`{shared}`", table_of(means), "", *answers(means)]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def curves_of(folder: Path) -> dict[str, Any]:
     """The learning curves of a run, in nats."""
-    from fairseq_vat.evaluation.training_log import read_training_log
-
     run: dict[str, Any] = {"prior_std": prior_std_of(folder), "train": [], "valid": []}
     run |= {"updates": [], "kl": []}
     for record in read_training_log(folder / "train.log"):
@@ -259,20 +250,20 @@ def draw(out: Path, settings: list[str], stds: list[float]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("--settings", nargs="+", required=True, metavar="NAME")
     parser.add_argument("--figures", action="store_true", help="draw them, too")
-    parser.add_argument("--curves", nargs="+", type=float, default=[1.0, 0.4], metavar="S")
+    parser.add_argument("--curves", nargs="+", type=above(0), default=[1.0, 0.4], metavar="S")
     args = parser.parse_args()
     if not args.out.is_dir():
         parser.error(f"{args.out} is no folder: give that of sweep_prior_std.sh")
-    text = document(args.out, args.settings)
-    partial = args.out / f".sweep.md.{os.getpid()}"
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(args.out / "sweep.md")
-    if args.figures:
-        draw(args.out, args.settings, args.curves)
+    with parser.one_line_errors():
+        text = document(args.out, args.settings)
+        with atomic_path(args.out / "sweep.md") as partial:
+            partial.write_text(text, encoding="utf-8")
+        if args.figures:
+            draw(args.out, args.settings, args.curves)
 
 
 if __name__ == "__main__":

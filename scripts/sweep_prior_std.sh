@@ -31,44 +31,16 @@
 set -euo pipefail
 
 . "$(dirname "$0")/resumable.sh"
-usage() {
-    sed -n '5s/^# Usage/usage/p' "$0" >&2
-    exit 2
-}
-here=$PWD
-absolute() { case $1 in /*) echo "$1" ;; *) echo "$here/$1" ;; esac; }
-
-prior_stds=0.1,0.2,0.3,0.4,0.5,0.6,0.8,1.0 curves=1.0,0.4 updates=2000 vocabulary=4096 max_pieces=30
-isotropy_text='' jobs=1 seeds=1 noises=unit,prior dry_run='' places=() settings=() train_flags=()
-while [ $# -gt 0 ]; do
-    case $1 in
-        --prior-std | --setting | --updates | --vocabulary | --max-pieces | --isotropy-text | \
-            --curves | --jobs | --noises | --seeds)
-            [ $# -ge 2 ] || die "$1 needs a value"
-            case $1 in
-                --prior-std) prior_stds=$2 ;;
-                --setting) settings+=("$2") ;;
-                --updates) updates=$2 ;;
-                --vocabulary) vocabulary=$2 ;;
-                --max-pieces) max_pieces=$2 ;;
-                --isotropy-text) isotropy_text=$2 ;;
-                --curves) curves=$2 ;;
-                --jobs) jobs=$2 ;;
-                --noises) noises=$2 ;;
-                --seeds) seeds=$2 ;;
-            esac
-            shift 2
-            ;;
-        --dry-run) dry_run=1; shift ;;
-        -h | --help) sed -n '2,/^set /{s/^# \{0,1\}//p}' "$0"; exit 0 ;;
-        --) shift; train_flags=("$@"); break ;;
-        -*) die "$1: there is no such option" ;;
-        *) places+=("$(absolute "$1")"); shift ;;
-    esac
-done
+prior_std=0.1,0.2,0.3,0.4,0.5,0.6,0.8,1.0 curves=1.0,0.4 updates=2000 vocabulary=4096 max_pieces=30
+isotropy_text='' jobs=1 seeds=1 noises=unit,prior setting=()
+read_options prior-std setting updates vocabulary max-pieces isotropy-text curves jobs noises seeds \
+    -- "$@"
 [ ${#places[@]} -eq 4 ] || usage
-out=${places[0]}
-texts=("${places[@]:1}")
+out=$(absolute "${places[0]}")
+texts=()
+for text in "${places[@]:1}"; do texts+=("$(absolute "$text")"); done
+settings=(${setting[@]+"${setting[@]}"}) train_flags=(${further[@]+"${further[@]}"})
+unset setting
 
 for text in "${texts[@]}"; do [ -f "$text" -a -r "$text" ] || die "$text can't be read"; done
 [ -n "$isotropy_text" ] && isotropy_text=$(absolute "$isotropy_text") || isotropy_text=${texts[2]}
@@ -95,7 +67,7 @@ numbers() {
         LC_ALL=C awk -v number="$number" 'BEGIN { print number + 0 }'
     done
 }
-prior_stds=$(numbers --prior-std "$prior_stds")
+prior_stds=$(numbers --prior-std "$prior_std")
 curves=$(numbers --curves "$curves")
 [ ${#settings[@]} -gt 0 ] || settings=('mean=--kl-reduction mean' 'sum=--kl-reduction sum')
 names=()

@@ -28,7 +28,9 @@ from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.utils import move_to_cuda
 
+from fairseq_vat.cli.flags import Parser, add_number, at_least
 from fairseq_vat.cli.quiet import quiet
+from fairseq_vat.cli.tables import table
 
 PLUGIN = Path(__file__).resolve().parent.parent / "fairseq_vat"
 SYSTEMS = (
@@ -130,23 +132,23 @@ def measure(args: argparse.Namespace, device: torch.device) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("data", nargs="?", metavar="DATA", help="made by fairseq-preprocess")
     parser.add_argument("--parameters", action="store_true", help="count parameters instead")
     parser.add_argument("--split", default="train", help="default: %(default)s")
     parser.add_argument(
         *("--vocabulary", "-V"),
-        type=int,
+        type=at_least(1),
         default=30522,
         help="a smaller dictionary is filled up to this (default: the paper's %(default)s)",
     )
     parser.add_argument(
         *("--batches", "-n"),
-        type=int,
+        type=at_least(0),
         help="of the set's batches; 0: all (default: 32 on a CPU, all on a GPU)",
     )
-    parser.add_argument("--repeats", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--max-positions", type=int, default=64, help="default: %(default)s")
+    add_number(parser, "--repeats", "of all batches", 3, at_least(1))
+    add_number(parser, "--max-positions", "of the models", 64, at_least(1))
     parser.add_argument(
         "--archs",
         type=lambda text: text.split(","),
@@ -157,15 +159,13 @@ def main() -> None:
     parser.add_argument("--cpu", action="store_true", help="leave a CUDA device alone")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
-    if args.repeats < 1 or (args.batches or 0) < 0:
-        parser.error("--repeats must be at least 1, and --batches at least 0")
     if unknown := set(args.archs) - set(ARCHITECTURES):
         parser.error(f"--archs {sorted(unknown)[0]}: must be among {', '.join(ARCHITECTURES)}")
     if args.parameters:
         with quiet():
             counts = count_parameters(args.vocabulary)
         found: dict = {"vocabulary": args.vocabulary, "parameters": counts}
-        unit, figures = "parameters", {k: f"{v:,}" for k, v in found["parameters"].items()}
+        unit, form = "parameters", ",d"
     else:
         if not args.data or not (Path(args.data) / "dict.txt").is_file():
             parser.error(f"{args.data or 'DATA'}: give a folder made by fairseq-preprocess")
@@ -174,13 +174,13 @@ def main() -> None:
             args.batches = 0 if use_cuda else 32
         with quiet():
             found = measure(args, torch.device("cuda" if use_cuda else "cpu"))
-        unit, figures = "seconds", {k: f"{v:.2f}" for k, v in found["seconds"].items()}
+        unit, form = "seconds", ".2f"
     if args.json:
         print(json.dumps(found))
         return
     print(" ".join(f"{k}={v}" for k, v in found.items() if not isinstance(v, dict)))
-    for architecture, figure in figures.items():
-        print(f"{architecture:28}{figure:>14} {unit}")
+    rows = [{"system": name, "figure": figure} for name, figure in found[unit].items()]
+    print(table(rows, (("system", "system", ""), ("figure", unit, form)), "plain"))
 
 
 if __name__ == "__main__":

@@ -3,22 +3,23 @@
 
     python scripts/vae_transformer_tables.py OUT         # writes OUT/tables.md
 
-A figure that isn't there yet is a dash.  Only the standard library is used: the tables are written
-anew after every step.
+A figure that isn't there yet is a dash.  No torch is loaded: the tables are written anew after
+every step.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import re
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+from fairseq_vat.cli.flags import Parser
+from fairseq_vat.cli.tables import MISSING, table
+from fairseq_vat.evaluation.training_log import read_training_log
+from fairseq_vat.files import atomic_path, read_json
 
 SETS = ("ptb", "wikitext2", "sst2", "air")
 LABELLED = ("sst2", "air")
+SPLITS = ("train", "valid", "test")
 NAMES = {
     "vae_transformer": "VAE-Transformer",
     "transformer_decoder_lm": "Transformer decoder",
@@ -88,31 +89,21 @@ gru_decoder_lm 8042298 45034554
 NEAR_ZERO = 0.1  # nats of KL and of mutual information; the paper prints up to 0.09 for "almost"
 
 
-def paper(table: str, row: str, place: int, width: int) -> list[float | None]:
+def paper(figures_of: str, row: str, place: int, width: int) -> list[float | None]:
     """`width` figures of a row, those of the data set or model width number `place`."""
-    rows = {name: figures for name, *figures in map(str.split, table.strip().splitlines())}
+    rows = {name: figures for name, *figures in map(str.split, figures_of.strip().splitlines())}
     chosen = rows.get(row, [])[place * width : (place + 1) * width] if place >= 0 else []
     return [float(figure) for figure in chosen] or [None] * width
 
 
-def read(path: Path) -> Any:
-    """A JSON file's value, or None where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    """A Markdown table; a column is numbers but for those on the left whose head says so."""
-    head = list(head)
-    align = ["---" if name in _TEXT_COLUMNS else "---:" for name in head]
-    return ["", *(f"| {' | '.join(row)} |" for row in (head, align, *rows)), ""]
-
-
-_TEXT_COLUMNS = ("system", "annealing", "claim", "data", "answer")
-
-
-def number(value: float | None, form: str = ".2f") -> str:
-    """A figure, or a dash."""
-    return "-" if value is None else format(value, form)
+def section(
+    title: str,
+    rows: Sequence[Mapping[str, object]],
+    columns: Sequence[tuple[str, str, str]],
+    *notes: str,
+) -> list[str]:
+    """A heading, a Markdown table, and what is to be said of it."""
+    return [f"### {title}", "", table(rows, columns), "", *notes, ""]
 
 
 class Run:
@@ -125,7 +116,7 @@ class Run:
         if self.annealing == "lm":  # one run, whatever the latents' width
             folder = next(iter(sorted(data.glob(f"z*/{name}"))), folder)
         self.exists = folder.is_dir()
-        found = read(folder / "evaluate.json") or {}
+        found = read_json(folder / "evaluate.json") or {}
         nll = found.get("nll_samples") or found.get("nll") or {}
         self.ppl = nll.get("ppl_per_token")
         self.kl = found.get("kl_nats")
@@ -135,56 +126,60 @@ class Run:
         self.mi_unpaired, self.mi_whole = batches.get("unpaired"), whole.get("paired")
         self.active = (found.get("active_units") or {}).get("count")
         self.elbo_ppl = (found.get("neg_elbo") or {}).get("ppl_per_token")
-        self.classified = read(folder / "classify.json")
+        self.classified = read_json(folder / "classify.json")
         self.epochs = trained_epochs(folder / "train.log") if found else None
 
 
 def trained_epochs(log: Path) -> int | None:
     """The last epoch that fairseq's log has figures of as a whole."""
-    if not log.exists():
-        return None
-    text = log.read_text(encoding="utf-8", errors="replace")
-    return max(map(int, re.findall(r"^epoch (\d+) \| (?!valid)", text, re.MULTILINE)), default=None)
+    records = read_training_log(log) if log.exists() else []
+    return max((record.epoch for record in records if record.kind == "train"), default=None)
+
+
+LANGUAGE_MODELLING = (
+    ("system", "system", ""),
+    ("annealing", "annealing", ""),
+    ("epochs", "epochs", "d"),
+    ("ppl", "PPL", ".2f"),
+    ("ppl_paper", "PPL (paper)", ".2f"),
+    ("kl", "KL", ".2f"),
+    ("kl_paper", "KL (paper)", ".2f"),
+    ("mi", "MI", ".2f"),
+    ("mi_paper", "MI (paper)", ".2f"),
+    ("mi_unpaired", "MI, unpaired", ".2f"),
+    ("mi_whole", "MI, whole set", ".2f"),
+    ("elbo_ppl", "ELBO PPL", ".2f"),
+    ("active", "active units", "d"),
+)
 
 
 def language_modelling(data: Path, latent_dim: int, runs: list[Run]) -> list[str]:
     """Table 2, or 4 and 5."""
-    table, numbers = {64: (TABLE_2, "Table 2"), 32: (TABLE_5, "Tables 4 and 5")}.get(
+    theirs, numbers = {64: (TABLE_2, "Table 2"), 32: (TABLE_5, "Tables 4 and 5")}.get(
         latent_dim, ("", "No table of the paper")
     )
     place = SETS.index(data.name) if data.name in SETS else -1
-    head = ["system", "annealing", "epochs"]
-    for name in ("PPL", "KL", "MI"):
-        head += [name, f"{name} (paper)"]
     rows = []
     for run in runs:
-        width = 1 if run.annealing == "lm" else 3
-        theirs = paper(table, run.name, place, width)
-        cells = [NAMES[run.system], run.annealing.replace("lm", ""), number(run.epochs, "d")]
-        for ours, paper_figure in zip(
-            (run.ppl, run.kl, run.mi), [*theirs, None, None][:3], strict=True
-        ):
-            cells += [number(ours), number(paper_figure)]
+        names = ("ppl_paper",) if run.annealing == "lm" else ("ppl_paper", "kl_paper", "mi_paper")
+        row = {**vars(run), "system": NAMES[run.system]}
+        row["annealing"] = run.annealing.replace("lm", "")
+        row |= zip(names, paper(theirs, run.name, place, len(names)), strict=True)
         if run.mi_std is not None:
-            cells[-2] += f" ± {run.mi_std:.2f}"
-        more = (run.mi_unpaired, run.mi_whole, run.elbo_ppl)
-        rows.append([*cells, *map(number, more), number(run.active, "d")])
+            row["mi"] = f"{run.mi:.2f} ± {run.mi_std:.2f}"
+        rows.append(row)
     dictionaries = f"Dictionary: {vocabulary(data / 'data-bin')} (the paper's: 30,522 pieces)"
     if any(run.system == "vae_gpt2" for run in runs):
         dictionaries += "; VAE-GPT's is GPT-2's"
-    return [
-        f"### {numbers}: language modelling, {data.name}, latents of width {latent_dim}",
-        *markdown([*head, "MI, unpaired", "MI, whole set", "ELBO PPL", "active units"], rows),
-        f"{dictionaries}.",
-        "",
-    ]
+    title = f"{numbers}: language modelling, {data.name}, latents of width {latent_dim}"
+    return section(title, rows, LANGUAGE_MODELLING, f"{dictionaries}.")
 
 
 def vocabulary(data_bin: Path) -> str:
     """What the data was binarised with."""
     dictionary = data_bin / "dict.txt"
     if not dictionary.exists():
-        return "-"
+        return MISSING
     with open(dictionary, encoding="utf-8") as file:
         entries = sum(1 for _ in file) + 4  # fairseq's own symbols
     kind = "sentencepiece pieces" if (data_bin / "made_from.json").exists() else "words"
@@ -194,50 +189,54 @@ def vocabulary(data_bin: Path) -> str:
 def classification(data: Path, latent_dim: int, runs: list[Run]) -> list[str]:
     """Tables 3 and 6."""
     runs = [run for run in runs if run.annealing == "cyclic"]
-    if not any(run.classified for run in runs):
+    first = next((run.classified for run in runs if run.classified), None)
+    if first is None:
         return []
     place = LABELLED.index(data.name) if data.name in LABELLED and latent_dim == 64 else -1
-    head, rows, nothing = ["system"], [], None
-    for split in ("train", "valid", "test"):
-        for name in ("BCE", "accuracy"):
-            head += [f"{split} {name}", "(paper)"]
-    head.append("test accuracy, logistic regression")
+    names = [f"{split} {name}" for split in SPLITS for name in ("BCE", "accuracy")]
+    columns = [("system", "system", "")]
+    for name in names:
+        columns += [(name, name, ".3f"), (f"{name} paper", f"{name} (paper)", ".3f")]
+    columns.append(("regression", "test accuracy, logistic regression", ".3f"))
+    rows = []
     for run in runs:
         found = run.classified or {}
-        nothing = found.get("without_latents", nothing)
-        theirs = iter(paper(TABLE_6, run.system, place, 6))
-        rows.append([NAMES[run.system]])
-        for ours in _scores(found.get("classifier")):
-            rows[-1] += [number(ours, ".3f"), number(next(theirs), ".3f")]
-        rows[-1].append(number(_scores(found.get("logistic_regression"))[-1], ".3f"))
-    rows.append(["without latents"])
-    for ours in _scores(nothing):
-        rows[-1] += [number(ours, ".3f"), "-"]
-    rows[-1].append("-")
-    first = next(run.classified for run in runs if run.classified)
-    return [
-        f"### Tables 3 and 6: classification, {data.name}, latents of width {latent_dim}",
-        *markdown(head, rows),
+        theirs = paper(TABLE_6, run.system, place, 6)
+        row = {"system": NAMES[run.system], **_scores(found.get("classifier"))}
+        row |= {f"{name} paper": figure for name, figure in zip(names, theirs, strict=True)}
+        row["regression"] = _scores(found.get("logistic_regression")).get("test accuracy")
+        rows.append(row)
+    rows.append({"system": "without latents", **_scores(first.get("without_latents"))})
+    return section(
+        f"Tables 3 and 6: classification, {data.name}, latents of width {latent_dim}",
+        rows,
+        columns,
         f"Means of {first['seeds']} seeds, {first['epochs']} epochs each, the paper's protocol; "
         "the logistic regression is fitted to the end on the same latents, standardized.",
-        "",
-    ]
+    )
 
 
-def _scores(found: dict | None) -> list[float | None]:
+def _scores(found: dict | None) -> dict[str, float]:
     """Loss and accuracy (a share, as in the paper) on each split."""
-    scores: list[float | None] = []
-    for split in ("train", "valid", "test"):
-        score = (found or {}).get(split)
-        scores += [score["loss"], score["accuracy"] / 100] if score else [None, None]
+    scores = {}
+    for split in SPLITS if found else ():
+        scores[f"{split} BCE"] = found[split]["loss"]
+        scores[f"{split} accuracy"] = found[split]["accuracy"] / 100
     return scores
 
 
 def times(sets: list[Path]) -> list[str]:
     """Table 7."""
+    columns = (
+        ("system", "system", ""),
+        ("128", "width 128, s", ".2f"),
+        ("128 paper", "(paper)", ".2f"),
+        ("1024", "width 1024, s", ".2f"),
+        ("1024 paper", "(paper)", ".2f"),
+    )
     lines = []
     for data in sets:
-        found = read(data / "time.json")
+        found = read_json(data / "time.json")
         if not found:
             continue
         place = SETS.index(data.name) if data.name in SETS[:2] else -1
@@ -245,48 +244,53 @@ def times(sets: list[Path]) -> list[str]:
         for system in (name for name in NAMES if name != "vae_gpt2"):
             theirs = paper(TABLE_7, system, place, 2)
             ours = [found["seconds"].get(name) for name in (system, f"{system}_1024")]
-            both = zip(ours, theirs, strict=True)
-            rows.append([NAMES[system], *(number(x) for pair in both for x in pair)])
-        head = ["system", "width 128, s", "(paper)", "width 1024, s", "(paper)"]
+            row = {"system": NAMES[system], "128": ours[0], "1024": ours[1]}
+            rows.append({**row, "128 paper": theirs[0], "1024 paper": theirs[1]})
         threads = f" ({found['threads']} threads)" if found["device"] == "cpu" else ""
         scaled = (
             f"{found['batches']:,} of {found['batches_in_all']:,} batches, scaled to all of them"
             if found["batches"] < found["batches_in_all"]
             else f"all {found['batches']:,} batches"
         )
-        lines += [
-            f"### Table 7: seconds of the forward passes, {data.name}",
-            *markdown(head, rows),
+        lines += section(
+            f"Table 7: seconds of the forward passes, {data.name}",
+            rows,
+            columns,
             f"{found['device']}{threads}, torch {found['torch']}; {scaled}, of "
             f"{found['batch_size']} sentences; median of {found['repeats']}, systems taking turns; "
             f"dictionary filled up to {found['vocabulary']:,}.",
-            "",
-        ]
+        )
     return lines
 
 
 def parameters(out: Path) -> list[str]:
     """Table 8."""
-    found = read(out / "parameters.json") or {"parameters": {}, "vocabulary": 30522}
+    found = read_json(out / "parameters.json") or {"parameters": {}, "vocabulary": 30522}
     rows = []
     for system in (name for name in NAMES if name != "vae_gpt2"):
         for place, suffix in enumerate(("", "_1024")):
             ours = found["parameters"].get(system + suffix)
             theirs = int(paper(TABLE_8, system, place, 1)[0])
-            difference = None if ours is None else ours - theirs
-            width = "1024" if suffix else "128"
-            cells = (number(ours, ",d"), number(theirs, ",d"), number(difference, "+,d"))
-            rows.append([NAMES[system], width, *cells])
-    return [
-        f"### Table 8: parameters, dictionary of {found['vocabulary']:,}",
-        *markdown(["system", "width", "parameters", "(paper)", "difference"], rows),
+            row = {"system": NAMES[system], "width": 1024 if suffix else 128, "ours": ours}
+            row |= {"paper": theirs, "difference": None if ours is None else ours - theirs}
+            rows.append(row)
+    columns = (
+        ("system", "system", ""),
+        ("width", "width", "d"),
+        ("ours", "parameters", ",d"),
+        ("paper", "(paper)", ",d"),
+        ("difference", "difference", "+,d"),
+    )
+    return section(
+        f"Table 8: parameters, dictionary of {found['vocabulary']:,}",
+        rows,
+        columns,
         "An output bias, which the models here don't have, would be "
         f"{found['vocabulary']:,} parameters more.",
-        "",
-    ]
+    )
 
 
-def claims(name: str, latent_dim: int, runs: list[Run]) -> list[list[str]]:
+def claims(name: str, latent_dim: int, runs: list[Run]) -> list[dict[str, str]]:
     """Rows for the three claims; a dash as long as a figure of one is missing."""
     by_name = {run.name: run for run in runs}
     where = f"{name}, width {latent_dim}"
@@ -294,8 +298,8 @@ def claims(name: str, latent_dim: int, runs: list[Run]) -> list[list[str]]:
 
     def add(claim: str, *comparisons: tuple[tuple[float | None, ...], bool]) -> None:
         missing = any(x is None for figures, _ in comparisons for x in figures)
-        answer = "-" if missing else "yes" if all(holds for _, holds in comparisons) else "no"
-        rows.append([claim, where, answer])
+        answer = MISSING if missing else "yes" if all(holds for _, holds in comparisons) else "no"
+        rows.append({"claim": claim, "data": where, "answer": answer})
 
     for system in dict.fromkeys(run.system for run in runs if run.annealing != "lm"):
         title = NAMES[system]
@@ -356,7 +360,7 @@ def tables(out: Path, wanted: set[str]) -> str:
     if lines:
         lines = [*NOTES.splitlines(), "", *lines]
     if answers:
-        lines += ["### The claims", *markdown(["claim", "data", "answer"], answers)]
+        lines += section("The claims", answers, [(x, x, "") for x in answers[0]])
     if "7" in wanted:
         lines += times(sets)
     if "8" in wanted:
@@ -365,16 +369,16 @@ def tables(out: Path, wanted: set[str]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("--tables", default="2,3,7,8", metavar="N,..", help="default: %(default)s")
     args = parser.parse_args()
     if not args.out.is_dir():
         parser.error(f"{args.out} is no folder: give that of reproduce_vae_transformer.sh")
-    text = tables(args.out, set(args.tables.split(",")))
-    partial = args.out / f".tables.md.{os.getpid()}"
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(args.out / "tables.md")
+    with parser.one_line_errors():
+        text = tables(args.out, set(args.tables.split(",")))
+        with atomic_path(args.out / "tables.md") as partial:
+            partial.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

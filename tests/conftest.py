@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 
-import commands
 import pytest
-
-WORDS = [f"w{i}" for i in range(40)]
-
-
-def sentences(count: int, seed: int) -> list[str]:
-    rng = random.Random(seed)
-    return [" ".join(rng.choices(WORDS, k=rng.randint(2, 9))) for _ in range(count)]
+import torch
+from helpers import commands
+from helpers.models import build
+from helpers.oracle import Oracle
+from helpers.text import sentences
 
 
 @pytest.fixture(scope="session")
@@ -53,8 +49,6 @@ def oracle(
     tmp_path_factory: pytest.TempPathFactory,
 ):
     """A small trained model of each kind, to be measured by hand on the test set's lines."""
-    from oracle import Oracle
-
     folder = tmp_path_factory.mktemp("oracle")
     level, _, noise = request.param.partition(", ")
     flags = ["--latent-level", level, "--max-update", "150", "--kl-weight", "0.01"]
@@ -67,8 +61,6 @@ def oracle(
 @pytest.fixture(scope="session")
 def built_model(data_dir: Path):
     """A task and an untrained tiny model."""
-    from test_model import build
-
     task, model, _ = build(data_dir, "--dropout", "0")
     return task, model.eval()
 
@@ -86,13 +78,22 @@ def vat(data_dir: Path, checkpoint: Path):
 @pytest.fixture(scope="module")
 def sentence_level(data_dir: Path):
     """A hub interface of an untrained model with one latent a sentence."""
-    from test_model import build
-
     from fairseq_vat.hub.interface import VATHubInterface
 
     flags = ("--arch", "vae_transformer", "--encoder-embed-dim", "16", "--decoder-embed-dim", "16")
     task, model, _ = build(data_dir, *flags)
     return VATHubInterface(None, task, model)
+
+
+@pytest.fixture(scope="module")
+def good(checkpoint):
+    """The content of a checkpoint of this plugin."""
+    return torch.load(checkpoint, weights_only=True)
+
+
+@pytest.fixture
+def marker(tmp_path):
+    return tmp_path / "it ran"
 
 
 @pytest.fixture
@@ -104,7 +105,10 @@ def subcommand(data_dir: Path, checkpoint: Path, capsys: pytest.CaptureFixture):
         def run(*flags: object, path: object = checkpoint, data: object = data_dir):
             capsys.readouterr()
             every = [*always, *map(str, flags)]
-            status = main([name, str(data), "--path", str(path), *every])
+            try:
+                status = main([name, str(data), "--path", str(path), *every])
+            except SystemExit as left:  # a wrong flag
+                status = left.code
             captured = capsys.readouterr()
             if status:
                 assert not captured.out

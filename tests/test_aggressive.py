@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
-import commands
 import pytest
 import torch
-from test_distributed import train_with_two
-from test_model import batch, build
-from test_resume import assert_equal, assert_same_end, state
+from helpers import commands
+from helpers.distributed import train_with_two
+from helpers.models import batch, build
+from helpers.runs import assert_equal, assert_same_end, state
 from torch import nn
 
 from fairseq_vat.errors import VATError

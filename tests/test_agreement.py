@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from unittest import mock
 
-import commands
 import pytest
+from helpers import commands
 
 from fairseq_vat.cli import main as cli
 

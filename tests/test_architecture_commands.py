@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import commands
 import pytest
 import torch
-from test_architectures import TINY, UNK
-from test_checkpoints import told
-from test_model import batch, build
-from test_resume import assert_same_end
+from helpers import commands
+from helpers.checkpoints import refused
+from helpers.models import batch, build
+from helpers.runs import assert_same_end
+from helpers.systems import TINY, UNK
 
-from fairseq_vat import compat
+from fairseq_vat import plugin
 from fairseq_vat.errors import VATError
 
 # What doesn't fit
@@ -104,7 +104,7 @@ def test_checkpoints_load_without_allow_listing(runs: dict[str, Path]):
         try:
             assert torch.load(path, weights_only=True)["model"]
         finally:
-            compat.install()
+            plugin.install()
 
 
 def test_a_stopped_run_with_word_dropout_goes_on_exactly(data_dir: Path, tmp_path: Path):
@@ -124,7 +124,7 @@ def test_a_run_does_not_go_on_from_another_architecture(
     runs: dict[str, Path], data_dir: Path, arch: str
 ):
     before = runs["vae_lstm"].read_bytes()
-    line = told(
+    line = refused(
         commands.train, data_dir, runs["vae_lstm"].parent, "--arch", arch, *TINY, "--max-update", 9
     )
     assert line.startswith("the checkpoint holds another architecture than the one asked for")
@@ -134,12 +134,12 @@ def test_a_run_does_not_go_on_from_another_architecture(
 
 def test_generation_with_another_architecture_is_refused(runs: dict[str, Path], data_dir: Path):
     overrides = ("--model-overrides", "{'decoder_type': 'gru'}")
-    line = told(commands.generate, data_dir, runs["vae_lstm"], *overrides)
+    line = refused(commands.generate, data_dir, runs["vae_lstm"], *overrides)
     assert line.startswith("the checkpoint holds another architecture than the one asked for")
 
 
 def test_a_language_model_has_no_latents_to_draw(runs: dict[str, Path], data_dir: Path):
-    line = told(commands.generate, data_dir, runs["gru_decoder_lm"], "--latent-sampling")
+    line = refused(commands.generate, data_dir, runs["gru_decoder_lm"], "--latent-sampling")
     assert line.startswith("--latent-sampling needs models with latents")
 
 
@@ -149,11 +149,11 @@ def test_an_ensemble_has_latents_in_all_its_models_or_in_none(
     paths = [str(runs[arch]) for arch in ("vae_lstm", "vae_transformer", "gru_decoder_lm")]
     assert len(commands.hypotheses(commands.generate(data_dir, ":".join(paths[:2])))) == 20
     for mixed in (paths[1:], paths[:0:-1]):
-        line = told(commands.generate, data_dir, ":".join(mixed))
+        line = refused(commands.generate, data_dir, ":".join(mixed))
         assert line == "--path: an ensemble can't mix language models and models with latents"
 
 
 @pytest.mark.parametrize("arch", ["vae_transformer", "vae_lstm", "gru_decoder_lm"])
 def test_what_attends_to_no_tokens_prints_no_alignment(runs, data_dir: Path, arch: str):
-    line = told(commands.generate, data_dir, runs[arch], "--print-alignment")
+    line = refused(commands.generate, data_dir, runs[arch], "--print-alignment")
     assert line.startswith("--print-alignment needs a Transformer decoder and a latent for every")

@@ -15,37 +15,14 @@ import torch.nn.functional as F
 from fairseq.data import Dictionary
 from fairseq.logging import metrics
 from fairseq.models import ARCH_MODEL_REGISTRY
-from test_model import batch, build
+from helpers.models import batch, build
+from helpers.systems import EOS, LANGUAGE_MODELS, PAD, SYSTEMS, TINY, UNK, each
 from torch.distributions import Normal, kl_divergence
 
 from fairseq_vat.models.config import VATTransformerConfig
 from fairseq_vat.models.presets import PRESETS
 from fairseq_vat.models.vat_transformer import VATModel
 
-PAD, EOS, UNK = 1, 2, 3
-TINY = [
-    *["--encoder-embed-dim", "16", "--decoder-embed-dim", "16"],
-    *["--encoder-hidden-size", "16", "--decoder-hidden-size", "16"],
-    *["--encoder-ffn-embed-dim", "32", "--decoder-ffn-embed-dim", "32"],
-    *["--latent-dim", "8", "--dropout", "0"],
-]
-# a GPT-2 has tests of its own
-SYSTEMS = {
-    f"{encoder}-{decoder}-{level}": [
-        *["--arch", "vae_transformer", "--encoder-type", encoder, "--decoder-type", decoder],
-        *["--latent-level", level],
-    ]
-    for encoder in ("transformer", "lstm", "gru")
-    for decoder, level in [
-        ("transformer", "token"),
-        ("transformer", "sentence"),
-        ("lstm", "sentence"),
-        ("gru", "sentence"),
-    ]
-}
-LANGUAGE_MODELS = {
-    f"{cell}-lm": ["--arch", f"{cell}_decoder_lm"] for cell in ("transformer", "lstm", "gru")
-}
 SENTENCE_LEVEL = {name: flags for name, flags in SYSTEMS.items() if name.endswith("sentence")}
 RECURRENT_DECODERS = {
     **{name: SYSTEMS[name] for name in ("lstm-lstm-sentence", "gru-gru-sentence")},
@@ -59,10 +36,6 @@ DECODERS = {
     **RECURRENT_DECODERS,
     "transformer-lm": LANGUAGE_MODELS["transformer-lm"],
 }
-
-
-def each(systems: dict[str, list[str]]) -> Any:
-    return pytest.mark.parametrize("flags", systems.values(), ids=systems.keys())
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import gpt2
 import pytest
-import test_gpt2_decoder
 import torch
 from fairseq import search
 from fairseq.sequence_generator import SequenceGenerator
-from test_architectures import LANGUAGE_MODELS, SYSTEMS, TINY, each
-from test_model import build
+from helpers import gpt2
+from helpers.models import build
+from helpers.systems import LANGUAGE_MODELS, SYSTEMS, TINY, each
 
 from fairseq_vat.models.gpt2_decoder import GPT2Decoder
 from fairseq_vat.models.vat_transformer import VATModel
@@ -142,7 +141,7 @@ def test_hypotheses_and_scores_are_fairseq_s(make, sample, flags):
 
 
 def test_a_decoder_with_an_output_layer_of_its_own(sample, tmp_path):
-    entries = test_gpt2_decoder.dictionary()
+    entries = gpt2.dictionary()
     decoder = GPT2Decoder.from_directory(gpt2.save(tmp_path), entries, latent_dim=8)
     cfg = argparse.Namespace(precision="float32", emulate_bfloat16=False)
     model = VATModel(cfg, None, decoder).eval()

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import subprocess
-import sys
 from pathlib import Path
 
-import commands
 import pytest
+from helpers import commands
 
 from fairseq_vat.errors import VATError
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 
 def test_parity(data_dir, tmp_path, capsys, monkeypatch):
@@ -63,7 +60,14 @@ def test_parity(data_dir, tmp_path, capsys, monkeypatch):
 
     lines = run("--updates", "6", "--seeds", "1", "2").splitlines()
     assert len(calls) == 4  # what is done isn't made again
-    assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {name}" for name in parity.MEASURES]
+    heads = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert heads[0] == ["run", *parity.MEASURES]
+    assert [row[0] for row in heads[2:]] == [
+        *(f"{precision}, seed {seed}" for precision in ("float32", "bfloat16") for seed in (1, 2)),
+        *("float32, spread", "bfloat16, spread", "difference of means"),
+    ]
+    difference = found["measures"]["loss"]["difference"]
+    assert heads[-1][1] == f"{difference:+.3f}"
     log = tmp_path / "out/float32-1/train.log"  # stopped before its last checkpoint: goes on
     log.write_text("".join(line for line in log.open() if "| valid " not in line))
     for checkpoint in log.parent.glob("*.pt"):

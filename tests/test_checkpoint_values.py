@@ -6,22 +6,20 @@ import argparse
 import copy
 import math
 
-import commands
 import pytest
 import torch
 from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.registry import REGISTRIES
+from helpers import commands
+from helpers.checkpoints import crafted, payload, refused
+from helpers.configs import EXPERIMENTS, composed
 from omegaconf import OmegaConf
-from test_configs import EXPERIMENTS, composed
-from test_hostile_checkpoints import crafted, good, marker, payload, refused
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.hub.loading import load_model
 from fairseq_vat.models.presets import PRESETS
 from fairseq_vat.tasks.checkpoint_check import check_checkpoint
-
-__all__ = ["good", "marker"]  # fixtures
 
 
 @pytest.mark.parametrize("name", ["adam_betas", "adamax_betas", "adafactor_eps", "lamb_betas"])

@@ -8,18 +8,12 @@ import subprocess
 import sys
 import zipfile
 
-import commands
 import pytest
 import torch
+from helpers import commands
+from helpers.checkpoints import refused
 
 from fairseq_vat.errors import explain
-
-
-def told(call, *args):
-    """The line a user sees for the error that a call ends in."""
-    with pytest.raises(Exception) as caught:  # fairseq's and torch's own kinds
-        call(*args)
-    return explain(caught.value, caught.value.__traceback__)
 
 
 def test_a_checkpoint_loads_with_weights_only_and_without_allow_listing(checkpoint):
@@ -29,7 +23,7 @@ def test_a_checkpoint_loads_with_weights_only_and_without_allow_listing(checkpoi
 
 
 def test_a_missing_checkpoint_is_named(data_dir, tmp_path):
-    line = told(commands.generate, data_dir, tmp_path / "none.pt")
+    line = refused(commands.generate, data_dir, tmp_path / "none.pt")
     assert line.startswith(f"--path: model file not found: {tmp_path}/none.pt")
 
 
@@ -39,13 +33,13 @@ def test_a_cut_off_checkpoint_is_named(data_dir, checkpoint, tmp_path, share):
     content = checkpoint.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     for command in (commands.generate, commands.validate):
-        assert f"checkpoint {path} " in told(command, data_dir, path)
+        assert f"checkpoint {path} " in refused(command, data_dir, path)
 
 
 def test_a_run_does_not_start_over_a_cut_off_checkpoint(data_dir, checkpoint, tmp_path):
     path = tmp_path / "checkpoint_last.pt"
     path.write_bytes(checkpoint.read_bytes()[:5000])
-    assert f"checkpoint {path} can't be read" in told(commands.train, data_dir, tmp_path)
+    assert f"checkpoint {path} can't be read" in refused(commands.train, data_dir, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint_last.pt"]
     assert path.stat().st_size == 5000
 
@@ -67,8 +61,8 @@ def test_a_malicious_checkpoint_is_refused(data_dir, checkpoint, tmp_path, legac
     path = tmp_path / "checkpoint_last.pt"
     torch.save(state, path, _use_new_zipfile_serialization=not legacy)
     for command in (commands.generate, commands.validate):
-        assert f"checkpoint {path} is refused" in told(command, data_dir, path)
-    assert f"checkpoint {path} is refused" in told(commands.train, data_dir, tmp_path)
+        assert f"checkpoint {path} is refused" in refused(command, data_dir, path)
+    assert f"checkpoint {path} is refused" in refused(commands.train, data_dir, tmp_path)
     assert not (tmp_path / "harm").exists()
 
 
@@ -79,24 +73,24 @@ def test_a_file_of_another_kind_is_refused(data_dir, tmp_path):
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("hello", "world")
     for path in (bare, archive):
-        assert f"checkpoint {path} " in told(commands.generate, data_dir, path)
+        assert f"checkpoint {path} " in refused(commands.generate, data_dir, path)
 
 
 def test_other_mistakes_that_fairseq_does_not_explain(data_dir, checkpoint, tmp_path):
     bpe = ("--bpe", "sentencepiece")
-    line = told(commands.generate, data_dir, checkpoint, *bpe)
+    line = refused(commands.generate, data_dir, checkpoint, *bpe)
     assert line == "--sentencepiece-model is needed and was not given"
     for command in (
         commands.generate,
         lambda *args: commands.interactive(*args[:2], b"", *args[2:]),
     ):
-        line = told(command, data_dir, checkpoint, "--sampling", "--nbest", "1")
+        line = refused(command, data_dir, checkpoint, "--sampling", "--nbest", "1")
         assert line == "--sampling requires --nbest to be equal to --beam"
-    assert told(commands.generate, data_dir, checkpoint, "--sampling-topk", "5") == (
+    assert refused(commands.generate, data_dir, checkpoint, "--sampling-topk", "5") == (
         "--sampling-topk requires --sampling"
     )
     missing = ("--sentencepiece-model", "none.model")
-    line = told(commands.generate, data_dir, checkpoint, *bpe, *missing)
+    line = refused(commands.generate, data_dir, checkpoint, *bpe, *missing)
     assert line == "--sentencepiece-model: file none.model not found"
 
 

@@ -6,9 +6,9 @@ import math
 import random
 import re
 
-import commands
 import pytest
-from conftest import sentences
+from helpers import commands
+from helpers.text import sentences
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.text import subwords

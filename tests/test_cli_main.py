@@ -1,19 +1,16 @@
 """The ``fairseq-vat`` command: its subcommands, its errors, its exit statuses."""
 
-import argparse
 import json
 import os
 import random
-import sys
-from pathlib import Path
+import re
 from types import SimpleNamespace
 
+import demo_text
 import pytest
 
+from fairseq_vat import __version__
 from fairseq_vat.cli import main as cli
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-import demo_text
 
 
 @pytest.fixture(scope="module")
@@ -118,25 +115,38 @@ def test_errors_are_one_line(command, message, tmp_path, monkeypatch, capsys):
 
 
 def test_wrong_usage_exits_with_2(capsys):
-    for command in ([], ["no-such-command"], ["plot"]):
+    for command, message in (
+        ([], "fairseq-vat: error: the following arguments are required: COMMAND"),
+        (["no-such-command"], "fairseq-vat: error: argument COMMAND: invalid choice"),
+        (["plot"], "fairseq-vat plot: error: the following arguments are required: LOG, --out"),
+        (["show", "--mean", "x", "--every", "0"],
+         "fairseq-vat show: error: argument --every: must be at least 1, not 0"),
+    ):  # fmt: skip
         with pytest.raises(SystemExit) as caught:
             cli.main(command)
         assert caught.value.code == 2
-    capsys.readouterr()
+        error = capsys.readouterr().err
+        assert error.startswith(message) and error.count("\n") == 1
 
 
 def test_every_subcommand_has_help(capsys):
-    (names,) = (
-        action.choices
-        for action in cli.build_parser()._actions
-        if isinstance(action, argparse._SubParsersAction)
-    )
-    assert len(names) >= len(cli.SUBCOMMANDS)
+    listing = cli.build_parser().format_help()
+    names = re.findall(r"^  (\w+) {2,}\w", listing.partition("commands (")[2], re.MULTILINE)
+    assert len(names) >= sum(map(len, cli.SUBCOMMANDS.values()))
+    assert {"tokenize", "show", "evaluate", "interpolate", "isotropy", "sts"} <= set(names)
+    assert all(f"\n{title}:\n" in listing for title in cli.SUBCOMMANDS)
     for name in names:
         with pytest.raises(SystemExit) as caught:
             cli.main([name, "--help"])
         assert caught.value.code == 0
         assert f"usage: fairseq-vat {name}" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"fairseq-vat {__version__}\n"
 
 
 @pytest.fixture
@@ -199,5 +209,3 @@ def test_show_every_nth(tmp_path, capsys):
     assert cli.main(["show", "--mean", str(path), "--every", "3", "-n", "2", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert [sentence["id"] for sentence in shown["sentences"]] == [0, 3]
-    assert cli.main(["show", "--mean", str(path), "--every", "0"]) == 1
-    assert "--every 0: must be at least 1" in capsys.readouterr().err

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import commands
 import pytest
+from helpers import commands
 
 from fairseq_vat.measures import collapse
 

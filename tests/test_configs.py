@@ -2,64 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
-import os
 import re
 import shlex
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import commands
 import pytest
 import torch
 from fairseq import options, tasks
-from fairseq.dataclass.initialize import add_defaults, hydra_init
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from fairseq.distributed import utils as distributed_utils
 from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq.optim import FairseqOptimizer
 from fairseq.optim.lr_scheduler.cosine_lr_scheduler import CosineLRSchedule
 from fairseq.optim.lr_scheduler.inverse_square_root_schedule import InverseSquareRootSchedule
-from fairseq_cli import train as fairseq_train
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+from helpers import commands
+from helpers.configs import CONFIGS, EXPERIMENTS, composed, hydra_train, no_hydra, train
+from helpers.scripts import ROOT
 from omegaconf import DictConfig, OmegaConf
 
 from fairseq_vat.errors import VATError
 
-ROOT = Path(__file__).parent.parent
-CONFIGS = ROOT / "configs"
 MODELS = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
-EXPERIMENTS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 DEMO_LAYERS = {"encoder_layers": 2, "decoder_layers": 2}  # whatever the model's
 PRESETS = sorted(
     name
     for name, model in ARCH_MODEL_REGISTRY.items()
     if model.__module__.startswith("fairseq_vat.")
 )
-
-
-@contextlib.contextmanager
-def no_hydra() -> Iterator[None]:
-    """fairseq composes too; each composition has to begin with none under way."""
-    GlobalHydra.instance().clear()
-    yield
-    GlobalHydra.instance().clear()
-
-
-def composed(name: str, *overrides: str) -> DictConfig:
-    """What `fairseq-hydra-train --config-dir configs --config-name NAME` trains with."""
-    with no_hydra():
-        hydra_init(name)
-        with initialize_config_dir(str(CONFIGS), version_base="1.1"):
-            cfg = compose(name, [f"common.user_dir={commands.PLUGIN}", *overrides])
-    add_defaults(cfg)
-    return OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
 
 
 def parsed(*flags: str) -> DictConfig:
@@ -71,28 +42,6 @@ def parsed(*flags: str) -> DictConfig:
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-
-
-def train(cfg: DictConfig) -> str:
-    OmegaConf.set_struct(cfg, True)
-    with commands._log() as log:
-        distributed_utils.call_main(cfg, fairseq_train.main)
-    return log.getvalue()
-
-
-def hydra_train(run_dir: Path, *overrides: str) -> subprocess.Popen[str]:
-    """`fairseq-hydra-train` on the demo's configuration."""
-    command = [sys.executable, "-m", "fairseq_cli.hydra_train", "--config-dir", str(CONFIGS)]
-    command += ["--config-name", "demo", f"common.user_dir={commands.PLUGIN}", "common.cpu=true"]
-    command += [f"hydra.run.dir={run_dir}", f"checkpoint.save_dir={run_dir}", *overrides]
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -3,17 +3,13 @@
 import importlib.util
 import random
 import re
-import sys
-from pathlib import Path
 
+import demo_text as corpus
 import pytest
 from fairseq.data import Dictionary
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.text import subwords
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-import demo_text as corpus
 
 
 def _sentence(rng: random.Random) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-import commands
 import pytest
 import torch
 import torch.nn.functional as F
 from fairseq.logging import metrics
-from test_model import batch, build
+from helpers import commands
+from helpers.models import batch, build
 from torch.distributions import Normal, kl_divergence
 
 from fairseq_vat.errors import VATError

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 
-import commands
 import pytest
 import torch
-from test_model import build
+from helpers import commands
+from helpers.models import build
 
 from fairseq_vat.evaluation.subset import Subset
 from fairseq_vat.hub.loading import load_model

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 
-import commands
 import pytest
 import sacrebleu
 import torch
+from helpers import commands
 
 from fairseq_vat.cli import main as cli
+from fairseq_vat.cli.tables import MISSING
+from fairseq_vat.evaluation.evaluate import evaluate as evaluate_model
+from fairseq_vat.hub.loading import load_model
 
 SMALL = (
     *("--encoder-embed-dim", "32", "--encoder-ffn-embed-dim", "64", "--latent-dim", "8"),
@@ -23,7 +26,11 @@ QUICK = ("--iw-samples", "4", "--beam", "2", "--cpu")
 def evaluate(capsys):
     def run(data, checkpoint, *flags):
         capsys.readouterr()
-        status = cli.main(["evaluate", str(data), "--path", str(checkpoint), *QUICK, *flags])
+        try:
+            status = cli.main(["evaluate", str(data), "--path", str(checkpoint), *QUICK, *flags])
+        except SystemExit as left:  # a wrong flag
+            status = left.code
+            assert status == 2
         captured = capsys.readouterr()
         if status:
             assert not captured.out
@@ -125,7 +132,7 @@ def test_sentence_level(data_dir, sentence_level, evaluate):
     assert "a latent of width 8 for each sentence" in table
     assert "ceiling 2.996" in table
     (exact,) = (line for line in table.splitlines() if line.startswith("nll, exact"))
-    assert exact.partition(")")[2].split() == ["-"] * 6
+    assert exact.partition(")")[2].split() == [MISSING] * 6
 
 
 def test_a_language_model_has_the_columns_that_apply(data_dir, language_model, evaluate):
@@ -139,7 +146,8 @@ def test_a_language_model_has_the_columns_that_apply(data_dir, language_model, e
     assert found["reconstruction"] is found["warning"] is found["latent_level"] is None
     table = evaluate(data_dir, language_model)
     assert "a language model, no latents" in table
-    assert "active units            -" in table
+    (units,) = (line for line in table.splitlines() if line.startswith("active units"))
+    assert units.split() == ["active", "units", MISSING]
 
 
 def test_a_collapsed_model_is_told(data_dir, tmp_path, evaluate):
@@ -193,6 +201,24 @@ def test_draws_and_sentences_are_what_was_asked_for(data_dir, checkpoint, evalua
     assert wider["prior_std"] == 0.8 and wider["kl_nats"] != same["kl_nats"]
 
 
+def test_the_command_is_the_function(data_dir, checkpoint, evaluate):
+    found = evaluate(data_dir, checkpoint, "--json", "--first", "7", "--batch-size", "3")
+    loaded = load_model(checkpoint, data_dir, "cpu")
+    same = evaluate_model(loaded, "test", first=7, batch_size=3, beam=2, iw_samples=4)
+    assert found == {"checkpoint": str(checkpoint), "data": str(data_dir), **same}
+
+
+def test_formats(data_dir, checkpoint, evaluate):
+    few = ("--first", "3", "--no-bleu")
+    rows = evaluate(data_dir, checkpoint, *few, "--format", "csv").splitlines()
+    assert rows[0] == ",nats/sentence,nats/word,nats/token,bits/token,ppl/word,ppl/token"
+    found = evaluate(data_dir, checkpoint, *few, "--json")
+    (kl,) = (row.split(",") for row in rows if row.startswith("KL,"))
+    assert kl[1] == f"{found['kl']['per_sentence']:.3f}" and kl[-1] == MISSING
+    github = evaluate(data_dir, checkpoint, *few, "--format", "github")
+    assert "| nll from the mean " in github and "3 sentences" in github.partition("|")[0]
+
+
 def test_cut_sentences_are_counted(data_dir, tmp_path, evaluate):
     flags = ("--max-update", "1", "--max-source-positions", "8", "--max-target-positions", "8")
     commands.train(data_dir, tmp_path, *flags, "--truncate")
@@ -222,14 +248,14 @@ def test_sentences_too_long_are_refused(data_dir, tmp_path, evaluate):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--iw-samples", "-1"), "--iw-samples -1: must be at least 0"),
-        (("--samples", "0"), "--samples 0: must be at least 1"),
-        (("--mi-draws", "0"), "--mi-draws 0: must be at least 1"),
-        (("--mi-batch", "0"), "--mi-batch 0: must be at least 1"),
-        (("--beam", "0"), "--beam 0: must be at least 1"),
-        (("--first", "0"), "--first 0: must be at least 1"),
-        (("--prior-std", "0"), "--prior-std 0.0: must be a standard deviation above 0"),
-        (("--prior-std", "nan"), "--prior-std nan: must be a standard deviation above 0"),
+        (("--iw-samples", "-1"), "argument --iw-samples: must be at least 0, not -1"),
+        (("--samples", "0"), "argument --samples: must be at least 1, not 0"),
+        (("--mi-draws", "0"), "argument --mi-draws: must be at least 1, not 0"),
+        (("--mi-batch", "0"), "argument --mi-batch: must be at least 1, not 0"),
+        (("--beam", "0"), "argument --beam: must be at least 1, not 0"),
+        (("--first", "0"), "argument --first: must be at least 1, not 0"),
+        (("--prior-std", "0"), "argument --prior-std: must be above 0, not 0"),
+        (("--prior-std", "nan"), "argument --prior-std: must be above 0, not nan"),
         (("--max-tokens", "3"), "--max-tokens 3: the longest sentence has"),
         (("--gen-subset", "dev"), "has test, train, valid"),
     ],

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-import commands
 import pytest
-from test_model import batch
+from helpers import commands
+from helpers.models import batch
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.tasks.generation import LatentSampling, VariationalSequenceGenerator

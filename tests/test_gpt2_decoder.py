@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-import gpt2
 import pytest
 import torch
-from fairseq.data import Dictionary
+from helpers import gpt2
+from helpers.gpt2 import END, dictionary
 
 from fairseq_vat.compat import import_transformers
 from fairseq_vat.errors import VATError
@@ -20,15 +20,7 @@ from fairseq_vat.models.gpt2_decoder import GPT2Decoder
 
 pytest.importorskip("transformers")
 
-END = len(gpt2.vocabulary()) - 1
 LATENT = 6
-
-
-def dictionary(ids=range(END), *more: str) -> Dictionary:
-    made = Dictionary()
-    for symbol in [*map(str, ids), *more]:
-        made.add_symbol(symbol)
-    return made
 
 
 @pytest.fixture(scope="module")

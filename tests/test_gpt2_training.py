@@ -10,12 +10,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import commands
-import gpt2
 import pytest
 import torch
 from fairseq import checkpoint_utils, options
 from fairseq_cli import preprocess as fairseq_preprocess
+from helpers import commands, gpt2
 
 from fairseq_vat.cli import main as cli
 from fairseq_vat.errors import VATError

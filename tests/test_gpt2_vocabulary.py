@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import gpt2
 import pytest
 from fairseq.data import Dictionary
 from fairseq.data.encoders.gpt2_bpe import GPT2BPE, GPT2BPEConfig
+from helpers import gpt2
 
 from fairseq_vat.cli import main as cli
 from fairseq_vat.errors import VATError

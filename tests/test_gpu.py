@@ -9,11 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import commands
 import pytest
 import torch
 from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from helpers import commands
 
 from fairseq_vat.latent import noise
 from fairseq_vat.latent.gaussian import LOG_VARIANCE_MAX, LOG_VARIANCE_MIN, DiagonalGaussian

@@ -8,35 +8,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import copy
 import os
 import shutil
 from unittest import mock
 
-import commands
 import pytest
-import test_scripts
 import torch
+from fairseq import checkpoint_utils
+from helpers import commands
+from helpers.checkpoints import crafted, payload, refused
+from helpers.scripts import SCRIPTS, run
 
 from fairseq_vat.cli.main import main
-from fairseq_vat.errors import explain
 from fairseq_vat.hub.loading import load_model
 from fairseq_vat.models.vat_transformer import VATModel
-
-
-@pytest.fixture(scope="module")
-def good(checkpoint):
-    """The content of a checkpoint of this plugin."""
-    return torch.load(checkpoint, weights_only=True)
-
-
-@pytest.fixture
-def marker(tmp_path):
-    return tmp_path / "it ran"
-
-
-def payload(marker):
-    return f"[__import__('pathlib').Path({str(marker)!r}).touch()]"
 
 
 def wav2vec2(cfg, text):
@@ -89,24 +74,6 @@ ROUTES = {
 }
 
 
-def crafted(good, folder, change, *args, name="crafted.pt"):
-    """A file with the good checkpoint's content, its configuration changed."""
-    state = dict(good, cfg=copy.deepcopy(good["cfg"]))
-    change(state["cfg"], *args)
-    path = folder / name
-    torch.save(state, path)
-    return path
-
-
-def refused(call, *args):
-    """The one line that a user sees."""
-    with pytest.raises(Exception) as caught:
-        call(*args)
-    line = explain(caught.value, caught.value.__traceback__)
-    assert line is not None and "\n" not in line
-    return line
-
-
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("change", CLASSES)
 def test_another_class_runs_nothing(route, change, good, data_dir, tmp_path, marker):
@@ -121,7 +88,7 @@ def test_another_class_runs_nothing(route, change, good, data_dir, tmp_path, mar
 @pytest.mark.parametrize("change", CLASSES)
 def test_without_the_check_it_would_have_run(change, good, data_dir, tmp_path, marker):
     path = crafted(good, tmp_path, change, payload(marker))
-    unchecked = mock.patch("fairseq_vat.tasks.checkpoint_check.check_checkpoint")
+    unchecked = mock.patch.object(checkpoint_utils.torch, "check")
     with unchecked, contextlib.suppress(Exception):
         commands.validate(data_dir, path)
     assert marker.exists()
@@ -186,13 +153,13 @@ def test_the_shell_recipe_runs_nothing(good, data_dir, tmp_path, marker):
     data = shutil.copytree(data_dir, folder)
     path = crafted(good, folder, wav2vec2, payload(marker))
     (folder / "model").touch()
-    script = (test_scripts.SCRIPTS / "sample.sh", path, data, folder / "model")
+    script = (SCRIPTS / "sample.sh", path, data, folder / "model")
     flags = ("--", "--cpu", "--latent-seed", "1", "--latent-marks", "$(touch ran)")
-    done = test_scripts.run(*script, 1, *flags, cwd=tmp_path, stdin="$(touch ran)\n")
+    done = run(*script, 1, *flags, cwd=tmp_path, stdin="$(touch ran)\n")
     assert done.returncode == 1 and not done.stdout
     assert f"fairseq_vat: error: checkpoint {path} is refused: it is of archi" in done.stderr
     for number in ("a[$(touch ran)]", "1; touch ran", "-1"):
-        done = test_scripts.run(*script, number, cwd=tmp_path)
+        done = run(*script, number, cwd=tmp_path)
         assert done.returncode == 1 and "K must be a number from 1" in done.stderr
     assert not marker.exists() and not (tmp_path / "ran").exists()
 

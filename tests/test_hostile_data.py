@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 import struct
 
-import commands
 import numpy as np
 import pytest
 from fairseq.data.indexed_dataset import IndexedDatasetBuilder
-from test_hostile_checkpoints import refused
+from helpers import commands
+from helpers.checkpoints import refused
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.tasks.data_directory import load_dictionary, load_sentences

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 
-import commands
 import numpy as np
 import pytest
 import torch
-from test_model import build
+from helpers import commands
+from helpers.models import build
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.hub.interface import VATHubInterface

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 
-import huggingface
 import numpy as np
 import pytest
 import torch
-from conftest import WORDS
+from helpers import huggingface
+from helpers.text import WORDS
 from safetensors.torch import load_file, save_file
 
 from fairseq_vat.errors import VATError

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
-import commands
 import pytest
 import torch
-from conftest import WORDS, sentences
 from fairseq.logging import metrics
-from test_configs import composed
-from test_model import batch, build
+from helpers import commands
+from helpers.configs import composed
+from helpers.models import batch, build
+from helpers.text import WORDS, sentences
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.representations import (
@@ -203,6 +203,7 @@ def test_text_and_pairs(isotropy, pairs, checkpoint):
 
     table = isotropy("--text", text)
     rows = {line[:12].strip(): line[12:].split() for line in table.splitlines()}
+    assert "least self-similarity (latents)" in table
     for title, figures in (
         ("embeddings", found["layers"][0]),
         ("layer 2", found["layers"][2]),
@@ -210,8 +211,8 @@ def test_text_and_pairs(isotropy, pairs, checkpoint):
     ):
         assert rows[title] == [f"{figures[name]:.3f}" for name in MEASURES]
     least = found["words"][0]
-    line = f"{least['self_similarity']:.3f}  {least['word']} +{least['occurrences']} times"
-    assert re.search(line, table)
+    figures = (f"{least['self_similarity']:.3f}", least["occurrences"], least["sentences"])
+    assert rows[least["word"]] == [str(figure) for figure in figures]
 
 
 def test_what_is_wrong_is_named(isotropy, pairs, tmp_path):
@@ -222,8 +223,9 @@ def test_what_is_wrong_is_named(isotropy, pairs, tmp_path):
     assert "No such file" in isotropy("--text", tmp_path / "missing")
     assert "has no .tsv file" in isotropy("--sts", tmp_path / "none")
     assert re.search(r"text:1: no TAB; each line must be score", isotropy("--sts", text))
-    assert "--sentences 0: must be at least 1" in isotropy("--text", text, "--sentences", "0")
-    assert "--words -1" in isotropy("--text", text, "--words", "-1")
+    for flag, least, wrong in (("--sentences", 1, 0), ("--words", 0, -1)):
+        message = f"argument {flag}: must be at least {least}, not {wrong}"
+        assert message in isotropy("--text", text, flag, wrong)
     with (folder / "two.tsv").open("a", encoding="utf-8") as file:
         file.write("3\tonly one\n")
     assert re.search(r"two\.tsv:\d+: 2 columns", isotropy("--sts", folder))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
-import commands
 import numpy as np
 import pytest
 import torch
 from fairseq import checkpoint_utils
+from helpers import commands
+from helpers.models import batch, build
 from scipy.stats import norm
-from test_model import batch, build
 from torch.distributions import Normal, kl_divergence
 
 from fairseq_vat.errors import VATError

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 
-import commands
 import numpy as np
 import pytest
 import torch
+from helpers import commands
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.hub.interface import VATHubInterface

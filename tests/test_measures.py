@@ -72,7 +72,7 @@ def _batches(size, count=COUNT):
         yield {"id": rows, "net_input": net_input, "target": None}
 
 
-SETTINGS = evaluate.Settings(prior_std=PRIOR_STD, samples=2, iw_samples=7)
+SETTINGS = evaluate.EvaluationSettings(prior_std=PRIOR_STD, samples=2, iw_samples=7)
 
 
 @pytest.fixture(scope="module")
@@ -139,18 +139,18 @@ def test_no_figure_depends_on_batching(model, found):
 
 
 def test_more_latents_than_asked_for_are_chosen_by_chance(model):
-    few = evaluate.Settings(prior_std=PRIOR_STD, iw_samples=0, mi_latents=500)
+    few = evaluate.EvaluationSettings(prior_std=PRIOR_STD, iw_samples=0, mi_latents=500)
     measured = evaluate.measure(model, _batches(100), few)
     found, again = (evaluate.figures(measured, COUNT, COUNT, few) for _ in range(2))
     assert found["mi"]["latents"] == 500 and found["mi"] == again["mi"]
     assert found["mi"]["ceiling"] == pytest.approx(math.log(500))
     assert found["iw_nll"] is found["ess"] is None  # K = 0
-    other = evaluate.Settings(prior_std=PRIOR_STD, iw_samples=0, mi_latents=500, seed=2)
+    other = evaluate.EvaluationSettings(prior_std=PRIOR_STD, iw_samples=0, mi_latents=500, seed=2)
     assert evaluate.figures(measured, COUNT, COUNT, other)["mi"]["paired"] != found["mi"]["paired"]
 
 
 def test_repeated_sentences_draw_by_themselves_in_the_set_s_order():
-    few = evaluate.Settings(prior_std=PRIOR_STD, iw_samples=0, mi_draws=2)
+    few = evaluate.EvaluationSettings(prior_std=PRIOR_STD, iw_samples=0, mi_draws=2)
     distinct = evaluate.measure(LinearGaussian(), _batches(50, 50), few)
     repeating = LinearGaussian(kinds=50)
     found, again = (evaluate.measure(repeating, _batches(size, 200), few) for size in (64, 13))
@@ -167,7 +167,7 @@ def test_the_spread_of_mutual_information_is_that_over_seeds(kinds):
     """96 sentences, of which some or all may be equal: 300 seeds tell what the spread is."""
     model, count, seeds = LinearGaussian(kinds), 96, 300
     settings = [
-        evaluate.Settings(prior_std=PRIOR_STD, iw_samples=0, seed=seed, mi_draws=4)
+        evaluate.EvaluationSettings(prior_std=PRIOR_STD, iw_samples=0, seed=seed, mi_draws=4)
         for seed in range(seeds)
     ]
     found = [

@@ -9,8 +9,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from conftest import sentences
-from oracle import BOS
+from helpers.oracle import BOS
+from helpers.text import sentences
 from scipy import stats
 
 from fairseq_vat.cli import main as cli

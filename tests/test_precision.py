@@ -10,18 +10,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import commands
-import gpt2
 import numpy as np
 import pytest
 import torch
 from fairseq import options
 from fairseq_cli import preprocess as fairseq_preprocess
-from test_architectures import LANGUAGE_MODELS, SYSTEMS, TINY
-from test_configs import hydra_train
-from test_distributed import train_with_two
-from test_model import batch, build
-from test_resume import assert_same_end
+from helpers import commands, gpt2
+from helpers.configs import hydra_train
+from helpers.distributed import train_with_two
+from helpers.models import batch, build
+from helpers.runs import assert_same_end
+from helpers.systems import LANGUAGE_MODELS, SYSTEMS, TINY
 
 from fairseq_vat.cli import main as cli
 from fairseq_vat.errors import VATError

@@ -6,12 +6,11 @@ import json
 from argparse import Namespace
 from types import SimpleNamespace
 
-import commands
-import huggingface
 import numpy as np
 import pytest
 import torch
-from conftest import WORDS, sentences
+from helpers import commands, huggingface
+from helpers.text import WORDS, sentences
 from safetensors.torch import load_file, save_file
 
 from fairseq_vat.cli import main as cli

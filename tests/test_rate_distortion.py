@@ -10,16 +10,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import commands
+import draw_statistics as statistics
 import pytest
+import rate_distortion
+from helpers import commands
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
-sys.path.insert(0, str(SCRIPTS))
-import draw_statistics as statistics  # noqa: E402
-import rate_distortion  # noqa: E402
-
-from fairseq_vat.cli.main import main as command_line  # noqa: E402
-from fairseq_vat.errors import VATError  # noqa: E402
+from fairseq_vat.cli.main import main as command_line
+from fairseq_vat.cli.tables import MISSING, table
+from fairseq_vat.errors import VATError
 
 
 class Sense:
@@ -266,11 +264,12 @@ def test_same_kind_against_random_words():
     assert nothing["same_pos"] is nothing["similar_random"] is None
 
 
-def test_table_has_a_dash_for_what_is_not_measured():
+def test_the_table_has_the_columns_that_are_measured():
     rows = [{"path": "a.pt", "kl": 1.0, "changed": None}, {"path": "b.pt", "kl": 2.0, "changed": 1}]
-    assert rate_distortion.table(rows) == [
-        "| checkpoint | KL | changed |",
-        "| --- | ---: | ---: |",
-        "| a.pt | 1.000 | - |",
-        "| b.pt | 2.000 | 1.000 |",
+    lines = table(rows, rate_distortion.COLUMNS).splitlines()
+    assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines] == [
+        ["checkpoint", "KL", "changed"],
+        [":-------------", "------:", "----------:"],
+        ["a.pt", "1.000", MISSING],
+        ["b.pt", "2.000", "1.000"],
     ]

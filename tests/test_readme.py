@@ -6,8 +6,8 @@ import re
 import shlex
 from pathlib import Path
 
-import commands
 import pytest
+from helpers import commands
 
 from fairseq_vat.cli.main import build_parser
 

@@ -8,13 +8,8 @@ import pytest
 from fairseq.data import Dictionary
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation.reconstruction import (
-    KINDS,
-    Pieces,
-    Reconstructions,
-    bleu_figures,
-    to_text,
-)
+from fairseq_vat.evaluation.bleu import bleu_figures
+from fairseq_vat.text.pieces import PIECE_KINDS, Pieces, find_gpt2_vocabulary, to_text
 
 
 def _dictionary(*symbols):
@@ -50,7 +45,7 @@ def test_pieces_are_recognised_and_joined(line, kind, text, vocabulary):
     assert to_text(padded, dictionary, pieces) == text
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PIECE_KINDS)
 def test_an_unknown_never_equals_an_unknown(kind, vocabulary):
     dictionary = _dictionary("0")
     tokens = dictionary.encode_line("x", add_if_not_exist=False).long()
@@ -70,13 +65,17 @@ def test_gpt2_s_numbers_need_their_vocabulary(vocabulary):
 
 
 def test_bleu_says_how_it_was_measured():
-    same = {0: "a small cat sat on the mat .", 3: "the dog barked at the small cat ."}
-    whole = bleu_figures(Reconstructions(same, dict(same)), Pieces("none"))
+    same = ["a small cat sat on the mat .", "the dog barked at the small cat ."]
+    whole = bleu_figures(same, list(same), Pieces("none").bleu_tokenizer)
     assert whole["bleu"] == pytest.approx(100)
     assert (whole["exact_match"], whole["sentences"]) == (1, 2)
     assert "tok:none" in whole["signature"]
-    half = bleu_figures(
-        Reconstructions(same, {**same, 3: "the dog slept ."}), Pieces("sentencepiece")
-    )
+    half = bleu_figures([same[0], "the dog slept ."], same, Pieces("sentencepiece").bleu_tokenizer)
     assert 0 < half["bleu"] < 100 and half["exact_match"] == 0.5
     assert "tok:13a" in half["signature"]
+
+
+def test_where_gpt2_s_vocabulary_is_looked_for(vocabulary):
+    data = vocabulary.parent / "data-bin"
+    assert find_gpt2_vocabulary(data) == vocabulary
+    assert find_gpt2_vocabulary(data / "more") is None

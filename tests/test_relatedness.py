@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 
-import huggingface
 import numpy as np
 import pytest
 import torch
-from conftest import WORDS, sentences
+from helpers import huggingface
+from helpers.text import WORDS, sentences
 from scipy import stats
 
 from fairseq_vat.evaluation import relatedness

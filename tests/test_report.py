@@ -8,10 +8,9 @@ import re
 from html import unescape
 from html.parser import HTMLParser
 
-import browser
-import commands
 import pytest
 import torch
+from helpers import browser, commands
 
 from fairseq_vat.cli import main as cli
 from fairseq_vat.evaluation import evaluate
@@ -261,7 +260,9 @@ def test_figures_are_those_of_evaluate(gathered, data_dir, checkpoint):
     loaded = load_model(checkpoint, data_dir, "cpu")
     subset = Subset(loaded.task, "test")
     measured = evaluate.measure(
-        loaded.model, subset.batches(400, None, loaded.device), evaluate.Settings(0.4, iw_samples=0)
+        loaded.model,
+        subset.batches(400, None, loaded.device),
+        evaluate.EvaluationSettings(0.4, iw_samples=0),
     )
     found = gathered.figures
     close = {"rel": 1e-4}

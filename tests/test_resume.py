@@ -8,11 +8,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import commands
 import pytest
-import torch
+from helpers import commands
+from helpers.runs import assert_same_end, state
 
 from fairseq_vat.latent.annealing import Annealing, Schedule
 
@@ -29,38 +28,6 @@ FLAGS = [
 def kl_weights(log: str) -> dict[int, str]:
     """The printed KL weight by the number of updates done."""
     return {update: figures["kl_weight"] for update, figures in commands.updates(log).items()}
-
-
-def state(checkpoint: Path) -> dict[str, Any]:
-    return torch.load(checkpoint, weights_only=True)
-
-
-def assert_equal(one: Any, other: Any, where: str = "state") -> None:
-    """Equal to the last bit, all the way down."""
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            assert_equal(one[key], other[key], f"{where}[{key!r}]")
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    else:
-        assert one == other, where
-
-
-def assert_same_end(save_dir: Path, reference_dir: Path) -> None:
-    """Same parameters, optimizer state and place in the data."""
-    one, other = (state(folder / "checkpoint_last.pt") for folder in (save_dir, reference_dir))
-    assert len(one["last_optimizer_state"]["state"]) > 0
-    for key in ("model", "last_optimizer_state"):
-        assert_equal(one[key], other[key], key)
-    for run in (one, other):
-        # the best validation loss, which this schedule never reads and a process sees from its
-        # start on only
-        run["optimizer_history"][-1]["lr_scheduler_state"].pop("best")
-    assert_equal(one["optimizer_history"][-1], other["optimizer_history"][-1], "history")
-    assert_equal(
-        one["extra_state"]["train_iterator"], other["extra_state"]["train_iterator"], "iterator"
-    )
 
 
 @pytest.fixture(scope="module")

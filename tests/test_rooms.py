@@ -13,7 +13,7 @@ import fairseq_vat
 PACKAGE = Path(fairseq_vat.__file__).parent
 # A room, or a module at the top, imports from those after it alone.
 ORDER = (
-    *("cli", "report", "evaluation", "hub", "plugin", "tasks", "criterions", "models"),
+    *("cli", "recipes", "report", "evaluation", "hub", "plugin", "tasks", "criterions", "models"),
     *("measures", "latent", "compat", "text", "files", "errors"),
 )
 # Late imports that go the other way, which fairseq's and Python's own idioms ask for.

@@ -4,28 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
-import commands
 import pytest
-from conftest import sentences
 from fairseq.data import Dictionary
-
-SCRIPTS = Path(__file__).parent.parent / "scripts"
-sys.path.insert(0, str(SCRIPTS))
-
-
-def run(*command: object, cwd: Path, stdin: str = "", **environment: str):
-    return subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "WORKERS": "1", **environment},
-    )
+from helpers import commands
+from helpers.scripts import SCRIPTS, run
+from helpers.text import sentences
 
 
 @pytest.fixture(scope="module")

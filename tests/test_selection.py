@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-import commands
 import pytest
 import torch
+from helpers import commands
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.tasks.selection import LatentSelection, parse_positions

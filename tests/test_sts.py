@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 import re
 
-import commands
-import huggingface
 import numpy as np
 import pytest
-from conftest import WORDS, sentences
+from helpers import commands, huggingface
+from helpers.text import WORDS, sentences
 from scipy import stats
 
 from fairseq_vat.errors import VATError

@@ -5,34 +5,20 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import stat
-import subprocess
-import sys
+import re
 from pathlib import Path
 
 import pytest
+import sweep_prior_std as sweep
 import torch
+from helpers.models import batch, build
+from helpers.scripts import Workplace
 from matplotlib import pyplot as plt
-from test_model import batch, build
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
-sys.path.insert(0, str(SCRIPTS))
-import sweep_prior_std as sweep  # noqa: E402
+from fairseq_vat.cli.tables import MISSING
 
-# each command notes that it was called and leaves what the real one would
-PRETEND = """#!{python} -IS
-import json, os, sys, zipfile
-from pathlib import Path
-
-name, args = Path(sys.argv[0]).name, sys.argv[1:]
-with open(os.environ["CALLS"], "a") as file:
-    file.write(json.dumps([name, *args]) + "\\n")
-value = lambda flag: args[args.index(flag) + 1]
-if name == "python":  # no GPU, and no drawing; anything else is for the real one
-    if args[0] == "-c" and "cuda" in args[1]:
-        sys.exit(1)
-    os.execv(sys.executable, [sys.executable, *(arg for arg in args if arg != "--figures")])
+# what the real commands would leave
+PRETEND = """
 if name == "fairseq-train":
     save = Path(value("--save-dir"))
     if os.environ.get("FAIL", "nothing") in str(save):
@@ -40,7 +26,8 @@ if name == "fairseq-train":
     with zipfile.ZipFile(save / "checkpoint_last.pt", "w") as file:
         file.writestr("data", "x")
     (save / "train.log").write_text(
-        "epoch 001 | valid on 'valid' subset | loss 3 | nll_loss 2 | kl_weight 0.5 | accuracy 75"
+        "epoch 001 | valid on 'valid' subset | loss 3 | nll_loss 2 | kl_weight 0.5 "
+        "| accuracy 75 | num_updates 9"
     )
 if name == "fairseq-vat" and args[0] == "tokenize":
     out = Path(value("--out"))
@@ -51,53 +38,37 @@ if name == "fairseq-vat" and args[0] == "tokenize":
         (out / "data-bin" / name).write_text("made")
     (out / "data-bin" / "test.bin").write_text(Path(value("--test")).read_text())
 if name == "fairseq-vat" and args[0] == "evaluate":
-    per_token = lambda x: {{"per_token": x}}
-    print(json.dumps({{
+    per_token = lambda x: {"per_token": x}
+    print(json.dumps({
         "nll_samples": per_token(1.5), "kl": per_token(12.8), "kl_nats": 12.0,
         "penalty": per_token(6.4) if "prior-s" in value("--path") else None, "penalty_nats": 6.0,
-        "active_units_scaled": {{"count": 7, "of": 128}},
-    }}))
+        "active_units_scaled": {"count": 7, "of": 128},
+    }))
 if name == "fairseq-vat" and args[0] == "isotropy":
     names = ("random_cosine", "self_similarity", "intra_sentence_similarity", "iso_score")
-    print(json.dumps({{"latents": dict.fromkeys(names, 0.25)}}))
+    print(json.dumps({"latents": dict.fromkeys(names, 0.25)}))
 """
-
-
-class Workplace:
-    """A folder with a text, and the script in it with commands that pretend."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.calls_file = folder, folder / "calls"
-        (folder / "bin").mkdir()
-        for name in ("fairseq-train", "fairseq-vat", "python"):
-            path = folder / "bin" / name
-            path.write_text(PRETEND.format(python=sys.executable))
-            path.chmod(path.stat().st_mode | stat.S_IXUSR)
-        (folder / "text").write_text("a b\n")
-        (folder / "sts").mkdir()
-
-    def run(self, *flags: str, **environment: str) -> subprocess.CompletedProcess:
-        self.calls_file.write_text("")
-        path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
-        return subprocess.run(
-            [SCRIPTS / "sweep_prior_std.sh", *flags],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PATH": path, "CALLS": str(self.calls_file), **environment},
-        )
-
-    def calls(self, *words: str) -> list[list[str]]:
-        called = [json.loads(line) for line in self.calls_file.read_text().splitlines()]
-        return [call for call in called if call[: len(words)] == list(words)]
 
 
 @pytest.fixture
 def work(tmp_path: Path) -> Workplace:
-    return Workplace(tmp_path)
+    """A folder with a text."""
+    (tmp_path / "text").write_text("a b\n")
+    (tmp_path / "sts").mkdir()
+    return Workplace(tmp_path, "sweep_prior_std.sh", PRETEND)
 
 
 TEXTS = ("text", "text", "text")
+
+
+def squeezed(text: str) -> str:
+    """A table without the spaces that fill its columns up."""
+    return re.sub(" +", " ", text)
+
+
+def written(work: Workplace) -> str:
+    """What the script wrote."""
+    return squeezed((work.folder / "out" / "sweep.md").read_text())
 
 
 def flag(args: list[str], name: str) -> str:
@@ -126,7 +97,7 @@ def test_every_step_is_done_once_and_more_can_be_added(work):
     assert len(work.calls("fairseq-vat", "evaluate")) == 4
     assert flag(work.calls("fairseq-vat", "isotropy")[0], "--sts").endswith("/sts")
     # 0.5 x 12.8 nats a token; the mean over 128 dimensions is 128 times less
-    text = (work.folder / "out" / "sweep.md").read_text()
+    text = written(work)
     assert "| 0.4 | 1.550 | 1.500 | 0.050 | 12.000 | 12.000 | 7 | 75.0 | 0.250 |" in text
     assert "| 1 | 7.900 | 1.500 | 6.400 | 12.000 | 12.000 | 7 |" in text
 
@@ -156,7 +127,7 @@ def test_noises_and_seeds(work):
         ("prior", "0.4", "2"), ("prior", "1", "2"),
     ]  # fmt: skip
     assert flag(calls[-1], "--save-dir").endswith("/out/sum/prior-s1-seed2")
-    unit, prior = (work.folder / "out" / "sweep.md").read_text().split("### sum, prior noise")
+    unit, prior = written(work).split("### sum, prior noise")
     assert "### sum, unit noise" in unit
     row = "0.000 | 12.000 ± 0.000 | 7.0 ± 0.0 |"
     assert f"| 0.4 | 7.900 ± 0.000 | 1.500 ± 0.000 | 6.400 ± 0.000 | 12.000 ± {row}" in unit
@@ -199,7 +170,7 @@ def test_a_flag_and_its_value_in_one_word(work):
     few = ("out", *TEXTS, "--updates", "40", "--prior-std", "0.4", "--noises", "unit")
     done = work.run(*few, "--setting", "mean=--kl-reduction=mean")
     assert done.returncode == 0, done.stderr
-    text = (work.folder / "out" / "sweep.md").read_text()
+    text = written(work)
     assert "| 0.4 | 1.550 | 1.500 | 0.050 |" in text
     assert "--kl-reduction mean" in text
 
@@ -210,8 +181,8 @@ def test_a_failure_leaves_the_other_runs_and_a_second_try(work):
     failed = work.run(*few, FAIL="s0.5")
     assert failed.returncode == 1
     assert "fairseq-train failed: no memory is left" in failed.stderr
-    text = (work.folder / "out" / "sweep.md").read_text()
-    assert "| 0.5 |" + " - |" * 11 in text and "| 0.6 | 4.700 |" in text
+    text = written(work)
+    assert "| 0.5 |" + f" {MISSING} |" * 11 in text and "| 0.6 | 4.700 |" in text
     assert "--kl-weight 0.1 " in text.replace("`", " ")
     assert work.run(*few).returncode == 0
     assert len(work.calls("fairseq-train")) == 1
@@ -311,10 +282,10 @@ def test_spread_over_seeds(tmp_path, monkeypatch):
     made_up(tmp_path / "sum" / "prior-s0.6-seed9", kl=0.05, cosine=0.0, iso=0.5)
     made_up(tmp_path / "sum" / "prior-s0.6-seed10", kl=0.15, cosine=0.0, iso=0.5)
     (tmp_path / "sum" / "prior-s0.6-seed11").mkdir()
-    text = sweep.document(tmp_path, ["sum"])
+    text = squeezed(sweep.document(tmp_path, ["sum"]))
     # of 1, 2, 6: mean 3, deviations -2, -1, 3, so a variance of 14 / 2
     assert "| 3.000 ± 2.646 | 3.000 ± 2.646 | 7.0 ± 0.0 | 50.0 ± 0.0 | 0.300 ± 0.265 |" in text
-    assert "| - | 0.500 ± 0.000 | 3 |" in text and "| - | 0.500 ± 0.000 | 2 |" in text
+    assert "| 0.500 ± 0.000 | 3 |" in text and "| 0.500 ± 0.000 | 2 |" in text
     assert "Collapsed: s = 0.6 (1 of 2 seeds)." in text
 
     seen = {}
@@ -336,7 +307,7 @@ def test_spread_over_seeds(tmp_path, monkeypatch):
 
 
 def test_answers_follow_from_the_figures(swept):
-    text = sweep.document(swept, ["sum", "mean", "not-begun"])
+    text = squeezed(sweep.document(swept, ["sum", "mean", "not-begun"]))
     summed, averaged = text.split("### mean, unit noise")
     assert "Collapsed: s = 0.8, 1." in summed
     assert "cosine of random words is least at s = 0.4 (0.100)" in summed
@@ -344,7 +315,7 @@ def test_answers_follow_from_the_figures(swept):
     assert "Collapsed: none." in averaged and "least" not in averaged  # of one run
     assert "not-begun" not in text
     assert (
-        "| 0.2 | 18.000 | 9.000 | 9.000 | 9.000 | 9.000 | 7 | 50.0 | 0.300 | 0.800 | - | 0.200 |"
+        "| 0.2 | 18.000 | 9.000 | 9.000 | 9.000 | 9.000 | 7 | 50.0 | 0.300 | 0.800 | 0.200 |"
         in text
     )
 

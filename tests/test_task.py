@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 
-import commands
 import pytest
 import torch
-from test_model import batch, build
+from helpers import commands
+from helpers.models import batch, build
 
 from fairseq_vat.errors import VATError, explain
 

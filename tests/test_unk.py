@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from types import SimpleNamespace
 
-import commands
 import pytest
 from fairseq.data import Dictionary, data_utils
 from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE
+from helpers import commands
 
 from fairseq_vat.cli import main as cli
 from fairseq_vat.text import subwords

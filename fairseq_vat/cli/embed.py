@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
-import zipfile
-from pathlib import Path
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
-from fairseq_vat.cli.latent_commands import add_generation_arguments, generation, load_for
-from fairseq_vat.cli.lines import add_input_argument, read_input
+from fairseq_vat.cli.flags import output_file
+from fairseq_vat.cli.inputs import add_input_argument, read_sentences
+from fairseq_vat.cli.latent_commands import (
+    add_generation_arguments,
+    add_pooling,
+    generation,
+    json_line,
+    load_for,
+)
 from fairseq_vat.cli.quiet import quiet
-from fairseq_vat.errors import VATError
-from fairseq_vat.files import atomic_path
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -25,10 +27,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     add_checkpoint_arguments(parser)
     add_input_argument(parser)
-    parser.add_argument(
-        "--pooling", choices=("mean", "sum", "start"), default="mean", help="default: %(default)s"
-    )
-    parser.add_argument("--output", metavar="FILE.npy", required=True)
+    add_pooling(parser)
+    parser.add_argument("--output", metavar="FILE.npy", required=True, type=output_file(".npy"))
     parser.set_defaults(run=_embed)
 
     parser = subparsers.add_parser(
@@ -39,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     add_checkpoint_arguments(parser)
     add_input_argument(parser)
-    parser.add_argument("--output", metavar="FILE.npz", required=True)
+    parser.add_argument("--output", metavar="FILE.npz", required=True, type=output_file(".npz"))
     parser.set_defaults(run=_encode)
 
     parser = subparsers.add_parser(
@@ -54,58 +54,35 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=_decode)
 
 
-def _check_output(path: str, suffix: str) -> None:
-    """Before the work, not after it."""
-    if not path.endswith(suffix):
-        raise VATError(f"--output {path}: must end in {suffix}")
-    if not Path(path).absolute().parent.is_dir():
-        raise VATError(f"--output {path}: the folder doesn't exist")
-
-
 def _embed(args: argparse.Namespace) -> None:
-    _check_output(args.output, ".npy")
-    sentences = [row[0] for row in read_input(args.input)]
+    sentences = read_sentences(args.input)
     with quiet():
-        import numpy as np
+        from fairseq_vat.hub.latent_files import save_vectors
 
         vectors = load_for(args, sentences).embed(sentences, args.pooling)
-    with atomic_path(args.output) as temporary, open(temporary, "wb") as file:
-        np.save(file, vectors, allow_pickle=False)
-    print(f"{args.output}: {vectors.shape[0]:,} x {vectors.shape[1]:,}")
+    save_vectors(args.output, vectors)
+    print(f"{args.output}: {_sizes(vectors.shape)}")
 
 
 def _encode(args: argparse.Namespace) -> None:
-    _check_output(args.output, ".npz")
-    sentences = [row[0] for row in read_input(args.input)]
+    sentences = read_sentences(args.input)
     with quiet():
-        import numpy as np
+        from fairseq_vat.hub.latent_files import save_latents
 
-        mean, logvar, mask = load_for(args, sentences).encode(sentences)
-    with atomic_path(args.output) as temporary, open(temporary, "wb") as file:
-        np.savez(file, mean=mean.numpy(), logvar=logvar.numpy(), mask=mask.numpy())
-    print(f"{args.output}: {' x '.join(f'{size:,}' for size in mean.shape)}")
+        latents = load_for(args, sentences).encode(sentences)
+    save_latents(args.output, latents)
+    print(f"{args.output}: {_sizes(latents.mean.shape)}")
 
 
 def _decode(args: argparse.Namespace) -> None:
     with quiet():
-        import numpy as np
+        from fairseq_vat.hub.latent_files import load_latents
 
-        try:
-            loaded = np.load(args.input, allow_pickle=False)
-            if hasattr(loaded, "files"):
-                mean, mask = loaded["mean"], loaded["mask"].astype(bool)
-                points = [rows[kept] for rows, kept in zip(mean, mask, strict=True)]
-            else:
-                points = list(loaded)
-            if any(point.dtype.kind not in "fiu" for point in points):
-                raise ValueError(f"its values are of type {points[0].dtype}")
-            points = [point.astype(np.float32) for point in points]
-        except (ValueError, TypeError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
-            # what numpy advises of a file that it can't read is to trust it
-            reason = "it is another kind of file" if "allow_pickle" in str(error) else error
-            raise VATError(
-                f"{args.input} isn't a .npz of 'fairseq-vat encode' or a .npy of numbers: {reason}"
-            ) from error
+        points = load_latents(args.input)
         found = load_hub(args).decode(points, **generation(args))
     for text in found:
-        print(json.dumps({"text": text}, ensure_ascii=False) if args.json else text)
+        print(json_line(text=text) if args.json else text)
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return " x ".join(f"{size:,}" for size in shape)

@@ -9,10 +9,12 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
+from fairseq_vat.cli.flags import above, add_number, at_least
+from fairseq_vat.cli.inputs import add_input_argument, input_name, read_input, read_sentences
 from fairseq_vat.cli.labelled_input import unknown_share, warn_of_unknown
-from fairseq_vat.cli.lines import add_input_argument, input_name, read_input
 from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.errors import VATError
+from fairseq_vat.latent.choices import INTERPOLATION_METHODS, POOLINGS
 
 if TYPE_CHECKING:
     from fairseq_vat.hub.interface import VATHubInterface
@@ -64,11 +66,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "way from the first to the second, both ends included.",
     )
     add_input_argument(parser, "two sentences a line, with a tab between them")
+    add_number(parser, "--steps", "with both ends", 5, at_least(2))
     parser.add_argument(
-        "--steps", type=int, default=5, metavar="N", help="with both ends (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--method", choices=("linear", "spherical"), default="linear", help="default: %(default)s"
+        "--method", choices=INTERPOLATION_METHODS, default="linear", help="default: %(default)s"
     )
 
     parser = _command(
@@ -81,9 +81,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "the difference of the pooled latents of c and b.",
     )
     add_input_argument(parser, "three sentences a line, with tabs between them")
-    parser.add_argument(
-        "--pooling", choices=("mean", "sum", "start"), default="mean", help="default: %(default)s"
-    )
+    add_pooling(parser)
 
     parser = _command(
         subparsers,
@@ -93,13 +91,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "Prints sentences decoded from latents drawn from their prior N(0, p^2).",
     )
     _add_drawing(parser, samples=10, what="sentences")
-    parser.add_argument("--prior-std", type=float, metavar="P", help="default: the training's")
-    parser.add_argument(
+    add_number(parser, "--prior-std", "default: the training's", kind=above(0), metavar="P")
+    add_number(
+        parser,
         "--length",
-        type=int,
-        metavar="N",
-        help="latents a sentence, its start's and end's apart; the decoder, if it follows them, "
-        "writes as many subwords (default: drawn from the lengths of the training data in DATA)",
+        "latents a sentence, its start's and end's apart; the decoder, if it follows them, writes "
+        "as many subwords (default: drawn from the lengths of the training data in DATA)",
+        kind=at_least(1),
     )
 
 
@@ -119,15 +117,14 @@ def _command(
 
 def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --beam, --max-len-b and --json."""
-    parser.add_argument("--beam", type=int, default=5, metavar="N", help="default: %(default)s")
-    parser.add_argument(
-        "--max-len-b",
-        type=int,
-        default=200,
-        metavar="N",
-        help="subwords of a generated sentence, at most (default: %(default)s, fairseq's)",
-    )
+    add_number(parser, "--beam", "width of the beam search", 5, at_least(1))
+    add_number(parser, "--max-len-b", "subwords of a generated sentence, at most", 200, at_least(1))
     parser.add_argument("--json", action="store_true", help="print a JSON object a line")
+
+
+def add_pooling(parser: argparse.ArgumentParser) -> None:
+    """Add --pooling."""
+    parser.add_argument("--pooling", choices=POOLINGS, default="mean", help="default: %(default)s")
 
 
 def generation(args: argparse.Namespace) -> dict[str, Any]:
@@ -138,17 +135,11 @@ def generation(args: argparse.Namespace) -> dict[str, Any]:
 def _add_drawing(
     parser: argparse.ArgumentParser, samples: int, what: str = "draws a sentence"
 ) -> None:
-    parser.add_argument(
-        "--samples", type=int, default=samples, metavar="N", help=f"{what} (default: %(default)s)"
+    add_number(parser, "--samples", what, samples, at_least(1))
+    add_number(
+        parser, "--temperature", "factor on the standard deviation", 1.0, above(0), metavar="T"
     )
-    parser.add_argument(
-        "--temperature",
-        type=float,
-        default=1.0,
-        metavar="T",
-        help="factor on the standard deviation (default: %(default)s)",
-    )
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="default: %(default)s")
+    add_number(parser, "--seed", "of the draws", 1)
 
 
 def _drawing(args: argparse.Namespace) -> dict[str, Any]:
@@ -160,10 +151,6 @@ def _drawing(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _sentences(args: argparse.Namespace) -> list[str]:
-    return [row[0] for row in read_input(args.input)]
-
-
 def load_for(args: argparse.Namespace, sentences: Iterable[str]) -> VATHubInterface:
     """The model, and a warning if the sentences are in other subwords than its own."""
     vat = load_hub(args)
@@ -173,15 +160,15 @@ def load_for(args: argparse.Namespace, sentences: Iterable[str]) -> VATHubInterf
 
 
 def _reconstruct(args: argparse.Namespace) -> None:
-    sentences = _sentences(args)
+    sentences = read_sentences(args.input)
     with quiet():
         found = load_for(args, sentences).reconstruct(sentences, **generation(args))
     for sentence, text in zip(sentences, found, strict=True):
-        print(_json(sentence=sentence, mean=text) if args.json else text)
+        print(json_line(sentence=sentence, mean=text) if args.json else text)
 
 
 def _sample(args: argparse.Namespace) -> None:
-    sentences = _sentences(args)
+    sentences = read_sentences(args.input)
     with quiet():
         vat = load_for(args, sentences)
         samples = vat.sample(sentences, **_drawing(args))
@@ -190,7 +177,7 @@ def _sample(args: argparse.Namespace) -> None:
 
 
 def _vary(args: argparse.Namespace) -> None:
-    lines = {number: line for number, line in enumerate(_sentences(args), 1) if line}
+    lines = {number: line for number, line in enumerate(read_sentences(args.input), 1) if line}
     if not lines:
         raise VATError("vary: the input has empty lines only")
     marked = [*lines.values()]
@@ -219,7 +206,7 @@ def _print_samples(
 ) -> None:
     for number, (sentence, mean, drawn) in enumerate(zip(sentences, means, samples, strict=True)):
         if args.json:
-            print(_json(sentence=sentence, mean=mean, samples=drawn))
+            print(json_line(sentence=sentence, mean=mean, samples=drawn))
             continue
         if number:
             print()
@@ -243,7 +230,7 @@ def _interpolate(args: argparse.Namespace) -> None:
         )
     for number, (row, way) in enumerate(zip(rows, ways, strict=True)):
         if args.json:
-            print(_json(first=row[0], second=row[1], steps=way))
+            print(json_line(first=row[0], second=row[1], steps=way))
             continue
         if number:
             print()
@@ -262,7 +249,7 @@ def _arithmetic(args: argparse.Namespace) -> None:
             **generation(args),
         )
     for (a, b, c), text in zip(rows, found, strict=True):
-        print(_json(a=a, b=b, c=c, result=text) if args.json else text)
+        print(json_line(a=a, b=b, c=c, result=text) if args.json else text)
 
 
 def _prior(args: argparse.Namespace) -> None:
@@ -272,8 +259,9 @@ def _prior(args: argparse.Namespace) -> None:
             drawing.pop("samples"), length=args.length, prior_std=args.prior_std, **drawing
         )
     for text in found:
-        print(_json(sample=text) if args.json else text)
+        print(json_line(sample=text) if args.json else text)
 
 
-def _json(**values: Any) -> str:
+def json_line(**values: Any) -> str:
+    """An object with these values, as one line."""
     return json.dumps(values, ensure_ascii=False)

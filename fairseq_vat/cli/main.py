@@ -6,55 +6,74 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
+from fairseq_vat import __version__
 from fairseq_vat.cli import (
     classify,
     embed,
-    evaluate,
-    isotropy,
+    evaluate_command,
+    isotropy_command,
     latent_commands,
     plot,
     probe,
     report,
-    show,
     sts,
-    tokenize,
+    text_commands,
 )
+from fairseq_vat.cli.flags import Parser, message_of
 from fairseq_vat.errors import VATError
 
-# In the order of their use.  A new subcommand is a module with
+# By the heading they have in the help.  A new subcommand is a module with
 #   add_parser(subparsers): adds its parser and sets run as its default,
-#   run(args): does the work; it imports what is slow to import itself.
-SUBCOMMANDS = (
-    tokenize,
-    plot,
-    show,
-    latent_commands,
-    embed,
-    evaluate,
-    classify,
-    probe,
-    isotropy,
-    sts,
-    report,
-)
+#   run(args): calls what does the work, and prints; it imports what is slow to import itself.
+SUBCOMMANDS = {
+    "text": (text_commands,),
+    "a model": (plot, evaluate_command, report),
+    "latents": (latent_commands, embed),
+    "measures of latents and representations": (isotropy_command, classify, probe, sts),
+}
+
+
+class _Group:
+    """The subparsers, as a heading's modules see them: what they add is listed under it."""
+
+    def __init__(self, subparsers: argparse._SubParsersAction, listing: list[str], title: str):
+        self._subparsers, self._listing = subparsers, listing
+        listing += ["", f"{title}:"]
+
+    def add_parser(self, name: str, help: str, **settings: Any) -> argparse.ArgumentParser:
+        self._listing.append(f"  {name:12} {help}")
+        return self._subparsers.add_parser(name, **settings)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of ``fairseq-vat`` with all its subcommands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fairseq-vat",
+        usage="fairseq-vat [-h] [--version] COMMAND ...",
         description="Tools around Variational Auto-Transformers in fairseq: corpora, vocabularies, "
-        "figures and samples.  Training and generation are fairseq's own commands.",
+        "figures and samples.\nTraining and generation are fairseq's own commands.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in SUBCOMMANDS:
-        module.add_parser(subparsers)
+    parser.add_argument("--version", action="version", version=f"fairseq-vat {__version__}")
+    subparsers = parser.add_subparsers(
+        prog=parser.prog, metavar="COMMAND", required=True, help=argparse.SUPPRESS
+    )
+    listing = ["commands (fairseq-vat COMMAND --help says more):"]
+    for title, modules in SUBCOMMANDS.items():
+        group = _Group(subparsers, listing, title)
+        for module in modules:
+            module.add_parser(group)
+    parser.epilog = "\n".join(listing)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand and return the exit status: 0, 1 (error) or 130 (interrupted)."""
+    """Run one subcommand and return the exit status: 0, 1 (error) or 130 (interrupted).
+
+    A command line that is wrong exits with 2, as argparse has it.
+    """
     args = build_parser().parse_args(argv)
     try:
         args.run(args)
@@ -66,14 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fairseq-vat: interrupted", file=sys.stderr)
         return 130
-    except VATError as error:
-        return _fail(str(error))
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{place}{error.strerror or error}")
+    except (VATError, OSError) as error:
+        print(f"fairseq-vat: error: {message_of(error)}", file=sys.stderr)
+        return 1
     return 0
-
-
-def _fail(message: str) -> int:
-    print(f"fairseq-vat: error: {' '.join(message.split())}", file=sys.stderr)
-    return 1

@@ -1,26 +1,25 @@
-"""Every measure of a model over a set of sentences: one pass over batches, then the figures.
+"""Every measure of a model over a subset of the data, as plain numbers.
 
-What is measured is kept by sentence and put in the data set's order, and latents' noise belongs to
-the sentence, so that no figure depends on how sentences were batched.  A sentence that is in the
-set again draws noise of its own, as a measure over the set takes draws to be independent.
-
-Shape legend: P latents of a sentence, B sentences of a batch, N latents of the data set, L latent
-width, K draws, D draws for mutual information, S target positions.
+Shape legend: P latents of a sentence, N latents of the data set, L latent width, D draws for mutual
+information.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from fairseq import utils
+from tqdm import tqdm
 
-from fairseq_vat.latent import noise
-from fairseq_vat.latent.prior import Prior
-from fairseq_vat.measures import active_units, importance_weighting
+from fairseq_vat.evaluation.bleu import bleu_figures
+from fairseq_vat.evaluation.reconstruction import reconstruct
+from fairseq_vat.evaluation.sentence_measures import EvaluationSettings, Measured, measure
+from fairseq_vat.evaluation.subset import Subset
+from fairseq_vat.hub.loading import LoadedModel, prior_of
+from fairseq_vat.measures import active_units, collapse
 from fairseq_vat.measures.mutual_information import (
     choose_latents,
     mutual_information,
@@ -28,161 +27,109 @@ from fairseq_vat.measures.mutual_information import (
     over_draws,
 )
 from fairseq_vat.measures.spread import spread_of, without_perplexity
+from fairseq_vat.text.pieces import Pieces, find_gpt2_vocabulary
+
+# beyond the longest sentence, for outputs that say more than it
+_EXTRA_LENGTH = 10
+DEFAULT_MAX_TOKENS = 4000
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What to measure, and how.
-
-    Attributes:
-        prior_std: of the latents' prior N(0, prior_std^2 I).
-        samples: draws over which the nll from samples, and from the prior, is averaged.
-        iw_samples: K of the importance-weighted bound; 0 leaves it out.
-        seed: of the draws, and of the choice of latents where there are more than `mi_latents`.
-        mi_draws: D, draws over which mutual information is averaged.
-        mi_batch: sentences a batch of mutual information.
-        mi_latents: mutual information over the whole set takes at most so many latents.
-    """
-
-    prior_std: float
-    samples: int = 1
-    iw_samples: int = 50
-    seed: int = 1
-    mi_draws: int = 5
-    mi_batch: int = 32
-    mi_latents: int = 20000
-
-
-@dataclass
-class Measured:
-    """By sentence, in the data set's order; nats in double precision. Empty for what doesn't apply.
-
-    Attributes:
-        nll: -log p(x | z) with z at the mean; a language model's is -log p(x).
-        nll_samples: its mean over draws.
-        nll_prior: the same with the latents drawn from the prior, by the same noise.
-        kl: summed over a sentence's latents.
-        penalty: equation (6) summed likewise, where it is no KL of z: with noise of the prior's.
-        iw_nll, ess: importance-weighted bound and effective sample size.
-        means, logvars, draws: (P, L), (P, L), (D, P, L), without padding, on the CPU.
-    """
-
-    nll: list[float] = field(default_factory=list)
-    nll_samples: list[float] = field(default_factory=list)
-    nll_prior: list[float] = field(default_factory=list)
-    kl: list[float] = field(default_factory=list)
-    penalty: list[float] = field(default_factory=list)
-    iw_nll: list[float] = field(default_factory=list)
-    ess: list[float] = field(default_factory=list)
-    means: list[Tensor] = field(default_factory=list)
-    logvars: list[Tensor] = field(default_factory=list)
-    draws: list[Tensor] = field(default_factory=list)
-
-
-@torch.no_grad()
-def measure(
-    model: Any,
-    batches: Iterable[dict[str, Any]],
-    settings: Settings,
-    progress: Callable[[int], None] = lambda sentences: None,
-) -> Measured:
-    """Go through the batches, in whatever order they come.
+def evaluate(
+    loaded: LoadedModel,
+    split: str = "test",
+    *,
+    first: int | None = None,
+    max_tokens: int | None = None,
+    batch_size: int | None = None,
+    prior_std: float | None = None,
+    beam: int | None = 5,
+    bleu_sentences: int | None = None,
+    remove_bpe: str = "auto",
+    gpt2_vocabulary: Path | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Every figure of docs/measures.md of a checkpoint over a subset of its task's data.
 
     Args:
-        model: in evaluation mode, with latents or a language model.
-        batches: fairseq's batches, on the model's device; their ``id`` is the sentence's number.
-        settings: what to measure.
-        progress: told the number of sentences after each batch.
+        loaded: of `load_model`, with ``truncate=True`` if sentences may be cut.
+        split: ``test``, ``valid`` and so on.
+        first: only so many sentences.
+        max_tokens: in a batch, padding counted; `DEFAULT_MAX_TOKENS` without `batch_size`.
+        batch_size: sentences of a batch, at most.
+        prior_std: of the latents' prior in the measures; None takes the training's.
+        beam: of the beam search for BLEU; None leaves both out.
+        bleu_sentences: BLEU of the first ones only.
+        remove_bpe: how pieces are joined into words, one of `PIECE_KINDS`; ``auto`` goes by what
+            the dictionary's entries look like.
+        gpt2_vocabulary: vocab.json, where the entries are GPT-2's numbers; None looks for it beside
+            the data.
+        **settings: of `EvaluationSettings`.
+
+    Returns:
+        what was measured, `figures`, ``reconstruction`` (`bleu_figures` and ``beam``) and
+        ``warning``, a line for a model that ignores its latents; None where one doesn't apply.
+
+    Raises:
+        VATError: as `Subset`, its batches, `Pieces` and `prior_of`.
     """
-    by_number: dict[int, dict[str, Any]] = {}
-    seen: dict[int, list[int]] = {}  # by its key, the numbers under which a sentence came
-    for batch in batches:
-        columns = _measure_batch(model, batch, settings, seen)
-        for row, number in enumerate(batch["id"].tolist()):
-            by_number[number] = {name: column[row] for name, column in columns.items()}
-        progress(batch["id"].numel())
-    for numbers in seen.values():  # noise goes by the order of the set, not by that of batches
-        values = [by_number[number] for number in numbers]
-        by_number.update(zip(sorted(numbers), values, strict=True))
-    measured = Measured()
-    for _, values in sorted(by_number.items()):
-        for name, value in values.items():
-            getattr(measured, name).append(value)
-    return measured
-
-
-def _measure_batch(
-    model: Any, batch: dict[str, Any], settings: Settings, seen: dict[int, list[int]]
-) -> dict[str, list[Any]]:
-    net_input, target_BS = batch["net_input"], batch["target"]
-    prev_BS = net_input["prev_output_tokens"]
-    if not model.has_latents:
-        return {"nll": model.sentence_nll(None, prev_BS, target_BS).tolist()}
-    encoder = model.encoder
-    out = encoder(net_input["src_tokens"], net_input["src_lengths"])
-    out = {**out, "latent_key": [_keys(out["latent_key"][0], batch["id"], seen)]}
-    posterior, prior = encoder.posterior(out), Prior(settings.prior_std)
-    keep_PB = ~out["encoder_padding_mask"][0].t()
-
-    def by_sentence(x_PBL: Tensor) -> Tensor:
-        return x_PBL.double().sum(dim=-1).masked_fill(~keep_PB, 0).sum(dim=0)
-
-    columns = {
-        "nll": model.sentence_nll(out, prev_BS, target_BS),
-        "kl": by_sentence(prior.kl(posterior)),
+    model, task, device = loaded.model, loaded.task, loaded.device
+    has_latents = model.has_latents
+    subset = Subset(task, split, first)
+    vocabulary = gpt2_vocabulary or find_gpt2_vocabulary(utils.split_paths(task.cfg.data)[0])
+    if remove_bpe == "auto":
+        pieces = Pieces.of(task.target_dictionary, vocabulary)
+    else:
+        pieces = Pieces(remove_bpe, vocabulary)
+    if has_latents:
+        prior_std = prior_of(loaded.cfg, model, prior_std).std
+    wanted = EvaluationSettings(prior_std if has_latents else 1.0, **settings)
+    if batch_size is None and max_tokens is None:
+        max_tokens = DEFAULT_MAX_TOKENS
+    with _progress("measures", len(subset)) as bar:
+        batches = subset.batches(max_tokens, batch_size, device)
+        measured = measure(model, batches, wanted, bar.update)
+    words, tokens = subset.words(pieces), subset.tokens
+    found = {
+        "updates": model.num_updates,
+        "subset": split,
+        "sentences": len(subset),
+        "words": words,
+        "tokens": tokens,
+        "cut": subset.cut,
+        "blank": subset.blank,
+        "pieces": pieces.kind,
+        "latent_level": str(model.encoder.latent_level) if has_latents else None,
+        "prior_std": prior_std if has_latents else None,
+        "latent_noise": str(model.cfg.latent_noise) if has_latents else None,
+        "noise_std": model.encoder.noise_std if has_latents else None,
+        "seed": wanted.seed,
+        **figures(measured, tokens, words, wanted, device),
+        "reconstruction": None,
     }
-    if encoder.prior_noise is not None:
-        s = encoder.prior_noise  # the training's, whatever prior is measured against
-        columns["penalty"] = by_sentence(s.penalty(posterior, s))
-    nlls, prior_nlls, log_weights, draws = [], [], [], []
-    decoded = max(settings.samples, settings.iw_samples)
-    for number in range(max(decoded, settings.mi_draws)):
-        drawn = encoder.draw(out, settings.seed, number)
-        z_PBL = drawn["encoder_out"][0]
-        if number < settings.mi_draws:
-            draws.append(_without_padding(z_PBL, keep_PB))
-        if number >= decoded:
-            continue
-        nll_B = model.sentence_nll(drawn, prev_BS, target_BS)
-        if number < settings.samples:
-            nlls.append(nll_B)
-            other = encoder.draw_prior(out, prior, settings.seed, number)
-            prior_nlls.append(model.sentence_nll(other, prev_BS, target_BS))
-        if number < settings.iw_samples:
-            log_weights.append(
-                importance_weighting.log_weights(nll_B, posterior, z_PBL, keep_PB, prior)
+    if has_latents and beam is not None:
+        count = min(bleu_sentences or len(subset), len(subset))
+        batches = subset.batches(max_tokens, batch_size, device, first=count)
+        longest = subset.longest + _EXTRA_LENGTH
+        with _progress("beam search", count) as bar:
+            outputs, sentences = reconstruct(
+                model, task, batches, beam, longest, pieces, bar.update
             )
-    columns["nll_samples"] = torch.stack(nlls).mean(dim=0)
-    columns["nll_prior"] = torch.stack(prior_nlls).mean(dim=0)
-    if log_weights:
-        weights_KB = torch.stack(log_weights)
-        columns["iw_nll"] = importance_weighting.importance_weighted_nll(weights_KB)
-        columns["ess"] = importance_weighting.effective_sample_size(weights_KB)
-    return {
-        **{name: column.tolist() for name, column in columns.items()},
-        "means": _without_padding(posterior.mean, keep_PB),
-        "logvars": _without_padding(posterior.logvar, keep_PB),
-        "draws": [torch.stack(of_sentence) for of_sentence in zip(*draws, strict=True)],
-    }
+        bleu = bleu_figures(outputs, sentences, pieces.bleu_tokenizer)
+        found["reconstruction"] = {"beam": beam, **bleu}
+    found["warning"] = collapse.warning(found)
+    return found
 
 
-def _keys(keys_B: Tensor, numbers_B: Tensor, seen: dict[int, list[int]]) -> Tensor:
-    """Keys of the sentences' noise, (B,), other ones for what `seen` has; it is kept up."""
-    repeats = []
-    for key, number in zip(keys_B.tolist(), numbers_B.tolist(), strict=True):
-        before = seen.setdefault(key, [])
-        repeats.append(len(before))
-        before.append(number)
-    return noise.repeated_keys(keys_B, torch.tensor(repeats, device=keys_B.device))
-
-
-def _without_padding(x_PBL: Tensor, keep_PB: Tensor) -> list[Tensor]:
-    x_BPL, keep_BP = x_PBL.transpose(0, 1).cpu(), keep_PB.t().cpu()
-    return [x_PL[keep_P].clone() for x_PL, keep_P in zip(x_BPL, keep_BP, strict=True)]
+def _progress(name: str, sentences: int) -> tqdm:
+    """A bar on a terminal; on anything else nothing."""
+    # disable=None: where standard error is no terminal
+    return tqdm(
+        desc=name, total=sentences, unit=" sentences", unit_scale=True, leave=False, disable=None
+    )
 
 
 def figures(
-    measured: Measured, tokens: int, words: int, settings: Settings, device: Any = "cpu"
+    measured: Measured, tokens: int, words: int, settings: EvaluationSettings, device: Any = "cpu"
 ) -> dict[str, Any]:
     """The figures of docs/measures.md; None where one doesn't apply.
 
@@ -233,7 +180,9 @@ def figures(
     return found
 
 
-def _latent_figures(measured: Measured, settings: Settings, device: Any) -> dict[str, Any]:
+def _latent_figures(
+    measured: Measured, settings: EvaluationSettings, device: Any
+) -> dict[str, Any]:
     counts = [len(mean_PL) for mean_PL in measured.means]
     posteriors = [torch.cat(parts).to(device) for parts in (measured.means, measured.logvars)]
     mean_NL = posteriors[0].double()

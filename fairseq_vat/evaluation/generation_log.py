@@ -6,8 +6,10 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fairseq_vat.errors import VATError
+from fairseq_vat.evaluation.bleu import bleu_figures
 
 _LINE = re.compile(r"(?P<kind>[STD])-(?P<id>\d+)\t(?P<rest>.*)")
 
@@ -88,16 +90,12 @@ def reconstruction_figures(sentences: list[Generated]) -> dict[str, float]:
     """How well the first outputs give the sentences back.
 
     Returns:
-        ``sentences``: how many; ``bleu``: sacrebleu's corpus BLEU (13a) with the sentence as the
-        reference; ``exact_match``: share of outputs equal to their sentence.
+        ``sentences``: how many; ``bleu`` with the sentence as the reference and ``exact_match``,
+        as `bleu_figures` has them.
     """
     outputs = [sentence.outputs[0] for sentence in sentences]
-    sources = [sentence.source for sentence in sentences]
-    return {
-        "sentences": len(sentences),
-        "bleu": _bleu(outputs, sources),
-        "exact_match": _share_equal(outputs, sources),
-    }
+    found = bleu_figures(outputs, [sentence.source for sentence in sentences])
+    return {name: found[name] for name in ("sentences", "bleu", "exact_match")}
 
 
 def sample_figures(sentences: list[Generated]) -> dict[str, float]:
@@ -110,21 +108,51 @@ def sample_figures(sentences: list[Generated]) -> dict[str, float]:
     outputs = [output for sentence in sentences for output in sentence.outputs]
     sources = [sentence.source for sentence in sentences for _ in sentence.outputs]
     distinct = sum(len(set(sentence.outputs)) for sentence in sentences)
+    found = bleu_figures(outputs, sources)
     return {
         "sentences": len(sentences),
         "samples_per_sentence": len(outputs) / len(sentences),
-        "bleu": _bleu(outputs, sources),
-        "exact_match": _share_equal(outputs, sources),
+        "bleu": found["bleu"],
+        "exact_match": found["exact_match"],
         "distinct_per_sentence": distinct / len(sentences),
     }
 
 
-def _bleu(outputs: list[str], references: list[str]) -> float:
-    import sacrebleu  # here, because it takes longer to import than the file to read
+def compare_generations(
+    mean: str | os.PathLike, samples: str | os.PathLike | None = None
+) -> dict[str, Any]:
+    """Sentences beside their reconstructions and samples, and figures over all of them.
 
-    return sacrebleu.corpus_bleu(outputs, [references]).score
+    Args:
+        mean: output of fairseq-generate that decodes from the mean, as for `read_generation`.
+        samples: the same with ``--latent-sampling``.
 
+    Returns:
+        ``sentences``: a list with ``id``, ``sentence``, ``mean`` and ``samples`` of each;
+        ``figures``: `reconstruction_figures` as ``mean``, and with samples `sample_figures` as
+        ``samples``.
 
-def _share_equal(outputs: list[str], references: list[str]) -> float:
-    pairs = zip(outputs, references, strict=True)
-    return sum(output == reference for output, reference in pairs) / len(outputs)
+    Raises:
+        VATError: as `read_generation`, and if the two are of different sentences.
+    """
+    means = read_generation(mean)
+    drawn = {sentence.id: sentence for sentence in read_generation(samples)} if samples else {}
+    for sentence in means:
+        if sentence.id in drawn and drawn[sentence.id].source != sentence.source:
+            raise VATError(
+                f"{samples} and {mean} differ in sentence {sentence.id}; give outputs over the "
+                "same subset of the same data"
+            )
+    figures = {"mean": reconstruction_figures(means)}
+    if drawn:
+        figures["samples"] = sample_figures(list(drawn.values()))
+    sentences = [
+        {
+            "id": sentence.id,
+            "sentence": sentence.source,
+            "mean": sentence.outputs[0],
+            "samples": drawn[sentence.id].outputs if sentence.id in drawn else [],
+        }
+        for sentence in means
+    ]
+    return {"sentences": sentences, "figures": figures}

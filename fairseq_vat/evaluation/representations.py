@@ -108,17 +108,6 @@ def choose_sentences(sentences: Iterable[str], count: int, seed: int) -> tuple[l
     return [sentence for _, sentence in sorted(held, reverse=True)], lines
 
 
-def check_settings(max_sentences: int, words: int, min_sentences: int) -> None:
-    """Refuse what `measure_isotropy` can't be asked for, before a model is loaded for it."""
-    for flag, value, least in (
-        ("--sentences", max_sentences, 1),
-        ("--words", words, 0),
-        ("--min-sentences", min_sentences, 1),
-    ):
-        if value < least:
-            raise VATError(f"{flag} {value}: must be at least {least}")
-
-
 def measure_isotropy(
     vat: VATHubInterface,
     sentences: Iterable[str],
@@ -149,10 +138,14 @@ def measure_isotropy(
         ``min_sentences``.
 
     Raises:
-        VATError: for numbers under 1, for sentences that hold no word, and for representations that
-            are zero or not finite.
+        VATError: for numbers that are too small, for sentences that hold no word, and for
+            representations that are zero or not finite.
     """
-    check_settings(max_sentences, words, min_sentences)
+    if max_sentences < 1 or words < 0 or min_sentences < 1:
+        raise VATError(
+            f"{max_sentences} sentences, {words} words, each in {min_sentences} sentences: give at "
+            "least 1, 0 and 1"
+        )
     chosen, lines = choose_sentences(sentences, max_sentences, seed)
     encoder, dictionary = vat.model.encoder, vat.task.source_dictionary
     token_level = encoder.latent_level == "token"

@@ -10,8 +10,8 @@ import torch
 from fairseq import utils
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation.reconstruction import Pieces, to_text
 from fairseq_vat.tasks.data_directory import load_sentences
+from fairseq_vat.text.pieces import Pieces, to_text
 
 
 class Subset:
@@ -75,7 +75,7 @@ class Subset:
         return int(self.dataset.tgt_sizes[self.numbers].max())
 
     def words(self, pieces: Pieces) -> int:
-        """Words that white space separates once pieces are joined (see `reconstruction.to_text`).
+        """Words that white space separates once pieces are joined (see `pieces.to_text`).
 
         A sentence without one still counts as a word: it has an end to be predicted.
         """

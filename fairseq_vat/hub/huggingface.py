@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from fairseq_vat.compat import import_transformers, quiet_transformers
 from fairseq_vat.errors import VATError
-from fairseq_vat.latent.pooling import POOLINGS
+from fairseq_vat.latent.choices import POOLINGS
 
 logger = logging.getLogger(__name__)
 

@@ -28,8 +28,9 @@ from tqdm import tqdm
 from fairseq_vat.errors import VATError
 from fairseq_vat.hub.latent_operations import LatentOperations
 from fairseq_vat.hub.loading import TASK_SETTINGS, LoadedModel, build_bpe, load_model, pick_device
+from fairseq_vat.latent.choices import POOLINGS
 from fairseq_vat.latent.gaussian import DiagonalGaussian, Latents
-from fairseq_vat.latent.pooling import POOLINGS, check_pooling, pool
+from fairseq_vat.latent.pooling import check_pooling, pool
 from fairseq_vat.models.latent_encoder import EncoderOut
 from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.tasks.variational_lm import VariationalLMTask

@@ -16,8 +16,7 @@ from fairseq import utils
 from fairseq_vat.errors import VATError
 from fairseq_vat.hub.decoding import LatentDecoding
 from fairseq_vat.hub.loading import prior_of
-from fairseq_vat.latent import noise
-from fairseq_vat.latent.interpolation import check_interpolation, interpolate
+from fairseq_vat.latent import interpolation, noise
 from fairseq_vat.tasks.data_directory import load_sentences
 from fairseq_vat.tasks.generation import LatentSampling
 from fairseq_vat.text.lines import clean_line
@@ -175,10 +174,9 @@ class LatentOperations(LatentDecoding):
             raise TypeError("lists of sentences are needed, not one string")
         if len(firsts) != len(seconds):
             raise ValueError(f"{len(firsts)} sentences and {len(seconds)} to go to")
-        check_interpolation(steps, method)
         latents = [posterior.mean for posterior in self.posteriors([*firsts, *seconds])]
         paths = [
-            interpolate(latents[number], latents[len(firsts) + number], steps, method)
+            interpolation.interpolate(latents[number], latents[len(firsts) + number], steps, method)
             for number in range(len(firsts))
         ]
         decoded = self.decode([point for path in paths for point in path], beam, **generation)

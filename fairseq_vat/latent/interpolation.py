@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from fairseq_vat.errors import VATError
-
-METHODS = ("linear", "spherical")
+from fairseq_vat.latent.choices import INTERPOLATION_METHODS
 
 # below this sine of the angle between two vectors, the great circle is taken as the straight line
 _PARALLEL = 1e-4
@@ -31,14 +30,6 @@ def pad_latents(latents_PL: Tensor, length: int) -> Tensor:
     return torch.cat((latents_PL, latents_PL[-1:].expand(length - len(latents_PL), -1)))
 
 
-def check_interpolation(steps: int, method: str) -> None:
-    """Raise `VATError` for fewer than 2 steps, and for another method than `METHODS`."""
-    if steps < 2:
-        raise VATError(f"{steps} steps: give at least 2, the two sentences themselves")
-    if method not in METHODS:
-        raise VATError(f"method {method!r}: must be {' or '.join(METHODS)}")
-
-
 def interpolate(
     first_PL: Tensor, second_QL: Tensor, steps: int, method: str = "linear"
 ) -> list[Tensor]:
@@ -57,9 +48,12 @@ def interpolate(
             (White 2016, "Sampling Generative Networks").
 
     Raises:
-        VATError: as `check_interpolation`.
+        VATError: for fewer than 2 steps or another method.
     """
-    check_interpolation(steps, method)
+    if steps < 2:
+        raise VATError(f"{steps} steps: give at least 2, the two sentences themselves")
+    if method not in INTERPOLATION_METHODS:
+        raise VATError(f"method {method!r}: must be {' or '.join(INTERPOLATION_METHODS)}")
     length = max(len(first_PL), len(second_QL))
     a_ML, b_ML = pad_latents(first_PL, length), pad_latents(second_QL, length)
     between = linear if method == "linear" else spherical

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from fairseq_vat.errors import VATError
+from fairseq_vat.latent.choices import POOLINGS
 from fairseq_vat.latent.gaussian import DiagonalGaussian
-
-POOLINGS = ("mean", "sum", "start")
 
 
 def check_pooling(pooling: str) -> None:

@@ -16,8 +16,6 @@ from torch import Tensor
 from fairseq_vat.errors import VATError
 from fairseq_vat.latent.gaussian import DiagonalGaussian
 
-LATENT_NOISES = ("unit", "prior")
-
 
 @dataclass(frozen=True)
 class Prior:

@@ -9,7 +9,8 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.latent.prior import LATENT_NOISES, Prior
+from fairseq_vat.latent.choices import LATENT_NOISES
+from fairseq_vat.latent.prior import Prior
 from fairseq_vat.models.latent_encoder import LATENT_LEVELS
 from fairseq_vat.models.precision import PRECISIONS
 

@@ -80,8 +80,8 @@ def cpu_has_bfloat16() -> bool:
     return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
 
 
-def preferred_precision() -> str:
-    """What is fast on this machine, for recipes: one of `PRECISIONS`."""
-    if torch.cuda.is_available():
+def preferred_precision(on_cpu: bool = False) -> str:
+    """What is fast on this machine, or on its CPU, for recipes: one of `PRECISIONS`."""
+    if torch.cuda.is_available() and not on_cpu:
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     return "bfloat16" if cpu_has_bfloat16() else "float32"

@@ -205,7 +205,7 @@ def _measure(
     vat: VATHubInterface, corpus: Corpus, settings: Settings
 ) -> tuple[dict[str, Any], Tensor, Tensor]:
     """`evaluate.figures`, and KL and variance of the mean of each dimension, (L,)."""
-    wanted = evaluate.Settings(
+    wanted = evaluate.EvaluationSettings(
         prior_std=settings.prior_std, iw_samples=0, seed=settings.seed, mi_latents=_MI_LATENTS
     )
     batches = (with_target(batch, vat.task) for batch in vat.batches(corpus.pieces))

@@ -20,7 +20,7 @@ from fairseq_cli import train as fairseq_train
 from fairseq_cli import validate as fairseq_validate
 
 import fairseq_vat
-from fairseq_vat import compat
+from fairseq_vat import plugin
 
 PLUGIN = str(Path(fairseq_vat.__file__).parent)
 # no loader processes: starting them would take longer than the work
@@ -51,7 +51,7 @@ def train(data: Path | str, save_dir: Path, *flags: str) -> str:
     # survives from one run to the next in one process
     if hasattr(checkpoint_utils.save_checkpoint, "best"):
         del checkpoint_utils.save_checkpoint.best
-    with _log() as log:
+    with logged() as log:
         args = options.parse_args_and_arch(parser, every)
         distributed_utils.call_main(convert_namespace_to_omegaconf(args), fairseq_train.main)
     return log.getvalue()
@@ -61,9 +61,9 @@ def validate(data: Path | str, checkpoint: Path, *flags: str) -> str:
     """`fairseq-validate`. Returns its log."""
     every = [str(data), *PLUGIN_FLAGS, "--path", str(checkpoint), "--max-tokens", "400"]
     every += ["--log-format", "simple", "--log-interval", "1000", *map(str, flags)]
-    compat.install()  # as when the command, and not this module, is what imports the plugin
+    plugin.install()  # as when the command, and not this module, is what imports the plugin
     with (
-        _log() as log,
+        logged() as log,
         mock.patch("sys.argv", ["fairseq-validate", *every]),
         # it would take the handlers of this process away, ours and pytest's
         mock.patch("fairseq_cli.validate.reset_logging"),
@@ -86,14 +86,14 @@ def interactive(data: Path | str, checkpoint: Path | str, text: bytes, *flags: s
     """`fairseq-interactive` on standard input `text`. Returns what it printed."""
     every = [str(data), *PLUGIN_FLAGS, "--path", str(checkpoint), "--beam", "2"]
     every += ["--max-len-b", "30", *map(str, flags)]
-    compat.install()  # as when the command, and not this module, is what imports the plugin
+    plugin.install()  # as when the command, and not this module, is what imports the plugin
     stdin = io.TextIOWrapper(io.BytesIO(text), encoding="utf-8")
     output = io.StringIO()
     with (
         contextlib.redirect_stdout(output),
         mock.patch("sys.stdin", stdin),
         mock.patch("sys.argv", ["interactive", *every]),
-        _log(),
+        logged(),
     ):
         fairseq_interactive.cli_main()
     return output.getvalue()
@@ -129,7 +129,7 @@ def parameters(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 
 @contextlib.contextmanager
-def _log():
+def logged():
     """What the commands log, in the format they use."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)

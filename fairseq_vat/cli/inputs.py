@@ -1,4 +1,4 @@
-"""Lines of text into a subcommand, and results out of it."""
+"""Lines of text into a subcommand."""
 
 from __future__ import annotations
 
@@ -22,6 +22,15 @@ def add_input_argument(parser: argparse.ArgumentParser, what: str = "a sentence 
 def input_name(path: str) -> str:
     """What --input names, for people."""
     return "standard input" if path == "-" else path
+
+
+def read_sentences(path: str) -> list[str]:
+    """All lines, cleaned; empty ones stay.
+
+    Raises:
+        VATError: as `read_input`.
+    """
+    return [row[0] for row in read_input(path)]
 
 
 def read_input(path: str, columns: int = 1) -> list[list[str]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fairseq.data import Dictionary
 from fairseq.data.encoders.gpt2_bpe_utils import bytes_to_unicode
 
 from fairseq_vat.compat import import_transformers
@@ -19,6 +21,9 @@ def vocabulary() -> dict[str, int]:
     """256 bytes, the merged tokens and the end of text."""
     symbols = [*bytes_to_unicode().values(), *(merge.replace(" ", "") for merge in MERGES)]
     return {symbol: i for i, symbol in enumerate([*symbols, "<|endoftext|>"])}
+
+
+END = len(vocabulary()) - 1
 
 
 def save(directory: Path, **changes: Any) -> Path:
@@ -47,3 +52,11 @@ def save(directory: Path, **changes: Any) -> Path:
     (directory / "vocab.json").write_text(json.dumps(vocab))
     (directory / "merges.txt").write_text("\n".join(["#version: 0.2", *MERGES]) + "\n")
     return directory
+
+
+def dictionary(ids: Iterable[int] = range(END), *more: str) -> Dictionary:
+    """GPT-2 ids as words, all but the end of text unless said otherwise."""
+    made = Dictionary()
+    for symbol in [*map(str, ids), *more]:
+        made.add_symbol(symbol)
+    return made

@@ -9,15 +9,24 @@ from collections.abc import Iterator
 from typing import Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
+from fairseq_vat.cli.flags import add_number, at_least
 from fairseq_vat.cli.labelled_input import warn_of_unknown
 from fairseq_vat.cli.quiet import quiet
+from fairseq_vat.cli.tables import add_format_flag, prose, table
 
-_COLUMNS = {
-    "random_cosine": ("cosine of", "random words"),
-    "self_similarity": ("self-", "similarity"),
-    "intra_sentence_similarity": ("intra-sentence", "similarity"),
-    "iso_score": ("", "IsoScore"),
-}
+_LAYERS = (
+    ("layer", "", ""),
+    ("random_cosine", "random words", ".3f"),
+    ("self_similarity", "self-similarity", ".3f"),
+    ("intra_sentence_similarity", "intra-sentence", ".3f"),
+    ("iso_score", "IsoScore", ".3f"),
+)
+_WORDS = (
+    ("word", "word", ""),
+    ("self_similarity", "self-similarity", ".3f"),
+    ("occurrences", "times", ",d"),
+    ("sentences", "sentences", ",d"),
+)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -41,16 +50,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="both sentences of every score<TAB>sentence<TAB>sentence line in the folder's .tsv "
         "files",
     )
-    for flag, default, help_ in (
-        ("--sentences", 10_000, "of more different sentences, N are chosen by chance"),
-        ("--seed", 1, "of that choice, and of the random words"),
-        ("--words", 20, "how many of the words with the least self-similarity"),
-        ("--min-sentences", 5, "that each of these words is in"),
+    for flag, default, least, help_ in (
+        ("--sentences", 10_000, 1, "of more different sentences, N are chosen by chance"),
+        ("--words", 20, 0, "how many of the words with the least self-similarity"),
+        ("--min-sentences", 5, 1, "that each of these words is in"),
     ):
-        parser.add_argument(
-            flag, type=int, default=default, metavar="N", help=f"{help_} (default: %(default)s)"
-        )
+        add_number(parser, flag, help_, default, at_least(least))
+    add_number(parser, "--seed", "of the choice of sentences, and of the random words", 1)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_format_flag(parser)
     parser.set_defaults(run=run)
 
 
@@ -58,22 +66,17 @@ def run(args: argparse.Namespace) -> None:
     """Read, measure, print."""
     sentences = _read_pairs(args.sts) if args.sts else _read_files(args.text)
     with quiet():
-        from fairseq_vat.evaluation.representations import check_settings, measure_isotropy
+        from fairseq_vat.evaluation.representations import measure_isotropy
 
-        settings = {
-            "max_sentences": args.sentences,
-            "words": args.words,
-            "min_sentences": args.min_sentences,
-        }
-        check_settings(**settings)
-        vat = load_hub(args)
-        found = measure_isotropy(vat, sentences, args.seed, **settings)
+        found = measure_isotropy(
+            load_hub(args), sentences, args.seed, args.sentences, args.words, args.min_sentences
+        )
     found = {"checkpoint": args.path, "text": args.text or [args.sts], **found}
     warn_of_unknown(", ".join(found["text"]), found["unknown_share"])
     if args.json:
         print(json.dumps(found, ensure_ascii=False, allow_nan=False))
     else:
-        _print_table(found)
+        print(_tables(found, args.format))
 
 
 def _read_files(paths: list[str]) -> Iterator[str]:
@@ -92,37 +95,24 @@ def _read_pairs(folder: str) -> list[str]:
     return [sentence for pair in pairs for sentence in (pair.first, pair.second)]
 
 
-def _print_table(found: dict[str, Any]) -> None:
-    token_level = found["latent_level"] == "token"
-    print(
+def _tables(found: dict[str, Any], style: str) -> str:
+    heading = (
         f"{found['checkpoint']}: {found['updates']:,} updates, a latent of width "
-        f"{found['latent_dim']} for each {'token' if token_level else 'sentence'}"
-    )
-    print(
+        f"{found['latent_dim']} for each {found['latent_level']}\n"
         f"{found['sentences']:,} different sentences of {found['lines']:,} lines (seed "
         f"{found['seed']}), {found['tokens']:,} words (pieces of the dictionary), "
-        f"{found['unknown_share']:.1%} of them unknown\n"
+        f"{found['unknown_share']:.1%} of them unknown"
     )
-    for heads in zip(*_COLUMNS.values(), strict=True):
-        print(f"{'':12}" + "".join(f"{head:>16}" for head in heads))
-    for layer in found["layers"]:
-        print(_row(f"layer {layer['layer']}" if layer["layer"] else "embeddings", layer))
-    print(_row("latents", found["latents"]))
-    if not found["words"]:
-        return
-    print(
-        f"\nleast self-similarity ({found['words_of']}), of words in {found['min_sentences']:,} "
-        f"sentences or more; {found['types']:,} are in two or more"
-    )
-    width = max(len(word["word"]) for word in found["words"])
-    for word in found["words"]:
-        print(
-            f"{word['self_similarity']:7.3f}  {word['word']:{width}}  "
-            f"{word['occurrences']:,} times in {word['sentences']:,} sentences"
+    layers = [
+        {**layer, "layer": f"layer {layer['layer']}" if layer["layer"] else "embeddings"}
+        for layer in found["layers"]
+    ]
+    rows = [*layers, {"layer": "latents", **found["latents"]}]
+    parts = [*prose(style, heading), table(rows, _LAYERS, style)]
+    if found["words"]:
+        least = (
+            f"least self-similarity ({found['words_of']}), of words in {found['min_sentences']:,} "
+            f"sentences or more; {found['types']:,} are in two or more"
         )
-
-
-def _row(title: str, figures: dict[str, float | None]) -> str:
-    values = (figures[name] for name in _COLUMNS)
-    cells = ("-" if value is None else f"{value:.3f}" for value in values)
-    return f"{title:12}" + "".join(f"{cell:>16}" for cell in cells)
+        parts += [*prose(style, least), table(found["words"], _WORDS, style)]
+    return "\n\n".join(parts)

@@ -1,0 +1,109 @@
+"""``fairseq-vat evaluate``: every measure of a checkpoint over a subset of the data."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+
+from fairseq_vat.cli.evaluation_table import evaluation_tables
+from fairseq_vat.cli.flags import above, add_number, at_least
+from fairseq_vat.cli.quiet import quiet
+from fairseq_vat.cli.tables import add_format_flag
+from fairseq_vat.text.pieces import PIECE_KINDS
+
+# flags that `evaluation.evaluate.evaluate` has keywords for, of the same names
+_KEYWORDS = (
+    *("first", "max_tokens", "batch_size", "prior_std", "seed", "samples", "iw_samples"),
+    *("mi_draws", "mi_batch", "mi_latents", "bleu_sentences", "remove_bpe"),
+)
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add ``evaluate``."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="measure a checkpoint: nll, KL, ELBO, mutual information, active units, BLEU",
+        description="Measures a checkpoint over a subset of the data and prints tables, or with "
+        "--json one object.  docs/measures.md says what each figure means.  No figure depends on "
+        "--batch-size or --max-tokens.",
+    )
+    parser.add_argument("data", metavar="DATA", help="folder made by fairseq-preprocess")
+    parser.add_argument("--path", metavar="CHECKPOINT", required=True)
+    parser.add_argument(
+        "--gen-subset", default="test", metavar="SPLIT", help="default: %(default)s"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_format_flag(parser)
+    parser.add_argument("--cpu", action="store_true", help="leave a CUDA device alone")
+    add = partial(add_number, parser, kind=at_least(1))
+    add("--first", "measure only the first N sentences")
+    parser.add_argument(
+        "--truncate", action="store_true", help="cut sentences that are too long for the model"
+    )
+    add("--batch-size", "sentences at a time")
+    add("--max-tokens", "tokens at a time, padding counted (default: 4000 without --batch-size)")
+    add(
+        "--prior-std",
+        "standard deviation of the latents' prior in the measures (default: the training's); the "
+        "latents' noise stays that of the training",
+        kind=above(0),
+        metavar="S",
+    )
+    add("--seed", "of the draws", 1, kind=int)
+    add("--samples", "draws a sentence for the nll from samples", 1)
+    add(
+        "--iw-samples",
+        "draws a sentence, K, for the importance-weighted nll; 0: leave it out",
+        50,
+        kind=at_least(0),
+    )
+    add("--mi-draws", "draws over which mutual information is averaged; its spread is over them", 5)
+    add("--mi-batch", "sentences a batch of mutual information", 32)
+    add(
+        "--mi-latents",
+        "mutual information over the whole set takes so many latents at most, chosen by chance: "
+        "its time grows with their square",
+        20000,
+    )
+    add("--beam", "width of the beam search for BLEU", 5)
+    parser.add_argument("--no-bleu", action="store_true", help="leave beam search and BLEU out")
+    add("--bleu-sentences", "BLEU of the first N sentences only")
+    parser.add_argument(
+        "--remove-bpe",
+        choices=("auto", *PIECE_KINDS),
+        default="auto",
+        help="how pieces are joined into words; auto goes by what the dictionary's entries "
+        "look like (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--gpt2-encoder-json",
+        metavar="FILE",
+        type=Path,
+        help="vocab.json, where the entries are GPT-2's numbers (default: the one in DATA or the "
+        "folder around it)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Load, measure, print."""
+    with quiet():
+        from fairseq_vat.evaluation.evaluate import evaluate
+        from fairseq_vat.hub.loading import load_model
+
+        truncate = {"truncate": True} if args.truncate else {}  # else as in the training
+        loaded = load_model(args.path, args.data, "cpu" if args.cpu else None, **truncate)
+        found = evaluate(
+            loaded,
+            args.gen_subset,
+            beam=None if args.no_bleu else args.beam,
+            gpt2_vocabulary=args.gpt2_encoder_json,
+            **{name: getattr(args, name) for name in _KEYWORDS},
+        )
+    found = {"checkpoint": args.path, "data": args.data, **found}
+    if args.json:
+        print(json.dumps(found, ensure_ascii=False, allow_nan=False))
+    else:
+        print(evaluation_tables(found, args.format))

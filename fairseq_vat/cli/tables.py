@@ -1,0 +1,76 @@
+"""Tables for people: rows with named columns, in the formats that are asked for."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from numbers import Number
+
+MISSING = "\N{EN DASH}"
+# with the names of tabulate's; its "github" leaves the columns' alignment to whoever renders it
+_TABULATE = {"github": "pipe", "latex": "latex", "plain": "plain"}
+FORMATS = ("github", "latex", "csv", "plain")
+
+
+def add_format_flag(parser: argparse.ArgumentParser, default: str = "plain") -> None:
+    """Add ``--format``."""
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default=default,
+        help="of tables; latex and csv print nothing else (default: %(default)s)",
+    )
+
+
+def table(
+    rows: Sequence[Mapping[str, object]],
+    columns: Sequence[tuple[str, str, str]],
+    style: str = "github",
+) -> str:
+    """Rows as a table.
+
+    A value that is missing or None is a dash, text stands as it is, numbers are to the right; a
+    column without a value in any row is left out.
+
+    Args:
+        rows: values by the columns' keys; other keys are passed over.
+        columns: key, header and format specification (such as ``.3f``) of each, in their order.
+        style: one of `FORMATS`.
+    """
+    shown = [one for one in columns if any(row.get(one[0]) is not None for row in rows)]
+    cells = [[_cell(row.get(key), form) for key, _, form in shown] for row in rows]
+    heads = [head for _, head, _ in shown]
+    if style == "csv":
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([heads, *cells])
+        return text.getvalue().rstrip("\n")
+    if not shown:
+        return ""
+    if style == "github":
+        cells = [[cell.replace("|", "\\|") for cell in row] for row in cells]
+    from tabulate import tabulate
+
+    numbers = [
+        form.rstrip("s") != "" or any(isinstance(row.get(key), Number) for row in rows)
+        for key, _, form in shown
+    ]
+    return tabulate(
+        cells,
+        heads,
+        tablefmt=_TABULATE[style],
+        colalign=["right" if right else "left" for right in numbers],
+        disable_numparse=True,
+    )
+
+
+def _cell(value: object, form: str) -> str:
+    if value is None:
+        return MISSING
+    return value if isinstance(value, str) else format(value, form)
+
+
+def prose(style: str, *parts: str) -> list[str]:
+    """Text around tables, for formats that people read; none beside latex and csv."""
+    return list(parts) if style in ("github", "plain") else []

@@ -1,0 +1,125 @@
+"""``fairseq-vat tokenize`` and ``show``: text before the training, and after the generation."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from functools import partial
+
+from fairseq_vat.cli.flags import above, add_number, at_least
+
+_SPLITS = ("train", "valid", "test")
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add both."""
+    parser = subparsers.add_parser(
+        "tokenize",
+        help="train sentencepiece and write pieces and dict.txt for fairseq-preprocess",
+        description="Cleans the text, trains a sentencepiece unigram model on the training text "
+        "and writes DIR/sentencepiece.model, DIR/{train,valid,test}.pieces and DIR/dict.txt.  "
+        "With --gpt2 the vocabulary is GPT-2's, and DIR/vocab.json and DIR/merges.txt are written "
+        "for fairseq's --bpe gpt2.  "
+        "The word <unk> in the training text, as PTB and WikiText-2 have it, is a piece of its own "
+        "(not with --gpt2).  "
+        "What is there already, from the same text and options, is not made again.",
+    )
+    for name in _SPLITS:
+        parser.add_argument(
+            f"--{name}", metavar="FILE", required=True, help="a sentence a line; plain, .gz or .xz"
+        )
+    parser.add_argument("--out", metavar="DIR", required=True)
+    add_number(
+        parser,
+        "--vocab-size",
+        "length of fairseq's dictionary, its four special symbols included; a multiple of 8 is "
+        "best on GPUs (default: 32768)",
+        kind=at_least(1),
+    )
+    given = parser.add_mutually_exclusive_group()
+    given.add_argument(
+        "--sentencepiece-model", metavar="MODEL", help="use this model and don't train one"
+    )
+    given.add_argument(
+        "--gpt2", metavar="DIR", help="use the byte-level vocabulary of this GPT-2 directory"
+    )
+    add_number(
+        parser,
+        "--character-coverage",
+        "share of the training text's characters that get a piece, the others being unknown; ASCII "
+        "characters always get one.  More than the default is worth its place where accented "
+        "letters or curly quotes matter (default: 0.9995)",
+        kind=above(0, 1),
+        metavar="SHARE",
+    )
+    add_number(parser, "--max-pieces", "drop sentences of more than N pieces", kind=at_least(1))
+    parser.set_defaults(run=_tokenize)
+
+    parser = subparsers.add_parser(
+        "show",
+        help="print sentences, reconstructions and samples of fairseq-generate, with BLEU",
+        description="Prints the first sentences with their reconstruction from the mean and their "
+        "variational samples, and then figures over all sentences.",
+    )
+    parser.add_argument(
+        "--mean",
+        metavar="GEN",
+        required=True,
+        help="output of fairseq-generate that decodes from the mean: the generate-SUBSET.txt, or "
+        "the folder given as --results-path",
+    )
+    parser.add_argument("--samples", metavar="GEN", help="the same with --latent-sampling")
+    add_number(parser, "-n", "sentences to print", 10, at_least(0))
+    add_number(
+        parser,
+        "--every",
+        "print every N-th sentence: the first ones are often of one document",
+        1,
+        at_least(1),
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_show)
+
+
+def _tokenize(args: argparse.Namespace) -> None:
+    from fairseq_vat.text.tokenization import tokenize
+
+    tokenize(
+        {name: getattr(args, name) for name in _SPLITS},
+        args.out,
+        vocab_size=args.vocab_size,
+        sentencepiece_model=args.sentencepiece_model,
+        gpt2=args.gpt2,
+        character_coverage=args.character_coverage,
+        max_pieces=args.max_pieces,
+        tell=partial(print, flush=True),
+        warn=partial(print, file=sys.stderr),
+    )
+
+
+def _show(args: argparse.Namespace) -> None:
+    from fairseq_vat.evaluation.generation_log import compare_generations
+
+    found = compare_generations(args.mean, args.samples)
+    found["sentences"] = found["sentences"][:: args.every][: args.n]
+    if args.json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    for sentence in found["sentences"]:
+        print(f"sentence {sentence['id']:<4} {sentence['sentence']}")
+        print(f"from mean     {sentence['mean']}")
+        for number, sample in enumerate(sentence["samples"], start=1):
+            print(f"sample {number:<6} {sample}")
+        print()
+    mean, drawn = (found["figures"].get(name) for name in ("mean", "samples"))
+    print(
+        f"Reconstruction from the mean, {mean['sentences']:,} sentences: BLEU {mean['bleu']:.1f}, "
+        f"{mean['exact_match']:.1%} equal to the sentence"
+    )
+    if drawn:
+        print(
+            f"Samples, {drawn['samples_per_sentence']:g} a sentence, {drawn['sentences']:,} "
+            f"sentences: BLEU {drawn['bleu']:.1f} against the sentence, {drawn['exact_match']:.1%} "
+            f"equal to it, {drawn['distinct_per_sentence']:.2f} different ones a sentence"
+        )

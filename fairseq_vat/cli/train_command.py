@@ -1,0 +1,86 @@
+"""``fairseq-vat train``: an experiment of ``configs/`` through `fairseq-train`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add ``train``."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train an experiment's model on binarised text",
+        usage="%(prog)s PRESET DATA SAVE_DIR [options] [fairseq-train's flags]",
+        description="Runs fairseq-train with the flags of an experiment, and prints the command. "
+        "It trains in bfloat16 where the machine has instructions for it; else on a GPU in fp16, "
+        "on a CPU in float32. The same command goes on where a stopped run was. The log is "
+        "SAVE_DIR/train.log.",
+        epilog="All other flags are fairseq-train's and win over the experiment's: "
+        "--max-update 10000, --kl-weight 0.2. --flags lists those of the plugin.",
+    )
+    parser.add_argument("preset", metavar="PRESET", help="a name; --presets lists them")
+    parser.add_argument("data", metavar="DATA", help="binarised text, of fairseq-vat prepare")
+    parser.add_argument("save_dir", metavar="SAVE_DIR", help="checkpoints and log go there")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--gpus", type=int, metavar="N", help="N GPUs, a process each (nccl)")
+    where.add_argument("--cpus", type=int, metavar="N", help="N processes on the CPU (gloo)")
+    parser.add_argument("--nodes", type=int, default=1, metavar="M", help="run on M machines")
+    parser.add_argument("--node-rank", type=int, default=0, metavar="R", help="of this, from 0")
+    parser.add_argument("--master", metavar="HOST:PORT", help="of the first of several machines")
+    parser.add_argument("--dry-run", action="store_true", help="print the command alone")
+    parser.add_argument("--presets", action=_Presets, help="list the experiments and exit")
+    parser.add_argument("--flags", action=_Flags, help="list the plugin's flags and exit")
+    parser.set_defaults(run=run, takes_further_flags=True)
+
+
+class _Presets(argparse.Action):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, nargs=0, **kwargs)
+
+    def __call__(self, parser, *_):
+        from fairseq_vat.recipes.training_presets import preset_names
+
+        print("\n".join(preset_names()))
+        parser.exit()
+
+
+class _Flags(argparse.Action):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, nargs=0, **kwargs)
+
+    def __call__(self, parser, *_):
+        print(plugin_flags(), end="")
+        parser.exit()
+
+
+def plugin_flags() -> str:
+    """The flags of architecture, task and criterion, as argparse prints them."""
+    from fairseq_vat.plugin import TokenKLCrossEntropy, VariationalLMTask, VATModel
+
+    parser = argparse.ArgumentParser(prog="fairseq-train", usage=argparse.SUPPRESS, add_help=False)
+    for title, part in (
+        ("--arch vat_transformer and its presets", VATModel),
+        ("--task variational_lm", VariationalLMTask),
+        ("--criterion token_kl_cross_entropy", TokenKLCrossEntropy),
+    ):
+        part.add_args(parser.add_argument_group(title))
+    return parser.format_help()
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; the exit status is `fairseq-train`'s."""
+    from fairseq_vat.recipes.train import Processes, run_command, training_command
+
+    device = "gpu" if args.gpus else "cpu" if args.cpus else None
+    count = args.gpus or args.cpus or 1
+    processes = Processes(device, count, args.nodes, args.node_rank, args.master)
+    command = training_command(args.data, args.save_dir, args.preset, processes, args.further_flags)
+    print(f"+ {shlex.join(command)}", file=sys.stderr, flush=True)
+    if args.dry_run:
+        return 0
+    status = run_command(command, processes)
+    if status == 0:
+        print(f"next: fairseq-vat reconstruct {shlex.quote(args.save_dir)} --input FILE")
+    return status

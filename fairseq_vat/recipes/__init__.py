@@ -1,0 +1,1 @@
+"""From text to a trained model, through fairseq's own commands."""

@@ -1,0 +1,133 @@
+"""`fairseq-train` with an experiment's flags, in one process or several."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fairseq_vat.errors import VATError
+from fairseq_vat.recipes.training_presets import preset_flags
+
+PLUGIN = Path(__file__).parent.parent
+_PRECISIONS = ("--precision", "--fp16", "--bf16", "--amp", "--memory-efficient-")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Where a training runs.
+
+    Attributes:
+        device: ``gpu``, ``cpu``, or None: one process on a GPU if there is one, else on the CPU.
+        count: processes on this machine; a GPU each, with ``gpu``.
+        nodes: machines.
+        node_rank: which of them this is, from 0.
+        master: ``HOST:PORT`` of the first machine, where there are several.
+    """
+
+    device: str | None = None
+    count: int = 1
+    nodes: int = 1
+    node_rank: int = 0
+    master: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.nodes > 1 and (self.device is None or self.master is None):
+            raise VATError("--nodes needs --gpus or --cpus, --node-rank and --master HOST:PORT")
+        if not 0 <= self.node_rank < self.nodes:
+            raise VATError(
+                f"--node-rank {self.node_rank}: must be from 0 to --nodes less 1, {self.nodes - 1}"
+            )
+        if self.master is not None and not self.master.rpartition(":")[2].isdigit():
+            raise VATError(f"--master {self.master}: must be HOST:PORT")
+
+    def launcher(self) -> list[str]:
+        """What starts `fairseq-train`, its flags to follow."""
+        if self.device is None:
+            return [sys.executable, "-m", "fairseq_cli.train"]
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node"]
+        launcher += [str(self.count), "--nnodes", str(self.nodes)]
+        launcher += ["--node_rank", str(self.node_rank)]
+        if self.master is None:
+            launcher += ["--standalone"]
+        else:
+            host, _, port = self.master.rpartition(":")
+            launcher += ["--master_addr", host, "--master_port", port]
+        return [*launcher, "-m", "fairseq_vat.recipes.worker"]
+
+
+def training_command(
+    data: str,
+    save_dir: str,
+    preset: str,
+    processes: Processes | None = None,
+    flags: Sequence[str] = (),
+) -> list[str]:
+    """The command of a training; the same one goes on where a stopped run was.
+
+    It trains in bfloat16 where the machine has instructions for it; else on a GPU in fp16, on a CPU
+    in single precision.
+
+    Args:
+        data: binarised text, as for `fairseq-train`.
+        save_dir: where checkpoints go, and the log, ``train.log``.
+        preset: the experiment, of `preset_names`.
+        processes: where it runs.
+        flags: `fairseq-train`'s own, which win over the experiment's.
+
+    Raises:
+        VATError: for data that isn't there, an unknown experiment, a GPU that isn't there.
+    """
+    import torch
+
+    processes = processes or Processes()
+    if ":" not in data and not (Path(data) / "dict.txt").is_file():
+        raise VATError(f"{data} has no dict.txt: make it with fairseq-vat prepare")
+    has_gpu = torch.cuda.is_available() and "--cpu" not in flags
+    if processes.device == "gpu" and not has_gpu:
+        raise VATError("--gpus: torch sees no GPU here; use --cpus")
+    on_cpu = processes.device == "cpu" or not has_gpu
+    command = [*processes.launcher(), data, "--user-dir", str(PLUGIN)]
+    command += [*preset_flags(preset), "--save-dir", save_dir]
+    command += ["--log-file", str(Path(save_dir) / "train.log")]
+    command += ["--log-format", "tqdm" if sys.stderr.isatty() else "simple"]
+    command += ["--cpu"] if on_cpu and "--cpu" not in flags else []
+    if not any(flag.startswith(_PRECISIONS) for flag in flags):
+        command += _precision_flags(on_cpu)
+    return [*command, *flags]
+
+
+def _precision_flags(on_cpu: bool) -> list[str]:
+    from fairseq_vat.models.precision import preferred_precision
+
+    if preferred_precision(on_cpu) == "bfloat16":
+        return ["--precision", "bfloat16"]
+    return [] if on_cpu else ["--fp16"]
+
+
+def run_command(command: Sequence[str], processes: Processes | None = None) -> int:
+    """Run a training to its end; its exit status. What stops this process stops the training."""
+    environment = dict(os.environ)
+    if processes is not None and processes.device == "cpu":
+        environment.setdefault("OMP_NUM_THREADS", "1")
+    with subprocess.Popen(command, env=environment) as training:
+
+        def pass_on(number: int, _: object) -> None:
+            training.send_signal(number)
+
+        handlers = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM,)}
+        try:
+            while True:
+                try:
+                    status = training.wait()
+                    break
+                except KeyboardInterrupt:  # the terminal sends it to the training too
+                    continue
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    return status if status >= 0 else 128 - status

@@ -1,0 +1,94 @@
+"""A dictionary's entries, joined into words.
+
+Shape legend: S target positions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fairseq_vat.errors import VATError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# what fairseq's --remove-bpe knows, and GPT-2's, whose entries are token numbers
+PIECE_KINDS = ("none", "sentencepiece", "subword_nmt", "gpt2")
+
+
+class Pieces:
+    """How a dictionary's entries are joined into words.
+
+    Args:
+        kind: one of `PIECE_KINDS`.
+        gpt2_vocabulary: the vocab.json that belongs to the numbers; for ``gpt2`` only.
+
+    Raises:
+        VATError: if that file isn't one.
+    """
+
+    def __init__(self, kind: str, gpt2_vocabulary: Path | None = None):
+        self.kind = kind
+        if kind == "gpt2":
+            if gpt2_vocabulary is None:
+                raise VATError("--remove-bpe gpt2 needs --gpt2-encoder-json, GPT-2's vocab.json")
+            from fairseq.data.encoders.gpt2_bpe_utils import Encoder
+
+            try:
+                vocabulary = json.loads(gpt2_vocabulary.read_text(encoding="utf-8"))
+                self._gpt2 = Encoder(vocabulary, bpe_merges=[])
+            except (ValueError, AttributeError) as error:
+                raise VATError(
+                    f"--gpt2-encoder-json {gpt2_vocabulary} is not GPT-2's vocab.json, an object "
+                    "with a number for every token"
+                ) from error
+
+    @classmethod
+    def of(cls, dictionary: Any, gpt2_vocabulary: Path | None = None) -> Pieces:
+        """What the entries look like; GPT-2's numbers can be told only with their vocabulary."""
+        symbols = dictionary.symbols[dictionary.nspecial :]
+        symbols = [symbol for symbol in symbols if not symbol.startswith("madeupword")]
+        if any(symbol.startswith("\u2581") for symbol in symbols):
+            return cls("sentencepiece")
+        if any(symbol.endswith("@@") for symbol in symbols):
+            return cls("subword_nmt")
+        if gpt2_vocabulary is not None and all(symbol.isdecimal() for symbol in symbols):
+            return cls("gpt2", gpt2_vocabulary)
+        return cls("none")
+
+    @property
+    def bleu_tokenizer(self) -> str:
+        """sacrebleu's for joined pieces: words of a dictionary are tokens already."""
+        return "none" if self.kind == "none" else "13a"
+
+    def join(self, line: str) -> str:
+        """A line of pieces, with spaces between them, as text."""
+        if self.kind != "gpt2":
+            from fairseq.data.data_utils import post_process
+
+            return post_process(line, self.kind)
+        pieces = [int(piece) if piece.isdecimal() else piece for piece in line.split()]
+        return self._gpt2.decode(pieces).strip()
+
+
+def find_gpt2_vocabulary(data: str | os.PathLike) -> Path | None:
+    """The vocab.json in or around a data directory, where `tokenize` leaves it, if there is one."""
+    paths = (place / "vocab.json" for place in (Path(data), Path(data).parent))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def to_text(tokens_S: Tensor, dictionary: Any, pieces: Pieces, escape_unk: bool = False) -> str:
+    """A sentence's text, its pieces joined.
+
+    Args:
+        tokens_S: indices; padding and the sentence's two ends are left out.
+        dictionary: of the tokens.
+        pieces: how they are joined.
+        escape_unk: write ``<<unk>>`` for the unknown, as fairseq does in references: an output's
+            ``<unk>`` then never counts as right.
+    """
+    tokens_S = tokens_S[tokens_S.ne(dictionary.pad())]
+    return pieces.join(dictionary.string(tokens_S, escape_unk=escape_unk))

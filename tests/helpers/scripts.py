@@ -1,0 +1,66 @@
+"""The shell recipes, run as a user would; also with commands that only pretend."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+SCRIPTS = ROOT / "scripts"
+
+
+def run(*command: object, cwd: Path, stdin: str = "", **environment: str):
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "WORKERS": "1", **environment},
+    )
+
+
+# each command notes that it was called; what it leaves behind is for the test to say
+PRETEND = """#!{python} -IS
+import json, os, sys, zipfile
+from pathlib import Path
+
+name, args = Path(sys.argv[0]).name, sys.argv[1:]
+with open(os.environ["CALLS"], "a") as file:
+    file.write(json.dumps([name, *args]) + "\\n")
+value = lambda flag: args[args.index(flag) + 1]
+if name == "python":  # no GPU, and no drawing; anything else is for the real one
+    if args[0] == "-c" and "cuda" in args[1]:
+        sys.exit(1)
+    os.execv(sys.executable, [sys.executable, *(arg for arg in args if arg != "--figures")])
+"""
+PRETENDING = ("fairseq-preprocess", "fairseq-train", "fairseq-vat", "python")
+
+
+class Workplace:
+    """A folder for a script to run in, with commands that pretend: `body` is what they do.
+
+    The body is Python, with `name`, `args` and `value(flag)` of the call.
+    """
+
+    def __init__(self, folder: Path, script: str, body: str):
+        self.folder, self.script, self.calls_file = folder, SCRIPTS / script, folder / "calls"
+        (folder / "bin").mkdir()
+        for name in PRETENDING:
+            path = folder / "bin" / name
+            path.write_text(PRETEND.format(python=sys.executable) + body)
+            path.chmod(0o755)
+
+    def run(self, *flags: str, **environment: str) -> subprocess.CompletedProcess:
+        self.calls_file.write_text("")
+        path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
+        calls = str(self.calls_file)
+        return run(self.script, *flags, cwd=self.folder, PATH=path, CALLS=calls, **environment)
+
+    def calls(self, *words: str) -> list[list[str]]:
+        """The calls since the last run that begin with these words."""
+        called = [json.loads(line) for line in self.calls_file.read_text().splitlines()]
+        return [call for call in called if call[: len(words)] == list(words)]

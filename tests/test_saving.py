@@ -1,0 +1,162 @@
+"""What a training leaves in its folder: whole checkpoints, one run's, and a log without repeats."""
+
+import logging
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+import torch
+from fairseq import checkpoint_utils
+from fairseq.logging import progress_bar
+from helpers import commands
+
+from fairseq_vat.errors import VATError
+from fairseq_vat.files import SaveFolder, atomic_path, copy_whole
+
+FLAGS = ["--save-interval-updates", "4", "--keep-interval-updates", "1", "--max-update", "10"]
+
+
+@pytest.fixture(scope="module")
+def run(data_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    commands.train(data_dir, folder, *FLAGS, "--disable-validation")
+    return folder
+
+
+@pytest.fixture
+def copied(run, tmp_path):
+    return shutil.copytree(run, tmp_path / "run")
+
+
+def parameters(path):
+    return torch.load(path, weights_only=True)["model"]
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def test_a_finished_run_stays_as_it_is(data_dir, copied):
+    before = (copied / "checkpoint_last.pt").read_bytes()
+    log = commands.train(data_dir, copied, *FLAGS, "--disable-validation")
+    assert "finished: 10 of --max-update 10 updates" in log
+    assert not commands.updates(log)
+    assert (copied / "checkpoint_last.pt").read_bytes() == before
+    log = commands.train(data_dir, copied, *FLAGS, "--disable-validation", "--max-update", "12")
+    state = torch.load(copied / "checkpoint_last.pt", weights_only=True)
+    assert state["optimizer_history"][-1]["num_updates"] == 12
+
+
+def test_a_cut_checkpoint_is_replaced_by_the_newest_whole_one(data_dir, run, copied, caplog):
+    cut(copied / "checkpoint_last.pt")
+    newest = next(copied.glob("checkpoint_*_8.pt"))
+    log = commands.train(data_dir, copied, *FLAGS, "--disable-validation")
+    assert f"checkpoint_last.pt is cut off or damaged: going on from {newest.name}" in log
+    for key, value in parameters(run / "checkpoint_last.pt").items():
+        assert torch.equal(parameters(copied / "checkpoint_last.pt")[key], value), key
+
+
+def test_without_a_whole_one_training_ends_and_leaves_everything(data_dir, copied):
+    for path in copied.glob("checkpoint*.pt"):
+        cut(path)
+    before = {path: path.read_bytes() for path in copied.glob("*.pt")}
+    with pytest.raises(VATError, match="no whole checkpoint lies beside it"):
+        commands.train(data_dir, copied, *FLAGS)
+    assert {path: path.read_bytes() for path in copied.glob("*.pt")} == before
+
+
+def test_a_copy_that_fails_leaves_what_was_there(run, tmp_path, monkeypatch):
+    """As with a full disk."""
+    target = tmp_path / "checkpoint_last.pt"
+    target.write_bytes(b"whole")
+
+    def half(source, destination):
+        with open(destination, "wb") as file:
+            file.write(b"ha")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", half)
+    with pytest.raises(OSError):
+        checkpoint_utils.PathManager.copy(
+            str(run / "checkpoint_last.pt"), str(target), overwrite=True
+        )
+    assert target.read_bytes() == b"whole"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_copies_are_whole(run, tmp_path):
+    copy_whole(run / "checkpoint_last.pt", tmp_path / "copy.pt")
+    assert (tmp_path / "copy.pt").read_bytes() == (run / "checkpoint_last.pt").read_bytes()
+    assert zipfile.is_zipfile(tmp_path / "copy.pt")
+
+
+def test_a_folder_is_one_run_s(copied):
+    code = (
+        "import sys, time; from fairseq_vat.files import SaveFolder; "
+        "SaveFolder(sys.argv[1]).lock(); print('locked', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(copied)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(VATError, match="another training writes there"):
+            SaveFolder(copied).lock()
+        other.kill()
+    SaveFolder(copied).lock()  # a kill frees it
+    SaveFolder(copied).lock()  # and a run may be resumed by its own process
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, data_dir):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        VATError, match=r"--save-dir .*file/run: can't be written to: Not a directory"
+    ):
+        commands.train(data_dir, tmp_path / "file/run", *FLAGS)
+
+
+def test_a_checkpoint_to_restore_must_be_there(tmp_path, data_dir):
+    with pytest.raises(VATError, match=r"--restore-file .*none\.pt: no such file"):
+        commands.train(data_dir, tmp_path, *FLAGS, "--restore-file", tmp_path / "none.pt")
+
+
+@pytest.fixture(scope="module")
+def permuted(data_dir, tmp_path_factory):
+    """The data, its dictionary in another order."""
+    folder = shutil.copytree(data_dir, tmp_path_factory.mktemp("permuted") / "bin")
+    first, second, *rest = (folder / "dict.txt").read_text().splitlines()
+    (folder / "dict.txt").write_text("\n".join([second, first, *rest]) + "\n")
+    return folder
+
+
+def test_training_goes_on_with_its_own_dictionary_alone(permuted, run, copied, tmp_path):
+    with pytest.raises(VATError, match="is not the dictionary the checkpoint was trained with"):
+        commands.train(permuted, copied, *FLAGS, "--max-update", "12")
+    flags = [*FLAGS, "--finetune-from-model", run / "checkpoint_last.pt"]
+    with pytest.raises(VATError, match="is not the dictionary the checkpoint was trained with"):
+        commands.train(permuted, tmp_path / "new", *flags)
+    assert not list((tmp_path / "new").glob("*.pt"))
+
+
+def test_a_log_file_is_open_once(tmp_path):
+    """fairseq makes a progress bar for every epoch and every validation."""
+    file = tmp_path / "train.log"
+    for _ in range(3):
+        progress_bar.progress_bar([], log_format="simple", log_file=str(file))
+    handlers = [h for h in progress_bar.logger.handlers if isinstance(h, logging.FileHandler)]
+    assert [handler.baseFilename for handler in handlers] == [str(file)]
+    progress_bar.progress_bar([], log_format="simple")  # closes it
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = tmp_path / f".dict.txt.{dead.pid}.tmp"
+    alive = tmp_path / ".dict.txt.1.tmp"
+    other = tmp_path / f".other.txt.{dead.pid}.tmp"
+    for path in (left, alive, other):
+        path.write_text("")
+    with atomic_path(tmp_path / "dict.txt") as temporary:
+        temporary.write_text("whole")
+    assert not left.exists()
+    assert alive.exists() and other.exists()
