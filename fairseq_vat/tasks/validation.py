@@ -3,9 +3,8 @@
 The isotropy of the latents, where it is asked for; their mutual information with the sentences,
 where aggressive training looks at it; and a line in the log, once, when the posterior collapses.
 
-What a batch adds are sums, which fairseq adds up over batches and processes; the measures follow
-from the sums of them all. Isotropy doesn't depend on either therefore; mutual information is the
-mean over batches.
+What a batch adds are sums, which fairseq adds up over batches and processes. Isotropy follows from
+the sums of them all, so it doesn't depend on either; mutual information is the mean over batches.
 
 Shape legend: B sentences, T source positions, N vectors measured, L latent width.
 """
