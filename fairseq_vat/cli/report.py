@@ -68,12 +68,12 @@ def run(args: argparse.Namespace) -> None:
         from tqdm import tqdm
 
         from fairseq_vat.files import atomic_path
-        from fairseq_vat.hub.loading import prior_std_of
+        from fairseq_vat.hub.loading import prior_of
         from fairseq_vat.report import content, corpus, page
 
         vat = load_hub(args, truncate=False)  # sentences are shown, so whole ones
         settings = content.Settings(
-            prior_std=prior_std_of(vat.cfg, vat.model, args.prior_std),
+            prior_std=prior_of(vat.cfg, vat.model, args.prior_std).std,
             examples=args.examples,
             samples=args.samples,
             steps=args.steps,

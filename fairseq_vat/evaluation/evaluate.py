@@ -18,7 +18,7 @@ from fairseq_vat.evaluation.bleu import bleu_figures
 from fairseq_vat.evaluation.reconstruction import reconstruct
 from fairseq_vat.evaluation.sentence_measures import EvaluationSettings, Measured, measure
 from fairseq_vat.evaluation.subset import Subset
-from fairseq_vat.hub.loading import LoadedModel, prior_std_of
+from fairseq_vat.hub.loading import LoadedModel, prior_of
 from fairseq_vat.measures import active_units, collapse
 from fairseq_vat.measures.mutual_information import (
     choose_latents,
@@ -74,7 +74,7 @@ def evaluate(
         ``warning``, a line for a model that ignores its latents; None where one doesn't apply.
 
     Raises:
-        VATError: as `Subset`, its batches, `Pieces` and `prior_std_of`.
+        VATError: as `Subset`, its batches, `Pieces` and `prior_of`.
     """
     model, task, device = loaded.model, loaded.task, loaded.device
     has_latents = model.has_latents
@@ -85,7 +85,7 @@ def evaluate(
     else:
         pieces = Pieces(remove_bpe, vocabulary)
     if has_latents:
-        prior_std = prior_std_of(loaded.cfg, model, prior_std)
+        prior_std = prior_of(loaded.cfg, model, prior_std).std
     wanted = EvaluationSettings(prior_std if has_latents else 1.0, **settings)
     if batch_size is None and max_tokens is None:
         max_tokens = DEFAULT_MAX_TOKENS

@@ -158,7 +158,7 @@ class PretrainedEncoder(ProbedEncoder):
         seconds: Sequence[str] | None = None,
     ):
         self.name, self.path, self.encoder = name, encoder.directory, encoder
-        self.pieces = encoder.pieces(sentences, seconds)
+        self.pieces = encoder.subwords(sentences, seconds)
         self.types = None if seconds is None else encoder.token_types(sentences, seconds)
         self.module = encoder.model
         self.width = encoder.width

@@ -1,4 +1,4 @@
-"""Ways between two points of latent space: pure functions of tensors.
+"""Interpolation between two points of latent space: pure functions of tensors.
 
 Shape legend: P, Q latents of two sentences, M the larger of both, L latent width, S steps.
 """

@@ -19,6 +19,7 @@ from fairseq_vat.evaluation import evaluate
 from fairseq_vat.evaluation.representations import measure_isotropy
 from fairseq_vat.hub.interface import VATHubInterface
 from fairseq_vat.latent.gaussian import DiagonalGaussian
+from fairseq_vat.latent.prior import Prior
 from fairseq_vat.measures import active_units, collapse
 from fairseq_vat.measures.principal_components import Projection, project
 from fairseq_vat.report.corpus import Corpus, with_target
@@ -214,7 +215,7 @@ def _measure(
     found = evaluate.figures(measured, tokens, words, wanted, vat.device)
     mean_NL = torch.cat(measured.means).double()
     posterior = DiagonalGaussian(mean_NL, torch.cat(measured.logvars).double())
-    kl_L = posterior.kl(settings.prior_std).mean(dim=0)
+    kl_L = Prior(settings.prior_std).kl(posterior).mean(dim=0)
     variance_L = active_units.mean_variance(
         len(mean_NL), mean_NL.sum(dim=0), mean_NL.square().sum(dim=0)
     )
