@@ -23,7 +23,7 @@ from fairseq_vat.report.plots import MARKED, PANELS, panel_curves
 
 # nats of a dimension, the least height of their figure
 _LEAST_KL = 0.01
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 6, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 6, 34
 _SIZE, _MAP_SIZE = (302, 196), (331, 311)
 _SUPERSCRIPTS = str.maketrans(
     "-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"
