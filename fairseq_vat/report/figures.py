@@ -130,14 +130,6 @@ class Figure:
             shape = "dot" if symbol == "\u25cf" else "area"
             self.marks.append(Mark(f"{shape} {style.split()[0]}", symbols))
 
-    def rule(self, style: str, x: float | None = None, y: float | None = None) -> None:
-        """A line from end to end, at a value of one axis."""
-        if x is not None:
-            path = f"M{self.x.place(x):.1f},{self.y.start}V{self.y.end}"
-        else:
-            path = f"M{self.x.start},{self.y.place(y):.1f}H{self.x.end}"
-        self.marks.append(Mark(f"line {style}", path))
-
 
 def learning_curves(records: list[Record], updates: int) -> list[Figure]:
     """A figure for each of `plots.PANELS`; a dotted line where the checkpoint was written.
@@ -159,7 +151,7 @@ def learning_curves(records: list[Record], updates: int) -> list[Figure]:
             figure.curve(zip(*valid, strict=True), "orange", symbol)
             figure.legend = [("blue", "\u2501", "train"), ("orange", symbol or "\u2501", "valid")]
         if 0 < updates < last:
-            figure.rule("dotted", x=updates)
+            figure.curve([(updates, low), (updates, high)], "dotted")
         figures.append(figure)
     return figures
 
@@ -172,17 +164,15 @@ def kl_per_dimension(kl_L: Tensor, active_L: Tensor) -> Figure:
         f"Bar chart of the KL of {len(kl_L)} dimensions, sorted: from {values[0]:.3f} to "
         f"{values[-1]:.3f} nats; {sum(active)} are active."
     )
-    x = _dimensions(len(values))
+    x = Axis("dimensions, sorted by KL", 0.5, len(values) + 0.5, integer=True)
     # else what is next to nothing would fill the figure
     y = Axis("nats per latent", 0, max(1.05 * values[0], _LEAST_KL))
     figure = Figure("KL of each dimension", description, x, y)
-    for style, kind in (("area blue", True), ("area quiet", False)):
-        path = ""
-        for number, value in enumerate(values, 1):
-            if active[number - 1] == kind:
-                path += f"{figure.point(number - 0.5, 0)}V{y.place(value):.1f}"
-                path += f"H{x.place(number + 0.5):.1f}V{y.start}z"
-        figure.marks.append(Mark(style, path))
+    bars = [
+        f"{figure.point(n - 0.5, 0)}V{y.place(value):.1f}H{x.place(n + 0.5):.1f}V{y.start}z"
+        for n, value in enumerate(values, 1)
+    ]
+    _mark_active(figure, "area", bars, active)
     return figure
 
 
@@ -193,18 +183,21 @@ def variance_per_dimension(variance_L: Tensor, kl_L: Tensor, threshold: float) -
         "Variance over latents of each dimension's posterior mean, in the same order, from "
         f"{float(variance_L.max()):.3g} to {float(variance_L.min()):.3g}; a line at {threshold:g}."
     )
+    x = Axis("dimensions, sorted by KL", 0.5, len(values) + 0.5, integer=True)
     low, high = min(*values, threshold) / 1.3, max(*values, threshold) * 1.3
     y = Axis("variance, log scale", low, high, log=True)
-    figure = Figure("Variance of the means", description, _dimensions(len(values)), y)
-    for style, kind in (("dot small blue", True), ("dot small quiet", False)):
-        points = [(n, v) for n, v in enumerate(values, 1) if (v >= threshold) == kind]
-        figure.marks.append(Mark(style, "".join(f"{figure.point(*p)}h0" for p in points)))
-    figure.rule("orange", y=threshold)
+    figure = Figure("Variance of the means", description, x, y)
+    dots = [f"{figure.point(n, value)}h0" for n, value in enumerate(values, 1)]
+    _mark_active(figure, "dot small", dots, [value >= threshold for value in values])
+    figure.curve([(x.low, threshold), (x.high, threshold)], "orange")
     return figure
 
 
-def _dimensions(count: int) -> Axis:
-    return Axis("dimensions, sorted by KL", 0.5, count + 0.5, integer=True)
+def _mark_active(figure: Figure, shape: str, paths: list[str], active: list[bool]) -> None:
+    """Each dimension's path, blue where it is active, grey where it isn't."""
+    for colour, kind in (("blue", True), ("quiet", False)):
+        path = "".join(path for path, own in zip(paths, active, strict=True) if own == kind)
+        figure.marks.append(Mark(f"{shape} {colour}", path))
 
 
 def isotropy(rows: list[dict[str, Any]]) -> list[Figure]:

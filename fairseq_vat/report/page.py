@@ -69,26 +69,24 @@ def build(report: Report, checkpoint: str, records: list[Record] | None, log_not
             figures.variance_per_dimension(report.variance_L, report.kl_L, THRESHOLD),
         ],
         half_of_kl=int((ordered_L.cumsum(0) < 0.5 * ordered_L.sum()).sum()) + 1,
-        **_isotropy(report),
-        **_map(report),
+        isotropy=_isotropy(report),
+        map=_map(report),
         equal_examples=sum(e.text == e.reconstruction for e in examples),
         distinct_samples=sum(len(set(e.samples)) for e in examples),
         equal_samples=sum(sample == e.text for e in examples for sample in e.samples),
     )
 
 
-def _isotropy(report: Report) -> dict[str, Any]:
-    """The template's variables of the section: nothing in them where nothing was measured."""
-    found = report.isotropy
-    rows = [*found["layers"], {"layer": "z", **found["latents"]}] if found else []
+def _isotropy(report: Report) -> dict[str, Any] | None:
+    """What the section shows beside `Report.isotropy`."""
+    if report.isotropy is None:
+        return None
+    rows = [*report.isotropy["layers"], {"layer": "z", **report.isotropy["latents"]}]
+    words = report.isotropy["words"]
     return {
-        "isotropy_rows": rows,
-        "isotropy_measures": list(figures.MEASURES),
-        "isotropy_figures": figures.isotropy(rows),
-        "isotropy_words": [
-            (_spelling(report, word["word"]), word["self_similarity"])
-            for word in (found["words"] if found else ())
-        ],
+        "rows": [(row["layer"], [row[name] for name in figures.MEASURES]) for row in rows],
+        "figures": figures.isotropy(rows),
+        "words": [(_spelling(report, word["word"]), word["self_similarity"]) for word in words],
     }
 
 
@@ -100,20 +98,17 @@ def _spelling(report: Report, piece: str) -> str:
 
 
 def _map(report: Report) -> dict[str, Any]:
-    """The template's variables of the section."""
+    """What the section shows."""
     coordinates_N2, texts = report.coordinates_N2, report.sentences.texts
     words_N = [len(text.split()) for text in texts]
     with np.errstate(invalid="ignore"):  # of values that are all equal
         correlations = np.corrcoef(coordinates_N2.T, words_N)[2, :2]
     return {
-        "map": figures.sentence_map(
-            coordinates_N2,
-            report.explained_2,
-            texts,
-            {example.row: example.number for example in report.examples},
+        "figure": figures.sentence_map(
+            coordinates_N2, report.explained_2, texts, {e.row: e.number for e in report.examples}
         ),
         "correlations": ["undefined" if np.isnan(r) else f"{r:.2f}" for r in correlations],
-        "map_ends": [
+        "ends": [
             (f"{name}, {end}", texts[row])
             for name, column in zip(("first", "second"), coordinates_N2.T, strict=True)
             for end, row in (("low", column.argmin()), ("high", column.argmax()))
