@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import commands
-from helpers.distributed import ENV, FLAGS, train_with_two
+from helpers.distributed import FLAGS, train_with_two
+from helpers.scripts import SCRIPTS, run
 
-ROOT = Path(__file__).parent.parent
 STOP, END = 6, 12  # 9 updates an epoch
 COMPARED = ["loss", "nll_loss", "kl_loss", "kl_nats", "kl_weight", "active_units", "wpb", "bsz"]
 
@@ -107,15 +107,10 @@ def test_two_processes_resume(runs: Runs):
 
 
 def train_script(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["bash", str(ROOT / "scripts" / "train.sh"), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=ENV,
-        timeout=300,
-    )
+    return run(SCRIPTS / "train.sh", *arguments)
 
 
+@pytest.mark.slow
 def test_train_script_with_two_processes(data_dir: Path, tmp_path: Path):
     save_dir = tmp_path / "new" / "run"
     flags = ["--arch", "vat_transformer_tiny", "--max-update", "4", "--log-interval", "1"]

@@ -88,7 +88,7 @@ def test_pairs_are_those_of_the_plain_formula_whatever_the_chunk(monkeypatch):
     whole = mi.mutual_information(mean, logvar, z)
     assert whole.unpaired == pytest.approx(float(first_term - marginal.mean()), abs=1e-8)
     assert whole.paired == pytest.approx(float((pairs.diagonal() - marginal).mean()), abs=1e-8)
-    monkeypatch.setattr(mi, "_DENSITIES", 37 * 10)  # ten rows at a time, and seven at the end
+    monkeypatch.setattr(mi, "MAX_DENSITIES", 37 * 10)  # ten rows at a time, and seven at the end
     assert mi.mutual_information(mean, logvar, z).unpaired == pytest.approx(
         whole.unpaired, abs=1e-10
     )

@@ -22,6 +22,7 @@ EXCEPTIONS = {
     ("", "plugin"),  # the package registers itself where fairseq is
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
+TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 
 
 def _room(path: Path) -> str:
@@ -95,3 +96,27 @@ def test_the_python_interface_registers_the_plugin():
         "assert r['vae_transformer'] is VATModel"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def _private_names(path: Path) -> set[str]:
+    """Names with a leading underscore that a file reads of others, also as setattr's strings."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute):
+            own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            names |= set() if own else {node.attr}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("attr", "patch")):
+            strings = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
+            names |= {part for text in strings for part in str(text).split(".")}
+    private = {name for name in names if name.startswith("_") and not name.startswith("__")}
+    return private - {"_name"}  # fairseq's configurations have it
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
+def test_tests_use_public_names_and_each_other_s_helpers_alone(path):
+    assert _private_names(path) == set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not {name for name in modules if name.startswith(("test_", "conftest"))}

@@ -52,6 +52,7 @@ def test_prepare_corpus_refuses_what_it_cannot_use(corpus):
     assert not (corpus / "out" / "data-bin").exists()
 
 
+@pytest.mark.slow
 def test_sample_shows_sentence_mean_and_variants(corpus):
     data = corpus / "corpus" / "data-bin"
     commands.train(data, corpus / "model", "--max-update", "20")
@@ -172,6 +173,7 @@ def test_benchmark_embed(data_dir, checkpoint, tmp_path, capsys, monkeypatch):
     assert speed == pytest.approx(30 / sorted(taken["embed"])[1])
 
 
+@pytest.mark.slow
 def test_demo_runs_from_text_to_pictures(corpus):
     done = run(
         *(SCRIPTS / "demo.sh", "train.txt"),
@@ -179,7 +181,6 @@ def test_demo_runs_from_text_to_pictures(corpus):
         DEMO_DIR=str(corpus / "demo"),
         MAX_UPDATE="6",
         VOCAB_SIZE="48",
-        FAIRSEQ_VAT_VENV=os.environ.get("VIRTUAL_ENV", ""),
     )
     assert done.returncode == 0, done.stderr[-2000:]
     for command in ("fairseq-preprocess", "fairseq-train", "fairseq-validate", "fairseq-generate"):

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 # densities held at a time, in double precision: 32 MB
-_DENSITIES = 1 << 22
+MAX_DENSITIES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _log_densities(mean_ML: Tensor, logvar_ML: Tensor, z_ML: Tensor) -> tuple[Te
     constant_M = (mean_ML * weighted_ML + logvar_ML).sum(dim=1)
     constant_M += mean_ML.size(1) * math.log(2 * math.pi)
     count = len(z_ML)
-    rows = min(count, max(1, _DENSITIES // count))
+    rows = min(count, max(1, MAX_DENSITIES // count))
     own_M, marginal_M = torch.empty_like(constant_M), torch.empty_like(constant_M)
     # one buffer for all blocks: fresh ones of this size break up the heap, which then grows to
     # many times what is in use

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 from fairseq.dataclass.initialize import add_defaults, hydra_init
 from fairseq.distributed import utils as distributed_utils
+from fairseq_cli import hydra_train as fairseq_hydra_train
 from fairseq_cli import train as fairseq_train
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from helpers import commands
+from helpers.processes import Forked
 from helpers.scripts import ROOT
 
 CONFIGS = ROOT / "configs"
@@ -48,16 +49,16 @@ def train(cfg: DictConfig) -> str:
     return log.getvalue()
 
 
-def hydra_train(run_dir: Path, *overrides: str) -> subprocess.Popen[str]:
+def hydra_train(run_dir: Path, *overrides: str) -> Forked:
     """`fairseq-hydra-train` on the demo's configuration."""
-    command = [sys.executable, "-m", "fairseq_cli.hydra_train", "--config-dir", str(CONFIGS)]
-    command += ["--config-name", "demo", f"common.user_dir={commands.PLUGIN}", "common.cpu=true"]
+    command = ["fairseq-hydra-train", "--config-dir", str(CONFIGS), "--config-name", "demo"]
+    command += [f"common.user_dir={commands.PLUGIN}", "common.cpu=true"]
     command += [f"hydra.run.dir={run_dir}", f"checkpoint.save_dir={run_dir}", *overrides]
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    return Forked(Path(f"{run_dir}.log"), _hydra_train, command)
+
+
+def _hydra_train(command: list[str]) -> None:
+    GlobalHydra.instance().clear()
+    os.chdir(ROOT)
+    with mock.patch("sys.argv", command):
+        fairseq_hydra_train.cli_main()

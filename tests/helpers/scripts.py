@@ -10,16 +10,24 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPTS = ROOT / "scripts"
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "WORKERS": "1",
+    "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+}
+if sys.prefix != sys.base_prefix:  # as it is: the scripts install nothing into it
+    ENVIRONMENT["FAIRSEQ_VAT_VENV"] = sys.prefix
 
 
-def run(*command: object, cwd: Path, stdin: str = "", **environment: str):
+def run(*command: object, cwd: Path | None = None, stdin: str = "", **environment: str):
     return subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
         input=stdin,
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "WORKERS": "1", **environment},
+        env={**ENVIRONMENT, **environment},
     )
 
 
@@ -32,9 +40,12 @@ name, args = Path(sys.argv[0]).name, sys.argv[1:]
 with open(os.environ["CALLS"], "a") as file:
     file.write(json.dumps([name, *args]) + "\\n")
 value = lambda flag: args[args.index(flag) + 1]
-if name == "python":  # no GPU, and no drawing; anything else is for the real one
+if name == "python":  # no GPU, single precision and no drawing; anything else is for the real one
     if args[0] == "-c" and "cuda" in args[1]:
         sys.exit(1)
+    if args[0] == "-c" and "preferred_precision" in args[1]:
+        print("float32")
+        sys.exit()
     os.execv(sys.executable, [sys.executable, *(arg for arg in args if arg != "--figures")])
 """
 PRETENDING = ("fairseq-preprocess", "fairseq-train", "fairseq-vat", "python")

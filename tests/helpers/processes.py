@@ -1,0 +1,44 @@
+"""Processes that begin as copies of this one, with torch and fairseq loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+class Forked:
+    """A function in a process of its own, which ends as a command would."""
+
+    def __init__(self, output: Path, function: Callable[..., object], *args: object):
+        """Args:
+        output: a file for what it prints.
+        function: what it does.
+        args: the function's.
+        """
+        self.output = output
+        context = multiprocessing.get_context("fork")
+        self.process = context.Process(target=_run, args=(output, function, *args))
+        self.process.start()
+
+    def wait(self) -> tuple[int, str]:
+        """Exit status and output; after five minutes it is killed."""
+        self.process.join(timeout=300)
+        self.process.kill()
+        self.process.join()
+        return self.process.exitcode, self.output.read_text(encoding="utf-8")
+
+
+def _run(output: Path, function: Callable[..., object], *args: object) -> None:
+    with (
+        open(output, "w", encoding="utf-8") as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
+        try:
+            function(*args)
+        except Exception:
+            sys.excepthook(*sys.exc_info())
+            sys.exit(1)
