@@ -17,15 +17,17 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["fairseq_vat", "fairseq_vat.*"]),
+    package_data={"fairseq_vat.report": ["*.j2"]},
     install_requires=[
         # fairseq itself: the distribution of it that imports on Python 3.11 and 3.12
         "ve-fairseq>=0.12.3",
         "torch>=2.6",
         "hydra-core>=1.3.2",
+        "jinja2",
         "matplotlib",
         "numpy",
         "sacrebleu",
-        "scikit-learn",
+        "scikit-learn>=1.5",
         "scipy",
         "sentencepiece",
         "tabulate",

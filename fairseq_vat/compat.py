@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import collections
+import contextlib
 import importlib
 import importlib.util
 import logging
@@ -282,3 +283,18 @@ def import_transformers(extra: str) -> ModuleType:
     if hasattr(is_available, "cache_clear"):
         is_available.cache_clear()
     return transformers
+
+
+@contextlib.contextmanager
+def quiet_transformers(transformers: ModuleType) -> Iterator[None]:
+    """No progress bar, and no report of what a model's weights lack: that is for us to judge."""
+    log = transformers.utils.logging
+    verbosity, bar = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(verbosity)
+        if bar:
+            log.enable_progress_bar()

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, ClassVar
+from typing import IO
 
 from fairseq_vat.errors import VATError
 
@@ -64,15 +64,41 @@ def copy_whole(source: str | os.PathLike, target: str | os.PathLike) -> None:
             os.fsync(file.fileno())
 
 
+# open files keep their locks, until the process ends
+_LOCKS: dict[str, IO] = {}
+
+
+def lock_folder(folder: str | os.PathLike, otherwise: str) -> None:
+    """Keep other processes' runs out of a folder, for as long as this process is there.
+
+    Args:
+        folder: is made.
+        otherwise: what the error says after the folder.
+
+    Raises:
+        VATError: another process has it.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    path = str(Path(folder).resolve() / ".lock")
+    if path in _LOCKS:
+        return
+    file = open(path, "w")  # noqa: SIM115 -- closing it would unlock
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise VATError(f"{folder}: {otherwise}") from None
+    except OSError:  # a file system without locks
+        logger.warning(f"{path}: can't be locked; let no other run write there")
+    _LOCKS[path] = file
+
+
 class SaveFolder:
     """A training run's checkpoints, before the run goes on.
 
     Args:
         folder: fairseq's ``--save-dir``.
     """
-
-    # open files keep their locks, until the process ends
-    _locks: ClassVar[dict[str, IO]] = {}
 
     def __init__(self, folder: str | os.PathLike):
         self._folder = Path(folder)
@@ -83,22 +109,10 @@ class SaveFolder:
         Raises:
             VATError: another process trains into the folder.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = str(self._folder.resolve() / ".lock")
-        if path in self._locks:
-            return
-        file = open(path, "w")  # noqa: SIM115 -- closing it would unlock
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise VATError(
-                f"{self._folder}: another training writes there; give another --save-dir, or wait "
-                "for its end"
-            ) from None
-        except OSError:  # a file system without locks
-            logger.warning(f"{path}: can't be locked; let no other training write there")
-        self._locks[path] = file
+        lock_folder(
+            self._folder,
+            "another training writes there; give another --save-dir, or wait for its end",
+        )
 
     def mend(self, name: str) -> None:
         """Put the newest whole checkpoint in the place of one that is cut short, and say so.

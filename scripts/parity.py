@@ -26,7 +26,7 @@ import torch
 from fairseq_vat.cli.flags import Parser, at_least
 from fairseq_vat.cli.tables import table
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation.training_log import read_training_log
+from fairseq_vat.evaluation.training_log import last_validation
 from fairseq_vat.models.precision import PRECISIONS, cpu_has_bfloat16
 
 PLUGIN = Path(__file__).resolve().parent.parent / "fairseq_vat"
@@ -82,11 +82,8 @@ def train(args: argparse.Namespace, precision: str, seed: int) -> dict[str, floa
 
 
 def _last_validation(folder: Path, updates: int) -> dict[str, float] | None:
-    log = folder / "train.log"
-    if not log.exists() or "| valid on " not in log.read_text(encoding="utf-8", errors="replace"):
-        return None
-    found = [record for record in read_training_log(log) if record.kind == "valid"]
-    return found[-1].stats if found and found[-1].num_updates == updates else None
+    found = last_validation(folder / "train.log")
+    return found.stats if found and found.num_updates == updates else None
 
 
 def summary(runs: dict[str, dict[int, dict[str, float]]]) -> dict[str, Any]:

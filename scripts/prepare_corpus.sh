@@ -4,8 +4,8 @@
 # Usage: scripts/prepare_corpus.sh OUT_DIR VOCAB_SIZE TRAIN VALID TEST
 #
 #   OUT_DIR              is made; the data for fairseq-train will be OUT_DIR/data-bin
-#   VOCAB_SIZE           length of fairseq's dictionary, e.g. 32768; - with GPT2_DIR or
-#                        SENTENCEPIECE_MODEL, which have their own
+#   VOCAB_SIZE           length of fairseq's dictionary, e.g. 32768; - for one that fits the text,
+#                        and with GPT2_DIR or SENTENCEPIECE_MODEL, which have their own
 #   TRAIN VALID TEST     text, a sentence a line; plain, .gz or .xz
 #
 #   MAX_PIECES=N         (environment) drop sentences of more than N pieces
@@ -18,7 +18,7 @@
 #
 # The word <unk> in TRAIN, as PTB and WikiText-2 have it, becomes a piece of its own (not with GPT2_DIR).
 # What is done already, from the same text, is not done again: run it once more after an
-# interruption.
+# interruption.  This is fairseq-vat prepare.
 set -euo pipefail
 
 if [ $# -ne 5 ]; then
@@ -42,43 +42,12 @@ done
 cd "$(dirname "$0")/.."
 . scripts/venv.sh any
 
-run() {
-    printf '+' >&2
-    printf ' %q' "$@" >&2
-    printf '\n' >&2
-    "$@"
-}
-
-tokenize=(fairseq-vat tokenize --train "$train" --valid "$valid" --test "$test" --out "$out")
-[ "$vocab_size" = - ] || tokenize+=(--vocab-size "$vocab_size")
-[ -z "${MAX_PIECES:-}" ] || tokenize+=(--max-pieces "$MAX_PIECES")
-[ -z "${CHARACTER_COVERAGE:-}" ] || tokenize+=(--character-coverage "$CHARACTER_COVERAGE")
+prepare=(fairseq-vat prepare --train "$train" --valid "$valid" --test "$test" --out "$out")
+[ "$vocab_size" = - ] || prepare+=(--vocab-size "$vocab_size")
+[ -z "${MAX_PIECES:-}" ] || prepare+=(--max-pieces "$MAX_PIECES")
+[ -z "${CHARACTER_COVERAGE:-}" ] || prepare+=(--character-coverage "$CHARACTER_COVERAGE")
 [ -z "${SENTENCEPIECE_MODEL:-}" ] ||
-    tokenize+=(--sentencepiece-model "$(absolute "$SENTENCEPIECE_MODEL")")
-[ -z "${GPT2_DIR:-}" ] || tokenize+=(--gpt2 "$(absolute "$GPT2_DIR")")
-run "${tokenize[@]}"
-
-# tokenize.json is written last and only when something changed.
-if [ -e "$out/data-bin/made_from.json" ] &&
-    cmp -s "$out/tokenize.json" "$out/data-bin/made_from.json"; then
-    echo "$out/data-bin: up to date, nothing to do"
-    exit 0
-fi
-
-# Made beside its place and moved there whole, so that data-bin is never half a data set.
-partial=$out/data-bin.partial
-rm -rf "$partial"
-run fairseq-preprocess --only-source --srcdict "$out/dict.txt" \
-    --trainpref "$out/train.pieces" --validpref "$out/valid.pieces" \
-    --testpref "$out/test.pieces" --destdir "$partial" \
-    --workers "${WORKERS:-$(nproc 2>/dev/null || echo 2)}"
-for name in train valid test; do
-    # fairseq-preprocess can end with status 0 after a worker died.
-    if [ ! -s "$partial/$name.idx" ]; then
-        echo "$0: error: fairseq-preprocess wrote no $name data" >&2
-        exit 1
-    fi
-done
-cp "$out/tokenize.json" "$partial/made_from.json"
-rm -rf "$out/data-bin"
-run mv "$partial" "$out/data-bin"
+    prepare+=(--sentencepiece-model "$(absolute "$SENTENCEPIECE_MODEL")")
+[ -z "${GPT2_DIR:-}" ] || prepare+=(--gpt2 "$(absolute "$GPT2_DIR")")
+[ -z "${WORKERS:-}" ] || prepare+=(--workers "$WORKERS")
+exec "${prepare[@]}"

@@ -33,7 +33,7 @@ from fairseq_vat.evaluation.bleu import bleu_figures
 from fairseq_vat.evaluation.sentence_measures import EvaluationSettings, measure
 from fairseq_vat.files import write_json
 from fairseq_vat.hub.interface import VATHubInterface
-from fairseq_vat.hub.loading import LoadedModel, build_bpe, load_model
+from fairseq_vat.hub.loading import LoadedModel, build_bpe, load_model, prior_of
 from fairseq_vat.text.cutting import cut
 from fairseq_vat.text.lines import read_lines
 from fairseq_vat.text.pieces import Pieces
@@ -122,9 +122,7 @@ def likelihoods(
     vat: VATHubInterface, tokens: Sequence[torch.Tensor], args: argparse.Namespace
 ) -> dict[str, float]:
     """Rate, nll and accuracy, in nats per token, the sentences' ends counted."""
-    prior_std = args.prior_std or getattr(vat.cfg.criterion, "prior_std", None)
-    if prior_std is None:
-        raise VATError("--prior-std is needed: the checkpoint wasn't trained with one")
+    prior_std = prior_of(vat.cfg, vat.model, args.prior_std).std
     settings = EvaluationSettings(prior_std, args.samples, iw_samples=0, seed=args.seed, mi_draws=1)
     how = (vat.task, tokens, vat.device, args.max_tokens)
     measured = measure(vat.model, batches(*how, "nll"), settings)

@@ -20,7 +20,7 @@ from typing import Any
 
 from fairseq_vat.cli.flags import Parser, above
 from fairseq_vat.cli.tables import table
-from fairseq_vat.evaluation.training_log import read_training_log
+from fairseq_vat.evaluation.training_log import last_validation, read_training_log
 from fairseq_vat.files import atomic_path, read_json
 from fairseq_vat.measures.collapse import NATS as COLLAPSED
 
@@ -69,19 +69,14 @@ def flags_of(folder: Path) -> dict[str, str]:
     }
 
 
-def last_validation(log: Path) -> dict[str, float]:
-    """The statistics of the last validation in fairseq's log."""
-    records = read_training_log(log) if log.exists() else []
-    return next((x.stats for x in reversed(records) if x.kind == "valid"), {})
-
-
 def figures_of(folder: Path) -> dict[str, float | None]:
     """The figures of a run, each None as long as it isn't measured."""
     run: dict[str, Any] = dict.fromkeys(key for key, _, _ in _COLUMNS)
     run["prior_std"] = prior_std_of(folder)
     evaluated, isotropy = (read_json(folder / f"{name}.json") for name in ("evaluate", "isotropy"))
     if evaluated:
-        valid = last_validation(folder / "train.log")
+        last = last_validation(folder / "train.log")
+        valid = last.stats if last else {}
         run["nll"] = evaluated["nll_samples"]["per_token"]
         run["kl"] = run["penalty"] = evaluated["kl_nats"]
         penalty = evaluated["kl"]

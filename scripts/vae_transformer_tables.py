@@ -140,12 +140,11 @@ LANGUAGE_MODELLING = (
     ("system", "system", ""),
     ("annealing", "annealing", ""),
     ("epochs", "epochs", "d"),
-    ("ppl", "PPL", ".2f"),
-    ("ppl_paper", "PPL (paper)", ".2f"),
-    ("kl", "KL", ".2f"),
-    ("kl_paper", "KL (paper)", ".2f"),
-    ("mi", "MI", ".2f"),
-    ("mi_paper", "MI (paper)", ".2f"),
+    *(
+        (f"{name.lower()}{key}", f"{name}{note}", ".2f")
+        for name in ("PPL", "KL", "MI")
+        for key, note in (("", ""), ("_paper", " (paper)"))
+    ),
     ("mi_unpaired", "MI, unpaired", ".2f"),
     ("mi_whole", "MI, whole set", ".2f"),
     ("elbo_ppl", "ELBO PPL", ".2f"),
@@ -227,13 +226,9 @@ def _scores(found: dict | None) -> dict[str, float]:
 
 def times(sets: list[Path]) -> list[str]:
     """Table 7."""
-    columns = (
-        ("system", "system", ""),
-        ("128", "width 128, s", ".2f"),
-        ("128 paper", "(paper)", ".2f"),
-        ("1024", "width 1024, s", ".2f"),
-        ("1024 paper", "(paper)", ".2f"),
-    )
+    columns = [("system", "system", "")]
+    for width in ("128", "1024"):
+        columns += [(width, f"width {width}, s", ".2f"), (f"{width} paper", "(paper)", ".2f")]
     lines = []
     for data in sets:
         found = read_json(data / "time.json")

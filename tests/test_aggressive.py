@@ -17,7 +17,7 @@ from torch import nn
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.measures.mutual_information import mutual_information
-from fairseq_vat.tasks import aggressive_training as hooks
+from fairseq_vat.tasks import validation
 from fairseq_vat.tasks.aggressive import WINDOW, AggressiveTraining, Phase, Step, keep_gradients
 
 
@@ -178,7 +178,7 @@ def test_validation_ends_the_phase(data_dir: Path, tmp_path: Path, monkeypatch: 
         assert not encoder.training
         return {"mi": next(values) * 3, "mi_latents": 3}
 
-    monkeypatch.setattr(hooks, "_information", information)
+    monkeypatch.setattr(validation, "batch_information", information)
     flags = ["--validate-interval-updates", "4", "--aggressive-encoder-updates", "2"]
     flags += ["--max-tokens-valid", "2000", "--log-interval", "1"]
     log = commands.train(data_dir, tmp_path, *flags, "--max-update", "6")
@@ -198,12 +198,13 @@ def test_the_information_is_that_of_the_batch_s_latents(level: str, data_dir: Pa
     task, model, _ = build(data_dir, "--latent-level", level)
     model.eval()
     encoder = model.encoder
-    found = hooks._information(encoder, batch(task, [0, 1, 2, 3], pad_to=20)["net_input"])
+    net_input = batch(task, [0, 1, 2, 3], pad_to=20)["net_input"]
+    found = validation.batch_information(encoder, net_input)
     latents = []
     for row in range(4):  # one by one, so without padding
         tokens = batch(task, [row])["net_input"]["src_tokens"]
         out = encoder(tokens)
-        draw = encoder.draw(out, hooks._SEED)["encoder_out"][0]
+        draw = encoder.draw(out, validation.MI_SEED)["encoder_out"][0]
         latents.append(torch.stack([out["latent_mean"][0], out["latent_logvar"][0], draw])[:, :, 0])
     expected = mutual_information(*torch.cat(latents, dim=1).detach())
     assert found["mi_latents"] == expected.latents
@@ -316,4 +317,4 @@ def test_optimizers_that_join_parameters_are_refused():
 
 def test_slow_momentum_is_refused():
     with pytest.raises(VATError, match="slowmo"):
-        hooks._check_wrappers(SimpleNamespace(), SimpleNamespace(perform_slowmo=None))
+        keep_gradients(SimpleNamespace(), SimpleNamespace(perform_slowmo=None), Step.encoder)

@@ -19,6 +19,7 @@ from helpers.models import batch, build
 from helpers.systems import EOS, LANGUAGE_MODELS, PAD, SYSTEMS, TINY, UNK, each
 from torch.distributions import Normal, kl_divergence
 
+from fairseq_vat.latent.prior import Prior
 from fairseq_vat.models.config import VATTransformerConfig
 from fairseq_vat.models.presets import PRESETS
 from fairseq_vat.models.vat_transformer import VATModel
@@ -117,7 +118,7 @@ def results(model: Any, sample: dict[str, Any], seed: int | None) -> tuple[float
     loss = extra["likelihood"].nll
     if extra["posterior"] is not None:
         keep = ~extra["latent_padding_mask"].t().unsqueeze(-1)
-        loss = loss + (extra["posterior"].kl(1.0) * keep).sum()
+        loss = loss + (Prior(1.0).kl(extra["posterior"]) * keep).sum()
     return loss, logits
 
 
@@ -263,7 +264,7 @@ def test_free_bits_bound_each_sentence_s_loss_and_nothing_else(make, per):
     task, model, _ = make(flags)
     sample = batch(task, list(range(6)), pad_to=25)
     _, extra = model(**sample["net_input"], latent_seed=0)
-    kl_BL = extra["posterior"].kl(0.4)[0].detach()
+    kl_BL = Prior(0.4).kl(extra["posterior"])[0].detach()
     each_kl = kl_BL.sum(dim=-1) if per == "latent" else kl_BL
     for bound in (each_kl.min() / 2, each_kl.median(), each_kl.max() * 2):
         bits = ["--free-bits", str(bound.item()), "--free-bits-per", per]

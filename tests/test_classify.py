@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import random
 import re
@@ -11,8 +13,10 @@ from helpers import commands
 from helpers.text import sentences
 
 from fairseq_vat.errors import VATError
+from fairseq_vat.evaluation.classify import classify as run_classify
+from fairseq_vat.evaluation.labelled import LabelledFiles
 from fairseq_vat.text import subwords
-from fairseq_vat.text.labelled import read_labelled
+from fairseq_vat.text.columns import read_labelled
 
 SPLITS = ("train", "valid", "test")
 QUICK = ("--cpu", "--seeds", "2", "--pooling", "sum")
@@ -58,7 +62,7 @@ def test_two_labels(classify, tmp_path):
         regression = found["logistic_regression"][name]
         assert regression["accuracy"] > nothing["accuracy"] + 5
     assert found["logistic_regression"]["converged"]
-    test = [by_words(line.sentence) for line in read_labelled(tmp_path / "test")]
+    test = [by_words(*line.sentences) for line in read_labelled(tmp_path / "test")]
     majority = max(found["labels"], key=found["labels"].get)
     share = 100 * test.count(majority) / len(test)
     assert found["without_latents"]["test"]["accuracy"] == pytest.approx(share)
@@ -69,7 +73,11 @@ def test_the_table_shows_the_same_figures(classify, tmp_path):
     flags = write(tmp_path, by_words)
     found, table = classify(*flags, "--json"), classify(*flags)
     assert "300 train, 90 valid, 90 test" in table
-    rows = {line[:22].strip(): re.findall(r"[\d.]+", line[22:]) for line in table.splitlines()[-3:]}
+    head, *lines = table.splitlines()[-4:]
+    assert re.split(r"\s{2,}", head.strip()) == [
+        f"{name} {figure}" for name in SPLITS for figure in ("BCE, nats", "accuracy, %")
+    ]
+    rows = {line[:22].strip(): re.findall(r"[\d.]+", line[22:]) for line in lines}
     classifier = [
         form.format(found["classifier"][name][key])
         for name in SPLITS
@@ -85,6 +93,27 @@ def test_the_table_shows_the_same_figures(classify, tmp_path):
     ):
         score = found[key]["test"]
         assert rows[title][-2:] == [f"{score['loss']:.3f}", f"{score['accuracy']:.1f}"]
+
+
+def test_in_python_it_is_a_function(classify, vat, tmp_path):
+    flags = [*write(tmp_path, by_words), "--epochs", "2"]
+    printed = classify(*flags, "--json")
+    files = LabelledFiles.read({name: tmp_path / name for name in SPLITS}).in_subwords(vat)
+    found = run_classify(vat, files, pooling="sum", seeds=2, epochs=2)
+    assert found.keys() | {"checkpoint", "data"} == printed.keys()
+    assert found == {name: printed[name] for name in found}
+
+
+def test_the_table_as_csv_is_nothing_else(classify, tmp_path):
+    flags = [*write(tmp_path, by_words), "--epochs", "2"]
+    rows = list(csv.DictReader(io.StringIO(classify(*flags, "--format", "csv"))))
+    assert [row[""] for row in rows] == [
+        "classifier",
+        "logistic regression",
+        "most frequent label",
+    ]
+    score = classify(*flags, "--json")["logistic_regression"]["test"]
+    assert rows[1]["test accuracy, %"] == f"{score['accuracy']:.1f}"
 
 
 def test_the_paper_s_protocol_by_its_name(classify, tmp_path):
@@ -221,11 +250,11 @@ def test_empty_sentences_are_left_out_and_counted(classify, text_dir, tmp_path):
         (["--sentencepiece-model", __file__], "is not a sentencepiece model"),
         (["--bpe", "gpt2", "--sentencepiece-model", "x"], "is no setting of --bpe gpt2"),
         (["--path", "none.pt"], "checkpoint none.pt doesn't exist"),
-        (["--epochs", "0"], "--epochs 0: must be at least 1"),
-        (["--batch-size", "-1"], "--batch-size -1: must be at least 1"),
-        (["--seeds", "0"], "--seeds 0: must be at least 1"),
-        (["--lr", "0"], "--lr 0.0: must be above 0"),
-        (["--lr", "nan"], "--lr nan: must be above 0"),
+        (["--epochs", "0"], "argument --epochs: must be at least 1, not 0"),
+        (["--batch-size", "-1"], "argument --batch-size: must be at least 1, not -1"),
+        (["--seeds", "0"], "argument --seeds: must be at least 1, not 0"),
+        (["--lr", "0"], "argument --lr: must be above 0, not 0"),
+        (["--lr", "nan"], "argument --lr: must be above 0, not nan"),
     ],
 )
 def test_flags_that_are_wrong(classify, tmp_path, flags, message):
@@ -240,8 +269,8 @@ def test_read_labelled(tmp_path):
     path = tmp_path / "x.tsv"
     path.write_bytes(b'\xef\xbb\xbf very good \t "bare  quote\r\n\n0\tcaf\xe9\n')
     assert read_labelled(path) == [
-        ("very good", '"bare quote', 1),
-        ("0", "caf\ufffd", 3),
+        ("very good", ('"bare quote',), 1),
+        ("0", ("caf\ufffd",), 3),
     ]
     path.write_bytes("0\tw1\n".encode("utf-16"))
     with pytest.raises(VATError, match="is UTF-16"):

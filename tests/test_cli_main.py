@@ -11,6 +11,7 @@ import pytest
 
 from fairseq_vat import __version__
 from fairseq_vat.cli import main as cli
+from fairseq_vat.text.tokenization import tokenize
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,16 @@ def test_tokenize_makes_and_reuses(splits, tmp_path, capsys):
 
     assert cli.main(_tokenize(splits, tmp_path, "--vocab-size", "96", "--max-pieces", "30")) == 0
     assert len((tmp_path / "dict.txt").read_text(encoding="utf-8").splitlines()) == 96 - 4
+
+
+def test_tokenize_from_python(splits, tmp_path):
+    texts = {name: splits / f"{name}.txt" for name in ("train", "valid", "test")}
+    told = []
+    found = tokenize(texts, tmp_path, vocab_size=96, tell=told.append)
+    assert found == json.loads((tmp_path / "tokenize.json").read_text(encoding="utf-8"))
+    assert found["dictionary"] == 96 and len(told) == 8
+    assert tokenize(texts, tmp_path, vocab_size=96, tell=told.append) == found
+    assert "up to date" in told[-1]
 
 
 def test_tokenize_with_a_given_model(splits, tmp_path, capsys):

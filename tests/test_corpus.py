@@ -12,6 +12,11 @@ from fairseq_vat.errors import VATError
 from fairseq_vat.text import subwords
 
 
+def encode_file(model, *files, **settings):
+    """`subwords.encode_file` with the model of a file."""
+    return subwords.encode_file(subwords.SentencepieceVocabulary(model), *files, **settings)
+
+
 def _sentence(rng: random.Random) -> str:
     letters = "abcdefghijklmnoprstuvw"
     words = ["".join(rng.choices(letters, k=rng.randint(2, 6))) for _ in range(rng.randint(4, 9))]
@@ -111,8 +116,10 @@ def test_bbc_documents_names_the_extra(monkeypatch):
 
 
 def test_dictionary_is_as_long_as_asked_for(text, model, tmp_path):
-    report = subwords.encode_file(model, text, tmp_path / "train.pieces")
-    subwords.write_dictionary(subwords.load_model(model), report.counts, tmp_path / "dict.txt")
+    report = encode_file(model, text, tmp_path / "train.pieces")
+    subwords.write_dictionary(
+        subwords.SentencepieceVocabulary(model).symbols, report.counts, tmp_path / "dict.txt"
+    )
     dictionary = Dictionary.load(str(tmp_path / "dict.txt"))
     assert len(dictionary) == 256
     dictionary.pad_to_multiple_(8)  # what fairseq-preprocess does to a dictionary of its own
@@ -130,17 +137,20 @@ def test_the_word_unk_is_a_piece_of_its_own(text, model, tmp_path):
     sp = subwords.load_model(model)
     pieces = sp.encode("<unk> and <unk>", out_type=str)
     assert pieces == ["▁<unk>", *sp.encode("and", out_type=str), "▁<unk>"]
-    report = subwords.encode_file(model, text, tmp_path / "pieces")
+    report = encode_file(model, text, tmp_path / "pieces")
     assert report.unk_words == report.counts["▁<unk>"] == 1
     plain = tmp_path / "plain.txt"
     plain.write_text(text.read_text(encoding="utf-8").replace("<unk>", "unk"), encoding="utf-8")
-    other = subwords.load_model(subwords.train_sentencepiece(plain, tmp_path / "plain", 256))
-    assert "▁<unk>" not in subwords.dictionary_pieces(other)
-    assert len(subwords.dictionary_pieces(other)) == len(subwords.dictionary_pieces(sp)) == 252
+    other, own = (
+        subwords.SentencepieceVocabulary(path).symbols
+        for path in (subwords.train_sentencepiece(plain, tmp_path / "plain", 256), model)
+    )
+    assert "▁<unk>" not in other
+    assert len(other) == len(own) == 252
 
 
 def test_pieces_decode_to_the_sentence(text, model, tmp_path):
-    subwords.encode_file(model, text, tmp_path / "pieces")
+    encode_file(model, text, tmp_path / "pieces")
     lines = (tmp_path / "pieces").read_text(encoding="utf-8").splitlines()
     decoded = [line.replace(" ", "").replace("▁", " ").strip() for line in lines]
     # All but the line with sentencepiece's own space symbol, which is normalised away.
@@ -178,7 +188,7 @@ def test_too_small_vocabulary_and_empty_text_are_said(text, tmp_path):
 def test_encode_file_counts_what_it_drops(model, tmp_path):
     source = tmp_path / "source.txt"
     source.write_bytes("Abc abc.\n\n\ufffd\nx x x x x x x x x x x x\n猫\n".encode() + b"\xff a\n")
-    report = subwords.encode_file(model, source, tmp_path / "pieces", max_pieces=10)
+    report = encode_file(model, source, tmp_path / "pieces", max_pieces=10)
     assert (report.sentences, report.too_long, report.vanished) == (3, 1, 1)
     assert (report.cleaning.empty, report.cleaning.invalid_utf8) == (1, 1)
     assert report.unknown == 1
@@ -202,6 +212,6 @@ def test_an_interrupted_encoding_leaves_the_old_file(model, tmp_path, monkeypatc
 
     monkeypatch.setattr(subwords, "read_lines", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        subwords.encode_file(model, tmp_path / "any.txt", target)
+        encode_file(model, tmp_path / "any.txt", target)
     assert target.read_text(encoding="utf-8") == "old\n"
     assert [path.name for path in tmp_path.iterdir()] == ["pieces"]

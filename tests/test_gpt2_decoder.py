@@ -200,7 +200,12 @@ def test_gradients_reach_everything_with_and_without_checkpointing(directory):
     for checkpointing in (False, True):
         torch.manual_seed(4)
         decoder = GPT2Decoder.from_directory(
-            directory, dictionary(), LATENT, 0.0, 0.0, checkpointing
+            directory,
+            dictionary(),
+            LATENT,
+            dropout=0.0,
+            attention_dropout=0.0,
+            checkpoint_activations=checkpointing,
         ).train()
         prev = tokens(decoder, ROWS)
         features, _ = decoder(prev, encoder_out=latents([4, 2, 3]), features_only=True)
@@ -224,7 +229,8 @@ def test_a_checkpoint_needs_no_directory(decoder):
 
 
 def test_dropout_is_ours_and_not_the_directory_s(directory):
-    config = GPT2Decoder.from_directory(directory, dictionary(), LATENT, 0.3, 0.2).gpt2.config
+    training = {"dropout": 0.3, "attention_dropout": 0.2}
+    config = GPT2Decoder.from_directory(directory, dictionary(), LATENT, **training).gpt2.config
     assert (config.resid_pdrop, config.embd_pdrop, config.attn_pdrop) == (0.3, 0.3, 0.2)
 
 

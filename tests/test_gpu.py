@@ -17,6 +17,7 @@ from helpers import commands
 
 from fairseq_vat.latent import noise
 from fairseq_vat.latent.gaussian import LOG_VARIANCE_MAX, LOG_VARIANCE_MIN, DiagonalGaussian
+from fairseq_vat.latent.prior import Prior
 from fairseq_vat.models.vat_transformer import VATModel
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -155,12 +156,12 @@ def test_half_precision_gives_the_same_loss(dtype: torch.dtype, data_dir: Path):
 def test_gaussian_in_half_precision(logvar: float, dtype: torch.dtype):
     mean = torch.zeros(3, 2, 4, dtype=dtype)
     posterior = DiagonalGaussian.from_outputs(mean, torch.full_like(mean, logvar))
-    assert posterior.logvar.dtype == posterior.kl(0.4).dtype == torch.float32
+    assert posterior.logvar.dtype == Prior(0.4).kl(posterior).dtype == torch.float32
     bound = LOG_VARIANCE_MAX if logvar > 0 else LOG_VARIANCE_MIN
     assert bool(posterior.logvar.eq(bound).all())
     # ten times what Box-Muller can give in 32 bits is still finite in half precision
     assert bool(posterior.sample(torch.full(mean.shape, 67.0)).to(dtype).isfinite().all())
-    assert bool(posterior.kl(0.4).isfinite().all())
+    assert bool(Prior(0.4).kl(posterior).isfinite().all())
 
 
 # ---- on a GPU

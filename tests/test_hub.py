@@ -63,8 +63,9 @@ def test_flags_of_generation_in_a_checkpoint_do_not_count(data_dir, checkpoint, 
 def test_padding_written_as_a_word_is_no_latent(vat):
     latents = vat.encode(["w1 <pad> w2", "w1 w2"])
     assert latents.mask.sum(dim=1).tolist() == [4, 4]
-    (out,) = [out for _, out in vat._encoded(["w1 <pad> w2"])]
-    mean_PL = vat.model.encoder.posterior(out).mean[:, 0]
+    (sample,) = vat.batches(["w1 <pad> w2"])
+    out = vat.model.encoder(sample["net_input"]["src_tokens"])
+    mean_PL = vat.model.encoder.posterior(out).mean[:, 0].detach()
     assert_close(latents.mean[0], mean_PL[[0, 1, 3, 4]])
 
 
@@ -234,7 +235,11 @@ def test_subwords(vat, text_dir, tmp_path):
     assert interface.remove_bpe(pieces) == "w12 w3"
     sentences = ["w12  w3", "w1 nonsense", ""]  # together as one by one
     alone = [interface.binarize(interface.apply_bpe(sentence)) for sentence in sentences]
-    assert [t.tolist() for t in interface._read(sentences)] == [t.tolist() for t in alone]
+    (sample,) = interface.batches(sentences)
+    pad = vat.task.source_dictionary.pad()
+    together = dict(zip(sample["id"].tolist(), sample["net_input"]["src_tokens"], strict=True))
+    for number, tokens in enumerate(alone):  # behind the start token
+        assert together[number][together[number] != pad].tolist()[1:] == tokens.tolist()
     assert interface.binarize("w12 w3 nonsense").tolist() == [
         *(vat.task.source_dictionary.index(word) for word in ("w12", "w3")),
         vat.task.source_dictionary.unk(),

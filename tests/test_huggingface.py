@@ -34,7 +34,7 @@ def changed(bert, tmp_path):
 @pytest.mark.parametrize("max_tokens", [1, 12, 1000])
 def test_pooling_is_over_the_pieces_of_each_sentence_alone(bert, max_tokens):
     encoder = HuggingFaceEncoder(bert, max_tokens=max_tokens)
-    pieces = encoder.pieces(SENTENCES)
+    pieces = encoder.subwords(SENTENCES)
     assert pieces[1] == [2, 13, 3]  # [CLS] w9 [SEP]
     found = encoder.embed(pieces, ("start", "mean", "sum"))
     for row, sentence in enumerate(pieces):
@@ -49,7 +49,7 @@ def test_pooling_is_over_the_pieces_of_each_sentence_alone(bert, max_tokens):
 def test_pairs_are_joined_with_a_type_for_each_sentence(bert):
     encoder = HuggingFaceEncoder(bert)
     firsts, seconds = ["w1 w2", "w3"], ["w5", "w4 w6 w7"]
-    pieces, types = encoder.pieces(firsts, seconds), encoder.token_types(firsts, seconds)
+    pieces, types = encoder.subwords(firsts, seconds), encoder.token_types(firsts, seconds)
     assert pieces == [[2, 5, 6, 3, 9, 3], [2, 7, 3, 8, 10, 11, 3]]
     assert types == [[0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 1, 1]]
     found = encoder.embed(pieces, ("mean",), types)["mean"]
@@ -64,7 +64,7 @@ def test_pairs_are_joined_with_a_type_for_each_sentence(bert):
 
 def test_no_sentences(bert):
     encoder = HuggingFaceEncoder(bert)
-    assert encoder.embed(encoder.pieces([]))["mean"].shape == (0, 8)
+    assert encoder.embed(encoder.subwords([]))["mean"].shape == (0, 8)
 
 
 @pytest.mark.parametrize(("said", "limit"), [(512, 16), (1e30, 16), (7, 7)])
@@ -73,7 +73,7 @@ def test_the_smaller_limit_counts(changed, said, limit):
     settings = json.loads(path.read_text()) | {"model_max_length": said}
     path.write_text(json.dumps(settings))
     encoder = HuggingFaceEncoder(changed)
-    (pieces,) = encoder.pieces([" ".join(WORDS)])
+    (pieces,) = encoder.subwords([" ".join(WORDS)])
     assert len(pieces) == limit
     assert np.isfinite(encoder.embed([pieces])["mean"]).all()
 
@@ -89,9 +89,9 @@ def test_positions_that_start_after_the_padding(bert):
 
 def test_a_sentence_longer_than_the_positions_is_cut_and_told(bert, caplog):
     encoder = HuggingFaceEncoder(bert)
-    (pieces,) = encoder.pieces([" ".join(WORDS)])
+    (pieces,) = encoder.subwords([" ".join(WORDS)])
     assert len(pieces) == huggingface.POSITIONS
-    assert "1 of 1 sentences cut to 16 pieces" in caplog.text
+    assert "1 of 1 sentences cut to 16 subwords" in caplog.text
 
 
 def test_a_pooler_that_is_missing_and_half_precision(bert, changed):

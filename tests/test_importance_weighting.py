@@ -13,6 +13,7 @@ import torch
 from torch.distributions import MultivariateNormal, Normal
 
 from fairseq_vat.latent.gaussian import DiagonalGaussian
+from fairseq_vat.latent.prior import Prior
 from fairseq_vat.measures.importance_weighting import (
     effective_sample_size,
     importance_weighted_nll,
@@ -49,7 +50,7 @@ def _log_weights(w, x, proposal, draws):
     for _ in range(draws):
         z = proposal.sample(torch.randn_like(proposal.mean))
         nll = -Normal(z[0] @ w.t(), NOISE).log_prob(x).sum(dim=-1)
-        rows.append(log_weights(nll, proposal, z, keep, PRIOR_STD))
+        rows.append(log_weights(nll, proposal, z, keep, Prior(PRIOR_STD)))
     return torch.stack(rows)
 
 
@@ -92,8 +93,8 @@ def test_padding_has_no_weight(model):
     )
     keep = torch.tensor([[True], [False]]).expand(2, SENTENCES)
     nll = torch.arange(SENTENCES).double()
-    alone = log_weights(nll, posterior, posterior.mean, keep[:1], PRIOR_STD)
-    torch.testing.assert_close(log_weights(nll, padded, padded.mean, keep, PRIOR_STD), alone)
+    alone = log_weights(nll, posterior, posterior.mean, keep[:1], Prior(PRIOR_STD))
+    torch.testing.assert_close(log_weights(nll, padded, padded.mean, keep, Prior(PRIOR_STD)), alone)
 
 
 def test_positions_add_up(model):
@@ -101,7 +102,7 @@ def test_positions_add_up(model):
     twice = DiagonalGaussian(posterior.mean.repeat(2, 1, 1), posterior.logvar.repeat(2, 1, 1))
     zero = torch.zeros(SENTENCES)
     one, two = (
-        log_weights(zero, q, q.mean, torch.ones(q.mean.shape[:2]).bool(), PRIOR_STD)
+        log_weights(zero, q, q.mean, torch.ones(q.mean.shape[:2]).bool(), Prior(PRIOR_STD))
         for q in (posterior, twice)
     )
     torch.testing.assert_close(two, 2 * one)

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from fairseq_vat.errors import VATError
 from fairseq_vat.latent.interpolation import interpolate, linear, pad_latents, spherical
 
 
@@ -58,7 +59,7 @@ def test_spherical_keeps_the_length_near_opposite_directions(away):
 
 def test_steps_and_methods_that_are_none():
     point = torch.ones(1, 2)
-    with pytest.raises(ValueError, match="at least 2"):
+    with pytest.raises(VATError, match="at least 2"):
         interpolate(point, point, 1)
-    with pytest.raises(ValueError, match="must be one of linear, spherical"):
+    with pytest.raises(VATError, match="must be linear or spherical"):
         interpolate(point, point, 3, "cubic")

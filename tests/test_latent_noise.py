@@ -15,7 +15,8 @@ from torch.distributions import Normal, kl_divergence
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.hub.interface import load_model
-from fairseq_vat.latent.gaussian import DiagonalGaussian, latent_prior_std
+from fairseq_vat.latent.gaussian import DiagonalGaussian
+from fairseq_vat.latent.prior import Prior
 from fairseq_vat.models.vat_transformer import VATModel
 
 S = 0.4
@@ -43,7 +44,7 @@ def normal_kl(mean, std, prior_std):
 def test_penalty_is_equation_6_of_the_network_s_outputs(s):
     mu, sigma = outputs()
     z = gaussian(mu, s * sigma)
-    found = z.penalty(s, noise_std=s).numpy()
+    found = Prior(s).penalty(z, noise=Prior(s)).numpy()
     by_hand = -(np.log(sigma**2) / 2 - (sigma**2 + mu**2) / (2 * s**2) - np.log(s) + 0.5)
     np.testing.assert_allclose(found, by_hand, rtol=1e-9, atol=1e-9)
     # as docs/measures.md writes it, in z / s^2 = m + t e, e ~ N(0, 1)
@@ -53,42 +54,48 @@ def test_penalty_is_equation_6_of_the_network_s_outputs(s):
     )
     np.testing.assert_allclose(gaussian(m, t).mean, z.mean / s**2)
     np.testing.assert_allclose(gaussian(m, t).std, z.std / s**2)
-    np.testing.assert_allclose(z.penalty(0.7), normal_kl(mu, s * sigma, 0.7), rtol=1e-9)  # unit
+    unit = Prior(0.7).penalty(z, noise=None)
+    np.testing.assert_allclose(unit, normal_kl(mu, s * sigma, 0.7), rtol=1e-9)
 
 
 @pytest.mark.parametrize("s", STDS)
 def test_kl_is_between_the_penalty_and_its_multiple(s):
     mu, sigma = outputs()
     z = gaussian(mu, s * sigma)
-    kl = z.kl(latent_prior_std(s, s)).numpy()
+    prior = Prior(s)
+    kl = prior.of_latents(noise=prior).kl(z).numpy()
     np.testing.assert_allclose(kl, normal_kl(mu, s * sigma, s**2), rtol=1e-9)
-    penalty = z.penalty(s, s).numpy()
+    penalty = prior.penalty(z, prior).numpy()
     np.testing.assert_allclose(kl - penalty, mu**2 / 2 * (s**-4 - s**-2), rtol=1e-7, atol=1e-9)
     assert (penalty <= kl * (1 + 1e-12)).all()
     assert (kl <= penalty / s**2 * (1 + 1e-12)).all()
     unused = gaussian(np.zeros(3), np.full(3, s**2))
-    assert unused.penalty(s, s).abs().max() < 1e-12 and unused.kl(s**2).abs().max() < 1e-12
+    assert prior.penalty(unused, prior).abs().max() < 1e-12
+    assert Prior(s**2).kl(unused).abs().max() < 1e-12
+    assert prior.of_latents(noise=None) == prior
 
 
 def test_s_can_be_scaled_away_with_unit_noise_only():
     mu, sigma = outputs()
-    unit = [gaussian(s * mu, s * sigma).penalty(s).numpy() for s in (S, 1.0)]
+    priors = Prior(S), Prior(1.0)
+    unit = [p.penalty(gaussian(p.std * mu, p.std * sigma), None).numpy() for p in priors]
     np.testing.assert_allclose(*unit, rtol=1e-9)
     # z / s^2 being the same, and so all that a linear layer can make of it
-    small, one = (gaussian(s**2 * mu, s**2 * sigma).penalty(s, s).numpy() for s in (S, 1.0))
+    small, one = (p.penalty(gaussian(p.std**2 * mu, p.std**2 * sigma), p).numpy() for p in priors)
     np.testing.assert_allclose(one - small, (1 - S**2) * mu**2 / 2, rtol=1e-7, atol=1e-9)
 
 
 def test_nll_and_penalty_are_no_bound_where_nll_and_kl_are():
     """x = z + e with z of its prior: the exact posterior makes the ELBO log p(x)."""
-    p, noise, x = latent_prior_std(S, S), 0.05, 0.3
-    variance = 1 / (1 / p**2 + 1 / noise**2)
+    s, noise, x = Prior(S), 0.05, 0.3
+    prior = s.of_latents(s)
+    variance = 1 / (1 / prior.std**2 + 1 / noise**2)
     mean, std = variance * x / noise**2, math.sqrt(variance)
     nll = 0.5 * (math.log(2 * math.pi * noise**2) + ((x - mean) ** 2 + variance) / noise**2)
-    exact = -norm.logpdf(x, 0, math.hypot(p, noise))
+    exact = -norm.logpdf(x, 0, math.hypot(prior.std, noise))
     posterior = gaussian(np.array([mean]), np.array([std]))
-    assert nll + float(posterior.kl(p)) == pytest.approx(exact)
-    assert nll + float(posterior.penalty(S, S)) < exact - 0.5
+    assert nll + float(prior.kl(posterior)) == pytest.approx(exact)
+    assert nll + float(s.penalty(posterior, s)) < exact - 0.5
 
 
 @pytest.fixture(scope="module")

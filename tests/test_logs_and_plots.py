@@ -12,7 +12,7 @@ from fairseq_vat.evaluation.generation_log import (
     reconstruction_figures,
     sample_figures,
 )
-from fairseq_vat.evaluation.training_log import Record, read_training_log
+from fairseq_vat.evaluation.training_log import Record, last_validation, read_training_log
 from fairseq_vat.report import plots
 
 
@@ -129,6 +129,15 @@ def test_log_of_another_criterion_is_refused(tmp_path):
     with pytest.raises(VATError, match="token_kl_cross_entropy"):
         plots.annealing([Record("train_inner", 1, 5, {"loss": 1.0})], tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_last_validation(log, tmp_path):
+    last = last_validation(log)
+    assert (last.kind, last.subset, last.num_updates) == ("valid", "valid", 20)
+    assert last.stats["loss"] == pytest.approx(7.5)
+    assert last_validation(tmp_path / "none") is None
+    (tmp_path / "begun").write_text("nothing yet\n", encoding="utf-8")
+    assert last_validation(tmp_path / "begun") is None
 
 
 def _generation(path, sentences: dict[int, tuple[str, list[str]]]) -> None:

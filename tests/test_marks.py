@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.text.marks import Marked, marked_pieces, parse_marks, read_marked
+from fairseq_vat.text.marks import Marked, marked_subwords, parse_marks, read_marked
 
 SQUARE = ("[", "]")
 
@@ -80,13 +80,13 @@ def test_marks_that_are_none(marks):
 )
 def test_subwords_of_marked_words(line, expected):
     marked = read_marked(line, SQUARE)
-    numbers = marked_pieces(marked, pieces, text)
+    numbers = marked_subwords(marked, pieces, text)
     assert [pieces(marked.sentence).split()[number] for number in numbers] == expected
 
 
 def test_a_word_boundary_alone_belongs_to_the_word_after_it():
     marked = read_marked("ab [cd] ef", SQUARE)
-    assert marked_pieces(marked, lambda line: pieces(line, 1), text) == [3, 4, 5]
+    assert marked_subwords(marked, lambda line: pieces(line, 1), text) == [3, 4, 5]
 
 
 @pytest.mark.parametrize(
@@ -104,19 +104,19 @@ def test_bytes_of_a_character_stay_together(line, expected):
         return bytes.fromhex(pieces).decode("utf-8", errors="replace")
 
     marked = read_marked(line, SQUARE)
-    numbers = marked_pieces(marked, lambda text: text.encode().hex(" "), decode)
+    numbers = marked_subwords(marked, lambda text: text.encode().hex(" "), decode)
     found = [marked.sentence.encode().hex(" ").split()[number] for number in numbers]
     assert [piece for piece in found if piece != "20"] == expected.split()
 
 
 @pytest.mark.parametrize(("line", "expected"), [("a [\ufffd] b", [1]), ("a \ufffd [b]", [2])])
 def test_a_replacement_character_that_is_text(line, expected):
-    assert marked_pieces(read_marked(line, SQUARE), str, str) == expected
+    assert marked_subwords(read_marked(line, SQUARE), str, str) == expected
 
 
 def test_marked_characters_that_the_encoder_drops():
     marked = read_marked("a [\u200b] b", SQUARE)
-    assert marked_pieces(marked, lambda line: pieces(line.replace("\u200b", "")), text) == []
+    assert marked_subwords(marked, lambda line: pieces(line.replace("\u200b", "")), text) == []
 
 
 def test_an_encoder_that_changes_characters():
@@ -126,5 +126,5 @@ def test_an_encoder_that_changes_characters():
         return pieces(line.replace("\ufb01", "fi"))
 
     marked = read_marked("\ufb01ne \ufb01sh [\ufb01lm] end", SQUARE)
-    numbers = marked_pieces(marked, encode, text)
+    numbers = marked_subwords(marked, encode, text)
     assert [encode(marked.sentence).split()[number] for number in numbers] == ["\u2581fi", "lm"]

@@ -16,6 +16,7 @@ from torch.distributions import Normal
 from fairseq_vat.evaluation import evaluate
 from fairseq_vat.latent import noise
 from fairseq_vat.latent.gaussian import DiagonalGaussian
+from fairseq_vat.latent.prior import Prior
 
 PRIOR_STD, NOISE, COUNT = 0.7, 0.5, 2000
 TOTAL = PRIOR_STD**2 + NOISE**2  # variance of x
@@ -55,8 +56,8 @@ class LinearGaussian:
         z = self.posterior(out).sample(noise.normal(out["latent_key"][0], 2, 1, seed, number))
         return {**out, "encoder_out": [z]}
 
-    def draw_prior(self, out, prior_std, seed, number):
-        z = prior_std * noise.normal(out["latent_key"][0], 2, 1, seed, number)
+    def draw_prior(self, out, prior, seed, number):
+        z = prior.std * noise.normal(out["latent_key"][0], 2, 1, seed, number)
         return {**out, "encoder_out": [z]}
 
     def sentence_nll(self, out, prev_output_tokens, target):
@@ -94,7 +95,11 @@ def test_the_importance_weighted_nll_is_the_likelihood(model, found):
 
 
 def test_kl_elbo_and_perplexities(model, found):
-    kl = DiagonalGaussian(SLOPE * model.x, torch.tensor(math.log(VARIANCE))).kl(PRIOR_STD).mean()
+    kl = (
+        Prior(PRIOR_STD)
+        .kl(DiagonalGaussian(SLOPE * model.x, torch.tensor(math.log(VARIANCE))))
+        .mean()
+    )
     assert found["kl_nats"] == found["kl"]["per_sentence"] == pytest.approx(float(kl), rel=1e-5)
     elbo = found["nll_samples"]["per_sentence"] + float(kl)
     assert found["neg_elbo"]["per_sentence"] == pytest.approx(elbo)

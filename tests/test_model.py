@@ -8,6 +8,7 @@ from helpers.models import batch, build
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.latent.gaussian import LOG_VARIANCE_MAX, LOG_VARIANCE_MIN
+from fairseq_vat.latent.prior import Prior
 from fairseq_vat.models.latent_encoder import join_draws
 
 PAD = 1
@@ -59,7 +60,7 @@ def test_a_sentence_s_loss_and_latents_ignore_its_batch_and_padding(built, seed)
         x, _ = model(**sample["net_input"], latent_seed=seed)
         logits[sample["id"].item()] = x[0]
         _, extra = model(**sample["net_input"], latent_seed=seed, target=sample["target"])
-        losses.append(extra["likelihood"].nll + extra["posterior"].kl(0.4).sum())
+        losses.append(extra["likelihood"].nll + Prior(0.4).kl(extra["posterior"]).sum())
     for pad_to in (None, 25):
         together = batch(task, list(range(6)), pad_to)
         x, extra = model(**together["net_input"], latent_seed=seed)
@@ -67,7 +68,7 @@ def test_a_sentence_s_loss_and_latents_ignore_its_batch_and_padding(built, seed)
             length = logits[number].size(0)
             torch.testing.assert_close(x[row, :length], logits[number], rtol=0, atol=1e-5)
         keep = ~extra["latent_padding_mask"].t().unsqueeze(-1)
-        kl = (extra["posterior"].kl(0.4) * keep).sum()
+        kl = (Prior(0.4).kl(extra["posterior"]) * keep).sum()
         _, extra = model(**together["net_input"], latent_seed=seed, target=together["target"])
         total = extra["likelihood"].nll + kl
         torch.testing.assert_close(total, sum(losses), rtol=1e-5, atol=1e-4)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fairseq_vat.latent.gaussian import DiagonalGaussian
+from fairseq_vat.latent.prior import Prior
 from fairseq_vat.measures import mutual_information as mi
 
 
@@ -39,15 +40,15 @@ def test_linear_gaussian(slopes, variance):
 
 
 def test_kl_is_mi_plus_the_aggregate_s_kl():
-    slopes, variance, prior_std, count = [0.5, 2.0], 0.3, 0.8, 4000
+    slopes, variance, prior, count = [0.5, 2.0], 0.3, Prior(0.8), 4000
     mean, logvar, z = _linear(count, slopes, variance)
-    kl = float(DiagonalGaussian(mean, logvar).kl(prior_std).sum(dim=1).mean())
+    kl = float(prior.kl(DiagonalGaussian(mean, logvar)).sum(dim=1).mean())
     # q(z) is N(0, a^2 + v) in every dimension
     marginal = DiagonalGaussian(
         torch.zeros(2, dtype=torch.float64),
         torch.tensor([a * a + variance for a in slopes], dtype=torch.float64).log(),
     )
-    aggregate_kl = float(marginal.kl(prior_std).sum())
+    aggregate_kl = float(prior.kl(marginal).sum())
     found = mi.mutual_information(mean, logvar, z).unpaired
     # kl's and mi's noise is each a few hundredths here
     assert kl - found == pytest.approx(aggregate_kl, abs=0.2)

@@ -6,22 +6,18 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from fairseq_vat.evaluation.folds import Split
-from fairseq_vat.evaluation.linear_probe import majority
-from fairseq_vat.evaluation.probe import (
-    SENTEVAL,
-    FeatureClassifiers,
-    FineTunedClassifier,
-    Training,
-    _batches,
-    fit,
-    measure,
-    new_head,
+from fairseq_vat.evaluation.classifier import SENTEVAL, Training, batches, measure, train
+from fairseq_vat.evaluation.heads import (
+    Heads,
+    Labels,
+    majority,
+    new_linear,
+    on_features,
 )
 
 COUNT = 120
 LABELS = torch.arange(COUNT) % 3
-SPLIT = Split(torch.arange(0, 72), torch.arange(72, 96), torch.arange(96, 120))
+SPLIT = dict(zip(("train", "valid", "test"), torch.arange(120).split((72, 24, 24)), strict=True))
 FAST = Training(epochs=20, batch_size=8, lr=0.05)
 
 
@@ -29,8 +25,12 @@ def generator(seed=1):
     return torch.Generator().manual_seed(seed)
 
 
-def head(width, labels=3, hidden=8, activation="tanh", seed=1):
-    return new_head(width, labels, hidden, activation, generator(seed))
+def heads(features, hidden=8, count=1, labels=3, activation="tanh", seed=1):
+    return on_features(features, labels, generator(seed), hidden, activation, count)
+
+
+def fit(classifiers, labels, parts, training, seed, **more):
+    return train(classifiers, Labels(labels), parts, training, generator(seed), **more)
 
 
 def clouds(spread=0.3):
@@ -53,42 +53,45 @@ class Table(nn.Module):
 
 
 def fine_tuned(encoder, seed=1):
-    return FineTunedClassifier(encoder, lambda m, numbers: m(LABELS[numbers]), head(4, seed=seed))
+    vectors = lambda module, numbers: module(LABELS[numbers])  # noqa: E731
+    return Heads(vectors, 4, 3, generator(seed), 8, "tanh", encoder=encoder)
 
 
 def test_separable_features_are_learned():
-    found = fit(FeatureClassifiers(clouds(), head(5), 4), LABELS, SPLIT, SENTEVAL, 1)
-    assert found.valid.accuracy == found.test.accuracy == 100
+    found = fit(heads(clouds(), count=4), LABELS, SPLIT, SENTEVAL, 1)
+    assert found.scores["valid"].accuracy == found.scores["test"].accuracy == 100
     assert found.epoch % 4 == 0  # looked at as SentEval does
-    assert found.weight_decay == 1e-5  # the first of those that are as good
-    nothing = majority(LABELS[SPLIT.train], LABELS[SPLIT.test], 3)
+    assert found.penalty == 1e-5  # the first of those that are as good
+    nothing = majority(LABELS[SPLIT["train"]], LABELS[SPLIT["test"]])
     assert nothing.accuracy == pytest.approx(100 / 3)
 
 
 @pytest.mark.parametrize("hidden", [0, 8])
 def test_side_by_side_is_as_alone_with_adams_weight_decay(hidden):
     decays = (1e-4, 0.3, 1.0)
-    training = Training(epochs=3, batch_size=8, lr=0.01, weight_decays=decays)
-    together = FeatureClassifiers(clouds(), head(5, hidden=hidden), 3)
+    training = Training(epochs=3, batch_size=8, lr=0.01, penalties=decays)
+    together = heads(clouds(), hidden, 3)
     fit(together, LABELS, SPLIT, training, seed=4)
     for number, decay in enumerate(decays):
-        alone = head(5, hidden=hidden)
+        first = generator(1)
+        layers = [new_linear(5, 8, first), nn.Tanh(), new_linear(8, 3, first)]
+        alone = nn.Sequential(*layers) if hidden else new_linear(5, 3, generator(1))
         optimizer = torch.optim.Adam(alone.parameters(), lr=0.01, weight_decay=decay)
         order = generator(4)
         for _ in range(3):
-            for batch in _batches(SPLIT.train, 8, None, order):
+            for batch in batches(SPLIT["train"], 8, None, order):
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(alone(clouds()[batch]), LABELS[batch]).backward()
                 optimizer.step()
-        logits = together(SPLIT.test)[number]
-        torch.testing.assert_close(logits, alone(clouds()[SPLIT.test]), rtol=1e-3, atol=1e-4)
+        logits = together(SPLIT["test"])[number]
+        torch.testing.assert_close(logits, alone(clouds()[SPLIT["test"]]), rtol=1e-3, atol=1e-4)
 
 
 def test_trained_to_the_end_it_is_scikit_learn_s_logistic_regression():
-    features, decay, train = clouds(spread=2.5), 0.02, SPLIT.train
+    features, decay, train = clouds(spread=2.5), 0.02, SPLIT["train"]
     count = len(train)
-    classifier = FeatureClassifiers(features, head(5, hidden=0))
-    training = Training(epochs=1500, batch_size=count, lr=0.02, weight_decays=(decay,))
+    classifier = heads(features, 0)
+    training = Training(epochs=1500, batch_size=count, lr=0.02, penalties=(decay,))
     fit(classifier, LABELS, SPLIT, training, 1)
     # Adam's penalty is on the biases too, as on weights of a column of ones; it goes with the mean
     # of the cross-entropy, C with the sum
@@ -96,8 +99,8 @@ def test_trained_to_the_end_it_is_scikit_learn_s_logistic_regression():
     model = LogisticRegression(C=1 / (count * decay), fit_intercept=False, tol=1e-8, max_iter=5000)
     model.fit(ones[:count], LABELS[train].numpy())
     with torch.no_grad():
-        found = classifier(SPLIT.test)[0].softmax(dim=-1).numpy()
-    expected = model.predict_proba(ones[SPLIT.test.numpy()])
+        found = classifier(SPLIT["test"])[0].softmax(dim=-1).numpy()
+    expected = model.predict_proba(ones[SPLIT["test"].numpy()])
     np.testing.assert_allclose(found, expected, atol=1e-3)
     assert 0.4 < model.score(ones, LABELS) < 1  # not everything is easy
 
@@ -106,20 +109,21 @@ def test_trained_to_the_end_it_is_scikit_learn_s_logistic_regression():
 def test_senteval_s_training_comes_near_a_logistic_regression(seed):
     labels = torch.arange(900) % 3
     features = torch.eye(3, 5)[labels] + torch.randn(900, 5, generator=generator(seed))
-    split = Split(torch.arange(0, 400), torch.arange(400, 600), torch.arange(600, 900))
-    found = fit(FeatureClassifiers(features, head(5, hidden=0), 4), labels, split, SENTEVAL, seed)
-    model = LogisticRegression(C=1.0).fit(features[split.train], labels[split.train])
-    expected = 100 * model.score(features[split.test], labels[split.test])
+    names = ("train", "valid", "test")
+    split = dict(zip(names, torch.arange(900).split((400, 200, 300)), strict=True))
+    found = fit(heads(features, 0, 4), labels, split, SENTEVAL, seed)
+    model = LogisticRegression(C=1.0).fit(features[split["train"]], labels[split["train"]])
+    expected = 100 * model.score(features[split["test"]], labels[split["test"]])
     assert 50 < expected < 90
-    assert found.test.accuracy == pytest.approx(expected, abs=4)
+    assert found.scores["test"].accuracy == pytest.approx(expected, abs=4)
 
 
 def test_the_best_of_the_penalties_is_taken():
     decays = (100.0, 1e-4)  # the first keeps every weight near 0
-    training = Training(epochs=5, batch_size=8, lr=0.01, weight_decays=decays)
-    found = fit(FeatureClassifiers(clouds(), head(5), 2), LABELS, SPLIT, training, 1)
-    assert found.weight_decay == 1e-4
-    assert found.test.accuracy == 100
+    training = Training(epochs=5, batch_size=8, lr=0.01, penalties=decays)
+    found = fit(heads(clouds(), count=2), LABELS, SPLIT, training, 1)
+    assert found.penalty == 1e-4
+    assert found.scores["test"].accuracy == 100
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "sigmoid"])
@@ -128,9 +132,9 @@ def test_the_dense_layer_is_not_linear(activation):
     features, labels = corners.repeat(30, 1), torch.tensor([0, 1, 1, 0]).repeat(30)
     training = Training(epochs=60, batch_size=8, lr=0.02)
     accuracies = {
-        hidden: fit(
-            FeatureClassifiers(features, head(2, 2, hidden, activation)), labels, SPLIT, training, 1
-        ).test.accuracy
+        hidden: fit(heads(features, hidden, 1, 2, activation), labels, SPLIT, training, 1)
+        .scores["test"]
+        .accuracy
         for hidden in (0, 16)
     }
     assert accuracies[16] == 100
@@ -140,10 +144,10 @@ def test_the_dense_layer_is_not_linear(activation):
 def test_the_training_ends_when_nothing_gets_better():
     passes = []
     training = Training(epochs=200, batch_size=72, lr=1e-3, look_every=4, tenacity=5)
-    classifier = FeatureClassifiers(torch.zeros(COUNT, 2), head(2))  # always one label, in turns
+    classifier = heads(torch.zeros(COUNT, 2))  # always one label, in turns
     found = fit(classifier, LABELS, SPLIT, training, 1, on_batch=passes.append)
     assert found.epoch == 4
-    assert found.valid.accuracy == pytest.approx(100 / 3)
+    assert found.scores["valid"].accuracy == pytest.approx(100 / 3)
     assert passes == [72] * (4 + 6 * 4)  # the first look, and six that brought nothing
 
 
@@ -151,33 +155,35 @@ def test_the_epoch_is_that_of_the_best_validation():
     # what the training part teaches is wrong on the validation part
     features = clouds()
     labels = LABELS.clone()
-    labels[SPLIT.valid] = (labels[SPLIT.valid] + 1) % 3
-    classifier = FeatureClassifiers(features, head(5))
+    labels[SPLIT["valid"]] = (labels[SPLIT["valid"]] + 1) % 3
+    classifier = heads(features)
     found = fit(classifier, labels, SPLIT, Training(epochs=6, batch_size=72, lr=0.003), 1)
     scores = []
     for epochs in range(1, 7):
-        fresh = FeatureClassifiers(features, head(5))
+        fresh = heads(features)
         fit(fresh, labels, SPLIT, Training(epochs=epochs, batch_size=72, lr=0.003), 1)
-        scores.append(tuple(measure(fresh, labels, part)[0] for part in (SPLIT.valid, SPLIT.test)))
+        scores.append(
+            tuple(measure(fresh, Labels(labels), SPLIT[part])[0] for part in ("valid", "test"))
+        )
     best = max(range(6), key=lambda n: scores[n][0].accuracy)
     assert found.epoch == best + 1
-    assert (found.valid, found.test) == scores[best]
-    assert scores[-1][0].accuracy < found.valid.accuracy  # it got worse again
+    assert (found.scores["valid"], found.scores["test"]) == scores[best]
+    assert scores[-1][0].accuracy < found.scores["valid"].accuracy  # it got worse again
 
 
 def test_without_a_test_part():
-    split = Split(SPLIT.train, SPLIT.valid, None)
-    found = fit(FeatureClassifiers(clouds(), head(5)), LABELS, split, FAST, 1)
-    assert found.test is None
-    assert found.valid.accuracy == 100
+    split = {name: SPLIT[name] for name in ("train", "valid")}
+    found = fit(heads(clouds()), LABELS, split, FAST, 1)
+    assert set(found.scores) == {"valid"}
+    assert found.scores["valid"].accuracy == 100
 
 
 def test_fine_tuning_trains_a_copy_of_the_encoder():
     encoder = Table()
-    frozen = fit(FeatureClassifiers(encoder(LABELS).detach(), head(4)), LABELS, SPLIT, FAST, 1)
-    assert frozen.test.accuracy == pytest.approx(100 / 3)  # its vectors tell nothing
+    frozen = fit(heads(encoder(LABELS).detach()), LABELS, SPLIT, FAST, 1)
+    assert frozen.scores["test"].accuracy == pytest.approx(100 / 3)  # its vectors tell nothing
     classifier = fine_tuned(encoder)
-    assert fit(classifier, LABELS, SPLIT, FAST, 1).test.accuracy == 100
+    assert fit(classifier, LABELS, SPLIT, FAST, 1).scores["test"].accuracy == 100
     assert torch.equal(encoder.weight, torch.ones(3, 4))
     assert not torch.equal(classifier.encoder.weight, encoder.weight)
     assert fine_tuned(encoder).encoder.weight.eq(1).all()  # the next run begins as this one did
@@ -185,7 +191,7 @@ def test_fine_tuning_trains_a_copy_of_the_encoder():
 
 def test_dropout_is_on_in_training_only():
     classifier = fine_tuned(Table(dropout=0.5))
-    fit(classifier, LABELS, SPLIT, Training(epochs=2, batch_size=36), 1)
+    fit(classifier, LABELS, SPLIT, Training(2, 36, 1e-3), 1)
     modes = classifier.encoder.modes
     assert modes[:2] == [True, True]  # two batches, then a look at valid
     assert modes[2] is False
@@ -209,10 +215,10 @@ def test_batches_hold_every_example_once_and_like_lengths_together():
     numbers = torch.arange(20, 120)
     lengths = [(7 * n) % 50 for n in range(120)]
     for some in (None, lengths):
-        batches = list(_batches(numbers, 8, some, generator()))
-        assert torch.cat(batches).sort().values.tolist() == numbers.tolist()
-        assert max(map(len, batches)) == 8
-        again = list(_batches(numbers, 8, some, generator(2)))
-        assert torch.cat(batches).tolist() != torch.cat(again).tolist()
-    ranges = [max(lengths[n] for n in b) - min(lengths[n] for n in b) for b in map(list, batches)]
+        found = list(batches(numbers, 8, some, generator()))
+        assert torch.cat(found).sort().values.tolist() == numbers.tolist()
+        assert max(map(len, found)) == 8
+        again = list(batches(numbers, 8, some, generator(2)))
+        assert torch.cat(found).tolist() != torch.cat(again).tolist()
+    ranges = [max(lengths[n] for n in b) - min(lengths[n] for n in b) for b in map(list, found)]
     assert max(ranges) <= 8

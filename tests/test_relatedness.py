@@ -12,7 +12,9 @@ from helpers.text import WORDS, sentences
 from scipy import stats
 
 from fairseq_vat.evaluation import relatedness
+from fairseq_vat.evaluation.folds import numbered
 from fairseq_vat.evaluation.relatedness import (
+    Grades,
     agreement,
     fit_relatedness,
     grade_distribution,
@@ -67,36 +69,43 @@ def pairs_of_vectors(seed, counts=(400, 100, 200)):
         features[name] = pair_features(first, second)
         distance = (first - second).abs().mean(dim=1).clamp(max=1.3).double()
         scores[name] = 5 - 4 * distance / 1.3
-    return features, scores
+    parts = numbered(dict(zip(FILES, counts, strict=True)))
+    target = Grades(torch.cat(list(scores.values())), 1, 5)
+    return torch.cat(list(features.values())), target, parts
 
 
 def test_what_is_there_to_be_learned_is_learned():
-    features, scores = pairs_of_vectors(1)
+    features, target, parts = pairs_of_vectors(1)
     state = torch.get_rng_state()
-    found = fit_relatedness(features, scores, 1, 5, seed=1)
+    found = fit_relatedness(features, target, parts, seed=1)
     assert torch.equal(torch.get_rng_state(), state)
     assert found.epoch % 50 == 0
-    assert found.test.pearson > 0.95
-    assert found.test.spearman > 0.9
-    assert found.test.mse < 0.15 * scores["test"].var().item()
-    assert fit_relatedness(features, scores, 1, 5, seed=1) == found
-    assert fit_relatedness(features, scores, 1, 5, seed=2) != found
+    test = found.scores["test"]
+    assert test.pearson > 0.95
+    assert test.spearman > 0.9
+    assert test.mse < 0.15 * target.scores[parts["test"]].var().item()
+    assert fit_relatedness(features, target, parts, seed=1) == found
+    assert fit_relatedness(features, target, parts, seed=2) != found
 
 
 def test_the_training_ends_after_four_looks_that_brought_nothing(monkeypatch):
-    features, scores = pairs_of_vectors(1, (64, 30, 30))
+    features, target, parts = pairs_of_vectors(1, (64, 30, 20))
     looks = iter([0.1, 0.5, 0.4, 0.5, None, 0.6, 0.3, 0.9])
     seen = []
 
     def told(predicted, gold):
-        value = next(looks, 0.0) if len(seen) < 7 else 0.0
-        seen.append(value)
-        return relatedness.Agreement(value, value, 1.0)
+        if len(gold) == 20:
+            return relatedness.Agreement(7.0, 7.0, 7.0)
+        seen.append(next(looks))
+        return relatedness.Agreement(seen[-1], seen[-1], 1.0)
 
     monkeypatch.setattr(relatedness, "agreement", told)
-    found = fit_relatedness(features, scores, 1, 5, seed=1)
+    found = fit_relatedness(features, target, parts, seed=1)
     assert found.epoch == 300  # that of 0.6; 0.3 is the fourth that brought nothing
-    assert len(seen) == 7 + 2  # and the two parts measured
+    assert found.epochs == 350
+    assert len(seen) == 7
+    assert found.scores["valid"].pearson == 0.6
+    assert found.scores["test"].pearson == 7
 
 
 def write(folder, lowest=1):
@@ -141,15 +150,14 @@ def test_the_command_with_a_hugging_face_encoder_beside(probe, vat, tmp_path):
     for name in FILES:
         text = (tmp_path / name).read_text(encoding="utf-8").splitlines()
         rows[name] = list(zip(*(line.split("\t") for line in text), strict=True))
-    features = {
-        name: pair_features(*(torch.from_numpy(vat.embed(rows[name][c], "sum")) for c in (1, 2)))
-        for name in FILES
-    }
-    scores = {n: torch.tensor([float(s) for s in rows[n][0]], dtype=torch.double) for n in FILES}
-    expected = fit_relatedness(features, scores, 1, 5, seed=2)
+    columns = [[text for name in FILES for text in rows[name][c]] for c in range(3)]
+    features = pair_features(*(torch.from_numpy(vat.embed(columns[c], "sum")) for c in (1, 2)))
+    target = Grades(torch.tensor([float(s) for s in columns[0]], dtype=torch.double), 1, 5)
+    parts = numbered({name: len(rows[name][0]) for name in FILES})
+    expected = fit_relatedness(features, target, parts, seed=2)
     again = found["results"][0]["runs"][1]
     assert again["epoch"] == expected.epoch
-    assert again["test"]["pearson"] == pytest.approx(expected.test.pearson, abs=1e-3)
+    assert again["test"]["pearson"] == pytest.approx(expected.scores["test"].pearson, abs=1e-3)
 
     table = probe(*flags, "--hf", tmp_path / "tiny").splitlines()
     row = next(line for line in reversed(table) if line.startswith("tiny, features, mean "))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import math
 import re
 from html import unescape
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import torch
 from helpers import browser, commands
@@ -15,13 +18,14 @@ from helpers import browser, commands
 from fairseq_vat.cli import main as cli
 from fairseq_vat.evaluation import evaluate
 from fairseq_vat.evaluation.subset import Subset
+from fairseq_vat.evaluation.training_log import Record
 from fairseq_vat.hub.interface import VATHubInterface
 from fairseq_vat.hub.loading import load_model
-from fairseq_vat.measures.principal_components import project
-from fairseq_vat.report import content, corpus, page, plots, sections, svg
+from fairseq_vat.report import figures, page
 from fairseq_vat.report.differences import Run, differences
-from fairseq_vat.report.markup import Markup, element
-from fairseq_vat.report.sentences import marked
+from fairseq_vat.report.gather import ReportSettings, describe_model, gather, principal_components
+from fairseq_vat.report.page import marked
+from fairseq_vat.report.sentences import choose_examples, read_subset, read_text
 
 QUICK = (
     *("--cpu", "--sentences", "30", "--examples", "4", "--samples", "2", "--steps", "3"),
@@ -99,8 +103,8 @@ def pages(data_dir, checkpoint, sentence_level, tmp_path_factory):
 def gathered(data_dir, checkpoint):
     loaded = load_model(checkpoint, data_dir, "cpu")
     vat = VATHubInterface(loaded.cfg, loaded.task, loaded.model)
-    settings = content.Settings(0.4, examples=2, samples=1, steps=2, beam=1)
-    return content.gather(vat, corpus.of_subset(vat, "test", 20), settings)
+    settings = ReportSettings(0.4, examples=2, samples=1, steps=2, beam=1)
+    return gather(vat, read_subset(vat, "test", 20), settings)
 
 
 def failure(capsys, *command):
@@ -188,8 +192,8 @@ def test_it_fits_a_phone(pages, level, tmp_path):
 
 def test_warnings_stand_first(gathered, pages):
     line = "the posterior has collapsed (no active unit): the decoder ignores the latents; try x"
-    unknown = dataclasses.replace(gathered.corpus, unknown_share=0.4)
-    changed = dataclasses.replace(gathered, warning=line, corpus=unknown)
+    unknown = dataclasses.replace(gathered.sentences, unknown_share=0.4)
+    changed = dataclasses.replace(gathered, warning=line, sentences=unknown)
     told = page.build(changed, "a.pt", None, "no log")
     contents = told.index("<nav")
     assert told.index("The posterior has collapsed (no active unit).") < contents
@@ -197,10 +201,10 @@ def test_warnings_stand_first(gathered, pages):
     assert gathered.warning is None and 'class="warning"' not in pages["sentence"]
 
 
-def test_ways_end_in_the_reconstructions(gathered):
+def test_interpolations_end_in_the_reconstructions(gathered):
     first, second = gathered.examples
     assert first.reconstruction != second.reconstruction
-    assert gathered.ways == [(1, 2, [first.reconstruction, second.reconstruction])]
+    assert gathered.interpolations == [(1, 2, [first.reconstruction, second.reconstruction])]
 
 
 def test_the_prior_is_the_one_asked_for(data_dir, checkpoint, monkeypatch, tmp_path):
@@ -212,11 +216,11 @@ def test_the_prior_is_the_one_asked_for(data_dir, checkpoint, monkeypatch, tmp_p
         "sample_prior",
         lambda self, count, **how: asked.append(how) or ["w1"],
     )
-    sentences = corpus.of_subset(vat, "test", 20)
-    settings = content.Settings(0.3, examples=2, samples=1, steps=2, beam=1)
-    content.gather(vat, sentences, settings)
+    sentences = read_subset(vat, "test", 20)
+    settings = ReportSettings(0.3, examples=2, samples=1, steps=2, beam=1)
+    gather(vat, sentences, settings)
     monkeypatch.setattr(vat.task.cfg, "data", str(tmp_path))  # without the training's text
-    content.gather(vat, sentences, settings)
+    gather(vat, sentences, settings)
     lengths = sorted(len(line.split()) for line in sentences.pieces)
     assert [how["prior_std"] for how in asked] == [0.3, 0.3]
     assert [how["length"] for how in asked] == [None, lengths[len(lengths) // 2]]
@@ -235,13 +239,15 @@ def test_a_sentence_is_what_its_subwords_say(vat, tmp_path):
     cased = VATHubInterface(vat.cfg, vat.task, vat.model, Lower())
     text = tmp_path / "cased"
     text.write_text("W1 w2 W3\nW4 w5\n", encoding="utf-8")
-    assert corpus.of_file(cased, text, 2).texts == ["w1 w2 w3", "w4 w5"]
+    assert read_text(cased, text, 2).texts == ["w1 w2 w3", "w4 w5"]
 
 
 def test_isotropy_that_cant_be_measured_is_told(gathered):
     without = dataclasses.replace(gathered, isotropy=None, isotropy_error="vectors <are> zero")
-    assert "vectors &lt;are&gt; zero" in sections.isotropy(without)
-    assert "Cosine of random" not in sections.glance(without)
+    told = page.build(without, "a.pt", None, "no log")
+    assert "Not measured: vectors &lt;are&gt; zero" in told
+    assert "Cosine of random" in page.build(gathered, "a.pt", None, "no log")
+    assert "Cosine of random" not in told and "<caption>" not in told
 
 
 def test_two_equal_sentences_make_a_page(data_dir, checkpoint, tmp_path):
@@ -249,9 +255,9 @@ def test_two_equal_sentences_make_a_page(data_dir, checkpoint, tmp_path):
     vat = VATHubInterface(loaded.cfg, loaded.task, loaded.model)
     text = tmp_path / "text"
     text.write_text("w1 w2 w3\n" * 2, encoding="utf-8")
-    settings = content.Settings(0.4, examples=2, samples=1, steps=2, beam=1)
-    found = content.gather(vat, corpus.of_file(vat, text, 20), settings)
-    assert len(found.examples) == 1 and found.ways == []
+    settings = ReportSettings(0.4, examples=2, samples=1, steps=2, beam=1)
+    found = gather(vat, read_text(vat, text, 20), settings)
+    assert len(found.examples) == 1 and found.interpolations == []
     told = Page(page.build(found, "a.pt", None, "no log")).text
     assert "number of words: undefined and undefined" in told
 
@@ -264,7 +270,7 @@ def test_figures_are_those_of_evaluate(gathered, data_dir, checkpoint):
         subset.batches(400, None, loaded.device),
         evaluate.EvaluationSettings(0.4, iw_samples=0),
     )
-    found = gathered.figures
+    found = gathered.measures
     close = {"rel": 1e-4}
     assert found["nll_mean"]["per_sentence"] == pytest.approx(sum(measured.nll) / 20, **close)
     assert found["nll_samples"]["per_sentence"] == pytest.approx(
@@ -334,55 +340,128 @@ def test_differences():
 
 
 def test_marks():
-    assert marked("a b c", "a <b> c") == "a <del>b</del> <ins>&lt;b&gt;</ins> c"
-    assert marked("a b c", "a x c", missing=False) == "a <ins>x</ins> c"
-    assert "empty" in marked("a b c", "")
-
-
-def test_markup():
-    inner = element("b", "<&>", Markup("<i>x</i>"), title='"')
-    assert inner == '<b title="&quot;">&lt;&amp;&gt;<i>x</i></b>'
-    assert element("p", inner, None, class_="a", id=None) == f'<p class="a">{inner}</p>'
+    assert marked("a <b> c", "a b c") == "a <del>b</del> <ins>&lt;b&gt;</ins> c"
+    assert marked("a x c", "a b c", missing=False) == "a <ins>x</ins> c"
+    assert "empty" in marked("", "a b c")
 
 
 def test_principal_components():
     # along (3, 4) with lengths -2 .. 2, and a tenth of that across
-    along, across = torch.tensor([0.6, 0.8]), torch.tensor([-0.8, 0.6])
-    steps = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]).unsqueeze(1)
-    flat = steps.square() - 2
-    vectors = 5 + steps * along + 0.1 * flat * across
-    found = project(vectors)
-    assert torch.allclose(found.coordinates[:, 0], steps[:, 0].double(), atol=1e-5)
+    along, across = np.array([0.6, 0.8]), np.array([-0.8, 0.6])
+    steps = np.array([[-2.0], [-1.0], [0.0], [1.0], [2.0]])
+    vectors = 5 + steps * along + 0.1 * (steps**2 - 2) * across
+    coordinates, explained = principal_components(vectors)
+    assert coordinates[:, 0] == pytest.approx(steps[:, 0])
     whole = 10 + 0.01 * 14
-    assert found.explained.tolist() == pytest.approx([10 / whole, 0.14 / whole], rel=1e-4)
+    assert explained == pytest.approx([10 / whole, 0.14 / whole])
+    # the largest entry of (-0.8, 0.6) is made positive
+    assert coordinates[:, 1] == pytest.approx(-0.1 * (steps[:, 0] ** 2 - 2))
     # the sign doesn't depend on the order, and what vectors don't have is 0
-    other = project(vectors.flip(0)).coordinates.flip(0)
-    assert torch.allclose(other, found.coordinates, atol=1e-5)
-    same = project(torch.ones(3, 1))
-    assert same.coordinates.tolist() == [[0, 0]] * 3 and same.explained.tolist() == [0, 0]
+    assert principal_components(vectors[::-1])[0][::-1] == pytest.approx(coordinates)
+    coordinates, explained = principal_components(np.ones((3, 1), dtype=np.float32))
+    assert coordinates.tolist() == [[0, 0]] * 3 and explained.tolist() == [0, 0]
 
 
 def test_examples_are_different_sentences_of_a_good_length():
     texts = ["one", "a b c d", "a b c d", "e f g h", "w " * 40, "i j k l m"]
-    assert content.choose_examples(texts, 3) == [1, 3, 5]
-    assert content.choose_examples(texts, 2) == [1, 3]
-    assert content.choose_examples(texts, 9) == [0, 1, 3, 4, 5]
+    assert choose_examples(texts, 3) == [1, 3, 5]
+    assert choose_examples(texts, 2) == [1, 3]
+    assert choose_examples(texts, 9) == [0, 1, 3, 4, 5]
 
 
-def test_pictures_are_made_fit():
-    with plots.plt.rc_context({"svg.fonttype": "none"}):
-        figure, axis = plots.plt.subplots()
-        axis.scatter([1, 2], [3, 4], color="#0072b2", gid="points")
-        axis.set_title("a < b")
-        picture = svg.inline(
-            figure, "x", 'a "label"', {"#0072b2": "var(--blue)"}, {"points": ["<1>", "two"]}
+def test_places_and_ticks_of_axes():
+    axis = figures.Axis("", 0, 0.11, start=100, end=0)
+    assert [axis.place(value) for value in (0, 0.055, 0.11)] == pytest.approx([100, 50, 0])
+    assert [text for _, text in axis.ticks] == ["0", "0.02", "0.04", "0.06", "0.08", "0.1"]
+    axis = figures.Axis("", 0, 2600, integer=True)
+    assert [text for _, text in axis.ticks] == ["0", "500", "1,000", "1,500", "2,000", "2,500"]
+    axis = figures.Axis("", 1e-3, 10, log=True, start=0, end=4)
+    assert axis.ticks == [
+        (pytest.approx(n), text)
+        for n, text in enumerate(
+            ["10\u207b\u00b3", "10\u207b\u00b2", "10\u207b\u00b9", "10\u2070", "10\u00b9"]
         )
-        plots.plt.close(figure)
-    found = Page(picture)
-    assert "a < b" in found.text and "<1>" in found.text
-    assert "#0072b2" not in picture and "var(--blue)" in picture
-    assert all(identity.startswith("x-") for identity in found.ids)
-    links = re.findall(r'(?:href="|url\()#([^")]+)', picture)
-    assert links and set(links) <= set(found.ids)
-    assert "style" not in found.tags and "font-family" not in picture
-    assert "xlink" not in picture and "purl" not in picture
+    ]
+    assert len(figures.Axis("", 1e-30, 1, log=True).ticks) <= 10
+    assert [text for _, text in figures.Axis("", 0, 2, names=["0", "1", "z"]).ticks] == [
+        "0",
+        "1",
+        "z",
+    ]
+
+
+def test_bars_are_as_high_as_their_kl():
+    figure = figures.kl_per_dimension(
+        torch.tensor([0.5, 2.0, 1.0]), torch.tensor([False, True, True])
+    )
+    blue, quiet = figure.marks
+    floor = figure.y.place(0)
+
+    def heights(mark):
+        return [
+            (floor - float(top)) / (floor - figure.y.place(1))
+            for top in re.findall(r"V([\d.]+)H", mark.path)
+        ]
+
+    assert (blue.style, quiet.style) == ("area blue", "area quiet")
+    assert heights(blue) == pytest.approx([2, 1], abs=0.01)  # sorted
+    assert heights(quiet) == pytest.approx([0.5], abs=0.01)
+    assert "from 2.000 to 0.500 nats; 2 are active" in figure.description
+
+
+def test_curves_have_gaps_where_a_log_has_none():
+    stats = {"kl_nats": 0.0, "kl_weight": 0.0}
+    records = [
+        Record("train_inner", 1, update, {**stats, "nll_loss": nll})
+        for update, nll in enumerate((9.0, 8.0, math.nan, 6.0, math.inf, 5.0), 1)
+    ]
+    reconstruction = figures.learning_curves(records, 4)[0]
+    line, dotted = (mark.path for mark in reconstruction.marks)
+    assert line.count("M") == 3 and line.count("L") == 1 and "n" not in line  # neither nan nor inf
+    place = reconstruction.x.place(4)
+    assert dotted.startswith(f"M{place:.1f},")
+    assert len(figures.learning_curves(records, 6)[0].marks) == 1  # the log doesn't go on
+
+
+def test_sentences_on_the_map():
+    coordinates = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 2.0]])
+    texts = ["a b", "<c> d e f", "w " * 200]
+    figure = figures.sentence_map(coordinates, np.array([0.8, 0.2]), texts, {1: 7})
+    *points, ring = figure.marks
+    assert [point.tooltip for point in points[:2]] == texts[:2]
+    assert len(points[2].tooltip) == 240 and ring.style == "ring" and not ring.tooltip
+    # a unit is as long on both axes
+    assert figure.x.place(2) - figure.x.place(0) == pytest.approx(
+        figure.y.place(0) - figure.y.place(2)
+    )
+    assert [text for *_, text in figure.texts] == ["7"]
+    assert [text for *_, text in figure.legend] == ["2", "4", "200"]
+
+
+@pytest.mark.parametrize(
+    ("decoder", "text"),
+    [("another", "; another decoder"), ("lstm", "; lstm decoder, 2 layers, 7 wide")],
+)
+def test_a_decoder_is_described_by_the_configuration(vat, monkeypatch, decoder, text):
+    cfg = copy.deepcopy(vat.model.cfg)  # fairseq keeps the decoder's fields in a part of it
+    assert describe_model(vat, 1.0)["Architecture"].endswith(
+        "; transformer decoder, 2 layers, 32 wide"
+    )
+    cfg.decoder_type, cfg.decoder_hidden_size = decoder, 7
+    monkeypatch.setattr(vat.model, "cfg", cfg)
+    assert describe_model(vat, 1.0)["Architecture"].endswith(text)
+
+
+def test_the_headline_counts_all_sentences(data_dir, checkpoint, monkeypatch):
+    loaded = load_model(checkpoint, data_dir, "cpu")
+    vat = VATHubInterface(loaded.cfg, loaded.task, loaded.model)
+
+    def reconstruct(self, sentences, **how):
+        return ["wrong" if number % 4 == 1 else line for number, line in enumerate(sentences)]
+
+    monkeypatch.setattr(VATHubInterface, "reconstruct", reconstruct)
+    settings = ReportSettings(0.4, examples=2, samples=1, steps=2, beam=1)
+    found = gather(vat, read_subset(vat, "test", 20), settings)
+    assert found.equal == 15
+    told = Page(page.build(found, "a.pt", None, "no log")).text
+    assert "Given back word for word15 of 20sentences, from the mean" in told

@@ -29,15 +29,22 @@ def test_positions_that_are_none(text):
 
 def test_a_batch_s_positions():
     tokens = torch.tensor([[0, 9, 9, 9, 2], [0, 9, 9, 2, 1]])
-    drawn = LatentSelection("1,3", None).of_batch(tokens, padding_idx=1, start_token=True)
-    assert drawn.int().tolist() == [[0, 1, 0, 1, 0]] * 2
+    sample = {"net_input": {"src_tokens": tokens}}
+    drawn, rest = LatentSelection("1,3", None).into_batch(sample, tokens, 1, start_token=True)
+    assert rest is tokens and drawn["net_input"] is sample["net_input"]
+    assert drawn["latent_positions"].int().tolist() == [[0, 1, 0, 1, 0]] * 2
     with pytest.raises(VATError, match=r"--latent-positions 4: sentence 1 has 2 subwords"):
-        LatentSelection("4", None).of_batch(tokens, padding_idx=1, start_token=True)
+        LatentSelection("4", None).into_batch(sample, None, 1, start_token=True)
     # without a start token the first subword comes first
-    drawn = LatentSelection("1", None).of_batch(tokens[:, 1:], padding_idx=1, start_token=False)
-    assert drawn.int().tolist() == [[1, 0, 0, 0]] * 2
+    headless = {"net_input": {"src_tokens": tokens[:, 1:]}}
+    drawn, _ = LatentSelection("1", None).into_batch(headless, None, 1, start_token=False)
+    assert drawn["latent_positions"].int().tolist() == [[1, 0, 0, 0]] * 2
     with pytest.raises(VATError, match="--no-start-token"):
-        LatentSelection("0", None).of_batch(tokens, padding_idx=1, start_token=False)
+        LatentSelection("0", None).into_batch(sample, None, 1, start_token=False)
+    marks = torch.ones_like(tokens)  # from `take_marked`
+    drawn, rest = LatentSelection(None, "[]").into_batch(sample, marks, 1, start_token=True)
+    assert rest is None and drawn["latent_positions"].all()
+    assert LatentSelection(None, None).into_batch(sample, marks, 1, True) == (sample, marks)
 
 
 def test_lines_keep_their_marks_until_a_dataset_is_made():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import random
 import re
 
@@ -12,9 +13,9 @@ from helpers.text import WORDS, sentences
 from scipy import stats
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation import similarity
 from fairseq_vat.hub.interface import VATHubInterface, from_pretrained
-from fairseq_vat.text.scored_pairs import read_pairs, read_task
+from fairseq_vat.measures import correlation
+from fairseq_vat.text.columns import read_pairs, read_task
 
 RNG = np.random.default_rng(1)
 
@@ -22,43 +23,45 @@ RNG = np.random.default_rng(1)
 def test_cosines():
     first = np.array([[3.0, 4.0], [1.0, 0.0], [2.0, 2.0], [0.0, 0.0]])
     second = np.array([[3.0, 4.0], [0.0, 5.0], [-1e-30, -1e-30], [1.0, 1.0]])
-    assert similarity.cosines(first, second)[:3].tolist() == [1, 0, -1]
-    assert np.isnan(similarity.cosines(first, second)[3])
+    assert correlation.cosines(first, second)[:3].tolist() == [1, 0, -1]
+    assert np.isnan(correlation.cosines(first, second)[3])
     many = RNG.normal(size=(1000, 7)).astype(np.float32)
-    assert np.ptp(similarity.cosines(many, many)) == 0  # pairs of one sentence twice are ties
+    assert np.ptp(correlation.cosines(many, many)) == 0  # pairs of one sentence twice are ties
     other = RNG.normal(size=(1000, 7))
     # mean and sum pooling have one cosine
     np.testing.assert_allclose(
-        similarity.cosines(many, other), similarity.cosines(many / 9, other * 30), atol=1e-7
+        correlation.cosines(many, other), correlation.cosines(many / 9, other * 30), atol=1e-7
     )
 
 
 def test_correlations_in_closed_form():
     # ranks 1.5 1.5 3 4 and 1 2 3 4: covariance 4.5, sums of squares 4.5 and 5
-    pairs = similarity.Pairs(np.array([0.1, 0.1, 0.2, 0.9]), np.array([0.0, 1.0, 2.0, 3.0]))
-    found = similarity.correlate(pairs)
+    found = correlation.correlate(np.array([0.1, 0.1, 0.2, 0.9]), np.array([0.0, 1.0, 2.0, 3.0]))
     assert found.pairs == 4
     assert found.spearman == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
     # deviations -9 -9 -5 23 (over 40) and -3 -1 1 3 (over 2)
     assert found.pearson == pytest.approx(100 / (716 * 20) ** 0.5)
-    assert similarity.spearman(np.arange(9.0), np.exp(-np.arange(9.0))) == -1
+    falling = correlation.correlate(np.arange(9.0), np.exp(-np.arange(9.0)))
+    assert falling.spearman == pytest.approx(-1, rel=1e-15)
 
 
 @pytest.mark.parametrize("ties", [3, 10, 10_000])
 @pytest.mark.parametrize("scale", [1, 1e-200])
-def test_correlations_are_scipy_s(ties, scale):
+def test_correlations_by_their_definitions(ties, scale):
     x = RNG.integers(0, ties, 500).astype(float)
-    y = scale * (x + RNG.normal(size=500) * ties).round()
-    assert similarity.spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic)
-    assert similarity.pearson(x, y) == pytest.approx(stats.pearsonr(x, y / scale).statistic)
+    y = (x + RNG.normal(size=500) * ties).round()
+    found = correlation.correlate(x, scale * y)  # squares would underflow
+    ranks = [stats.rankdata(values) for values in (x, y)]
+    assert found.spearman == pytest.approx(np.corrcoef(*ranks)[0, 1], abs=1e-12)
+    assert found.pearson == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-12)
 
 
 def test_three_averages_that_differ():
     subsets = {
-        "one": similarity.Pairs(np.array([0.8, 0.9]), np.array([1.0, 2.0])),  # 1
-        "two": similarity.Pairs(np.array([0.1, 0.2, 0.3]), np.array([2.0, 3.0, 1.0])),  # -0.5
+        "one": (np.array([0.8, 0.9]), np.array([1.0, 2.0])),  # 1
+        "two": (np.array([0.1, 0.2, 0.3]), np.array([2.0, 3.0, 1.0])),  # -0.5
     }
-    found = similarity.summarize(subsets)
+    found = correlation.summarize(subsets)
     assert [c.spearman for c in found.subsets.values()] == pytest.approx([1, -0.5])
     assert found.mean.spearman == pytest.approx(0.25)
     assert found.weighted_mean.spearman == pytest.approx((2 * 1 - 3 * 0.5) / 5)
@@ -77,15 +80,15 @@ def test_three_averages_that_differ():
     ],
 )
 def test_no_correlation_is_none_with_a_reason(similarities, scores, reason):
-    undefined = similarity.Pairs(np.array(similarities), np.array(scores))
-    fine = similarity.Pairs(np.array([0.1, 0.2]), np.array([1.0, 2.0]))
-    found = similarity.summarize({"bad": undefined, "good": fine})
+    undefined = (np.array(similarities), np.array(scores))
+    fine = (np.array([0.1, 0.2]), np.array([1.0, 2.0]))
+    found = correlation.summarize({"bad": undefined, "good": fine})
     bad = found.subsets["bad"]
     assert (bad.spearman, bad.pearson) == (None, None)
     assert reason in bad.undefined
     assert found.mean.spearman is None
     assert found.weighted_mean.undefined == "bad has no correlation"
-    assert found.subsets["good"].spearman == 1
+    assert found.subsets["good"].spearman == pytest.approx(1, rel=1e-15)
 
 
 def write(folder, **subsets):
@@ -125,7 +128,7 @@ def test_the_command(run, data_dir, checkpoint, tmp_path, monkeypatch):
     (system,) = found["systems"]
     assert system["latent_level"] == "token"
     assert system["unknown_share"] == {"toy": 0}
-    assert list(system["poolings"]) == ["start", "mean", "sum"]
+    assert set(system["poolings"]) == {"start", "mean", "sum"}
     vat = from_pretrained(checkpoint.parent, data_name_or_path=str(data_dir), device="cpu")
     for pooling in system["poolings"]:
         task = system["poolings"][pooling]["tasks"]["toy"]
@@ -133,7 +136,7 @@ def test_the_command(run, data_dir, checkpoint, tmp_path, monkeypatch):
         for name, pairs in read_task(folder).items():
             first = vat.embed([pair.first for pair in pairs], pooling)
             second = vat.embed([pair.second for pair in pairs], pooling)
-            cosines = similarity.cosines(first, second)
+            cosines = correlation.cosines(first, second)
             scores = [pair.score for pair in pairs]
             together += zip(cosines, scores, strict=True)
             assert task["subsets"][name]["pairs"] == len(pairs)
@@ -154,7 +157,7 @@ def test_the_table_with_a_hugging_face_encoder_beside(run, tmp_path):
     found, table = run(*flags, "--json"), run(*flags)
     vat, bert = found["systems"]
     assert bert["name"] == "tiny"
-    assert list(vat["poolings"]) == list(bert["poolings"]) == ["start", "sum"]
+    assert list(vat["poolings"]) == list(bert["poolings"]) == ["sum", "start"]
     rows = {line[:40].split("  ")[0]: line.split()[-5:] for line in table.splitlines() if line}
     for row, path in {
         "b y": ("tasks", "b", "subsets", "y"),
@@ -172,6 +175,17 @@ def test_the_table_with_a_hugging_face_encoder_beside(run, tmp_path):
         tasks = [bert["poolings"]["sum"]["tasks"][task][kind]["spearman"] for task in "ab"]
         average = bert["poolings"]["sum"]["average_of_tasks"][kind]["spearman"]
         assert average == pytest.approx(sum(tasks) / 2)
+
+
+def test_the_tables_as_csv_are_nothing_else(run, tmp_path):
+    flags = ["--sts", write(tmp_path / "toy", x=20), "--pooling", "mean"]
+    tables = run(*flags, "--format", "csv").rstrip("\n").split("\n\n")
+    (system,) = run(*flags, "--json")["systems"]
+    result = system["poolings"]["mean"]["tasks"]["toy"]["subsets"]["x"]
+    for text, measure in zip(tables, ("spearman", "pearson"), strict=True):
+        head, first, *_ = csv.reader(text.splitlines())
+        assert head == [f"{measure.title()} x 100", "pairs", "checkpoint mean"]
+        assert first == ["toy x", "20", f"{100 * result[measure]:.2f}"]
 
 
 def test_a_file_is_a_task_of_one_subset(run, tmp_path):

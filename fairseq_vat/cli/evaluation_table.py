@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fairseq_vat.cli.tables import MISSING, prose, table
+from fairseq_vat.cli.tables import prose, table
 
 _PIECES = {
     "none": "the dictionary's entries",
@@ -33,7 +33,7 @@ def evaluation_tables(found: dict[str, Any], style: str) -> str:
     ]
     if found["warning"]:
         parts += prose(style, f"warning: {found['warning']}")
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
 
 
 def _heading(found: dict[str, Any]) -> list[str]:
@@ -54,6 +54,7 @@ def _heading(found: dict[str, Any]) -> list[str]:
 
 
 def _likelihoods(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """What doesn't apply has no row."""
     draws = "" if found["samples"] is None else f" ({found['samples']} a sentence)"
     k = f" (K = {found['iw_samples']})" if found["iw_samples"] else ""
     labels = {
@@ -64,12 +65,12 @@ def _likelihoods(found: dict[str, Any]) -> list[dict[str, Any]]:
         "kl": "KL",
         "neg_elbo": "negative ELBO (samples + KL)",
         "iw_nll": f"nll, importance-weighted{k}",
+        "penalty": "penalty in training (no KL)",
     }
-    if found["penalty"] is not None:
-        labels["penalty"] = "penalty in training (no KL)"
     return [
-        {"measure": label, **{name: _large(name, x) for name, x in (found[key] or {}).items()}}
+        {"measure": label, **{name: _large(name, x) for name, x in found[key].items()}}
         for key, label in labels.items()
+        if found[key]
     ]
 
 
@@ -81,53 +82,36 @@ def _large(name: str, x: float | None) -> float | str:
 
 
 def _latents(found: dict[str, Any]) -> list[dict[str, str]]:
-    figures = {
-        "KL per latent": _kl,
-        "effective sample size": _sample_size,
-        "MI in batches": _mi_batches,
-        "MI in the whole set": _mi_whole,
-        "KL(q(z), prior)": _marginal_kl,
-        "active units": _active_units,
-        "gain of own latents": _gain,
-        "reconstruction": _reconstruction,
-    }
-    return [{"measure": label, "figures": of(found) or MISSING} for label, of in figures.items()]
-
-
-def _kl(found: dict[str, Any]) -> str | None:
-    if found["kl_nats"] is None:
-        return None
-    penalty = found["penalty_nats"]
-    return (
-        f"{found['kl_nats']:.3f} nats, of {found['latents']:,} latents, one for each "
-        f"{found['latent_level']}"
-        + ("" if penalty is None else f"; penalty in training {penalty:.3f}")
-    )
-
-
-def _sample_size(found: dict[str, Any]) -> str | None:
-    ess, draws = found["ess"], found["iw_samples"]
-    if ess is None:
-        return None
-    loose = ess["median"] < 2 < draws
-    return (
-        f"of K = {draws}: mean {ess['mean']:.2f}, median {ess['median']:.2f}, "
+    if found["latents"] is None:
+        return []
+    penalty, ess, bleu = (found[key] for key in ("penalty_nats", "ess", "reconstruction"))
+    batches, whole, gain = (found[key] for key in ("mi_batches", "mi", "latent_gain"))
+    plain, scaled = found["active_units"], found["active_units_scaled"]
+    rows = {
+        "KL per latent": f"{found['kl_nats']:.3f} nats, of {found['latents']:,} latents, one for "
+        f"each {found['latent_level']}"
+        + ("" if penalty is None else f"; penalty in training {penalty:.3f}"),
+        "effective sample size": ess
+        and f"of K = {found['iw_samples']}: mean {ess['mean']:.2f}, median {ess['median']:.2f}, "
         f"5th percentile {ess['percentile_5']:.2f}, least {ess['min']:.2f}"
-        + (" (one draw has all the weight: the bound is loose)" if loose else "")
-    )
-
-
-def _mi_batches(found: dict[str, Any]) -> str | None:
-    mi = found["mi_batches"]
-    return mi and f"{_mi(mi)}, batches of {mi['batch_sentences']} sentences: {mi['batches']:,}"
-
-
-def _mi_whole(found: dict[str, Any]) -> str | None:
-    mi = found["mi"]
-    if mi is None:
-        return None
-    chosen = " chosen by chance" if mi["latents"] < found["latents"] else ""
-    return f"{_mi(mi)}, {mi['latents']:,} latents{chosen}"
+        + " (one draw has all the weight: the bound is loose)"
+        * (ess["median"] < 2 < found["iw_samples"]),
+        "MI in batches": f"{_mi(batches)}, batches of {batches['batch_sentences']} sentences: "
+        f"{batches['batches']:,}",
+        "MI in the whole set": f"{_mi(whole)}, {whole['latents']:,} latents"
+        + " chosen by chance" * (whole["latents"] < found["latents"]),
+        "KL(q(z), prior)": f"{found['marginal_kl']:.3f} nats (KL per latent - MI of the whole "
+        f"set); KL is least at prior std {found['least_kl_prior_std']:.3f}",
+        "active units": f"{plain['count']} of {plain['of']} (variance of the mean at least "
+        f"{plain['threshold']:g}); {scaled['count']} (at least 0.01 p^2 = "
+        f"{scaled['threshold']:g})",
+        "gain of own latents": f"{gain['bits_per_token']:.3f} bits per token (nll from the prior - "
+        "nll from samples)" + ("" if gain["share"] is None else f", {gain['share']:.1%} of it"),
+        "reconstruction": bleu
+        and f"BLEU {bleu['bleu']:.2f}, {bleu['exact_match']:.1%} equal; beam {bleu['beam']}, "
+        f"{bleu['sentences']:,} sentences ({bleu['signature']})",
+    }
+    return [{"measure": label, "figures": text} for label, text in rows.items() if text]
 
 
 def _mi(found: dict[str, Any]) -> str:
@@ -137,39 +121,3 @@ def _mi(found: dict[str, Any]) -> str:
     )
     draws = "1 draw" if found["draws"] == 1 else f"{found['draws']} draws"
     return f"{paired} nats (unpaired {unpaired}; {draws}), ceiling {found['ceiling']:.3f}"
-
-
-def _marginal_kl(found: dict[str, Any]) -> str | None:
-    if found["marginal_kl"] is None:
-        return None
-    return (
-        f"{found['marginal_kl']:.3f} nats (KL per latent - MI of the whole set); KL is least at "
-        f"prior std {found['least_kl_prior_std']:.3f}"
-    )
-
-
-def _active_units(found: dict[str, Any]) -> str | None:
-    plain, scaled = found["active_units"], found["active_units_scaled"]
-    return plain and (
-        f"{plain['count']} of {plain['of']} (variance of the mean at least "
-        f"{plain['threshold']:g}); {scaled['count']} (at least 0.01 p^2 = {scaled['threshold']:g})"
-    )
-
-
-def _gain(found: dict[str, Any]) -> str | None:
-    gain = found["latent_gain"]
-    if gain is None:
-        return None
-    share = "" if gain["share"] is None else f", {gain['share']:.1%} of it"
-    return (
-        f"{gain['bits_per_token']:.3f} bits per token (nll from the prior - nll from samples)"
-        f"{share}"
-    )
-
-
-def _reconstruction(found: dict[str, Any]) -> str | None:
-    bleu = found["reconstruction"]
-    return bleu and (
-        f"BLEU {bleu['bleu']:.2f}, {bleu['exact_match']:.1%} equal; beam {bleu['beam']}, "
-        f"{bleu['sentences']:,} sentences ({bleu['signature']})"
-    )

@@ -7,9 +7,12 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fairseq_vat.cli.checkpoint import load_hub
+from fairseq_vat.cli.warn import warn_of_unknown
 from fairseq_vat.errors import VATError
 
 if TYPE_CHECKING:
+    from fairseq_vat.evaluation.probed_encoders import ProbedEncoder
     from fairseq_vat.hub.huggingface import HuggingFaceEncoder
 
 
@@ -51,3 +54,20 @@ def names_of(paths: Sequence[str]) -> list[str]:
         twice = next(path for path in paths if paths.count(path) > 1)
         raise VATError(f"{twice} is given twice")
     return list(paths)
+
+
+def load_encoders(args: argparse.Namespace, sentences: Sequence[str]) -> list[ProbedEncoder]:
+    """The checkpoint's encoder of some sentences, and --hf's."""
+    from fairseq_vat.evaluation.probed_encoders import encoders_of
+
+    vat = load_hub(args)
+    beside = load_hf(args.hf, vat.device)
+    pieces = [vat.apply_bpe(sentence) for sentence in sentences]
+    return encoders_of(vat, args.path, pieces, beside, sentences)
+
+
+def warn_of_encoders(encoders: Sequence[ProbedEncoder], path: str) -> None:
+    """`warn_of_unknown` of each."""
+    for encoder in encoders:
+        ours = encoder.updates is not None
+        warn_of_unknown(path, encoder.unknown_share, "the model" if ours else encoder.name, ours)

@@ -10,9 +10,9 @@ from typing import Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
 from fairseq_vat.cli.flags import add_number, at_least
-from fairseq_vat.cli.labelled_input import warn_of_unknown
 from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.cli.tables import add_format_flag, prose, table
+from fairseq_vat.cli.warn import warn_of_unknown
 
 _LAYERS = (
     ("layer", "", ""),
@@ -89,7 +89,7 @@ def _read_files(paths: list[str]) -> Iterator[str]:
 
 
 def _read_pairs(folder: str) -> list[str]:
-    from fairseq_vat.text.scored_pairs import read_task
+    from fairseq_vat.text.columns import read_task
 
     pairs = itertools.chain.from_iterable(read_task(folder).values())
     return [sentence for pair in pairs for sentence in (pair.first, pair.second)]

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
 from fairseq_vat.cli.flags import above, add_number, at_least
 from fairseq_vat.cli.inputs import add_input_argument, input_name, read_input, read_sentences
-from fairseq_vat.cli.labelled_input import unknown_share, warn_of_unknown
 from fairseq_vat.cli.quiet import quiet
+from fairseq_vat.cli.warn import warn_of_unknown
 from fairseq_vat.errors import VATError
+from fairseq_vat.evaluation.unknown_pieces import unknown_share
 from fairseq_vat.latent.choices import INTERPOLATION_METHODS, POOLINGS
 
 if TYPE_CHECKING:
@@ -136,19 +137,13 @@ def _add_drawing(
     parser: argparse.ArgumentParser, samples: int, what: str = "draws a sentence"
 ) -> None:
     add_number(parser, "--samples", what, samples, at_least(1))
-    add_number(
-        parser, "--temperature", "factor on the standard deviation", 1.0, above(0), metavar="T"
-    )
+    add_number(parser, "--temperature", "factor on the standard deviation", 1.0, above(0), "T")
     add_number(parser, "--seed", "of the draws", 1)
 
 
 def _drawing(args: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "samples": args.samples,
-        "temperature": args.temperature,
-        "seed": args.seed,
-        **generation(args),
-    }
+    names = ("samples", "temperature", "seed")
+    return {name: getattr(args, name) for name in names} | generation(args)
 
 
 def load_for(args: argparse.Namespace, sentences: Iterable[str]) -> VATHubInterface:

@@ -10,15 +10,16 @@ from typing import Any
 
 from fairseq_vat import __version__
 from fairseq_vat.cli import (
-    classify,
+    classify_command,
     embed,
     evaluate_command,
     isotropy_command,
     latent_commands,
     plot,
-    probe,
+    probe_command,
+    recipe_commands,
     report,
-    sts,
+    sts_command,
     text_commands,
 )
 from fairseq_vat.cli.flags import Parser, message_of
@@ -26,12 +27,18 @@ from fairseq_vat.errors import VATError
 
 # By the heading they have in the help.  A new subcommand is a module with
 #   add_parser(subparsers): adds its parser and sets run as its default,
-#   run(args): calls what does the work, and prints; it imports what is slow to import itself.
+#   run(args): calls what does the work, and prints; it imports what is slow to import itself.  What
+#     it returns is the exit status; takes_further_flags=True leaves unknown flags to it.
 SUBCOMMANDS = {
     "text": (text_commands,),
-    "a model": (plot, evaluate_command, report),
+    "a model": (recipe_commands, plot, evaluate_command, report),
     "latents": (latent_commands, embed),
-    "measures of latents and representations": (isotropy_command, classify, probe, sts),
+    "measures of latents and representations": (
+        isotropy_command,
+        classify_command,
+        probe_command,
+        sts_command,
+    ),
 }
 
 
@@ -74,9 +81,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A command line that is wrong exits with 2, as argparse has it.
     """
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args, further = parser.parse_known_args(argv)
+    if further and not hasattr(args, "takes_further_flags"):
+        parser.error(f"unrecognized arguments: {' '.join(further)}")
+    args.further_flags = [flag for flag in further if flag != "--"]
     try:
-        args.run(args)
+        status = args.run(args)
         sys.stdout.flush()  # here, so that a reader gone away is met inside the try
     except BrokenPipeError:
         # What is still buffered would raise once more when Python flushes at exit.
@@ -88,4 +99,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (VATError, OSError) as error:
         print(f"fairseq-vat: error: {message_of(error)}", file=sys.stderr)
         return 1
-    return 0
+    return status or 0

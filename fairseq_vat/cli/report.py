@@ -68,12 +68,14 @@ def run(args: argparse.Namespace) -> None:
         from tqdm import tqdm
 
         from fairseq_vat.files import atomic_path
-        from fairseq_vat.hub.loading import prior_std_of
-        from fairseq_vat.report import content, corpus, page
+        from fairseq_vat.hub.loading import prior_of
+        from fairseq_vat.report import page
+        from fairseq_vat.report.gather import ReportSettings, gather
+        from fairseq_vat.report.sentences import read_subset, read_text
 
         vat = load_hub(args, truncate=False)  # sentences are shown, so whole ones
-        settings = content.Settings(
-            prior_std=prior_std_of(vat.cfg, vat.model, args.prior_std),
+        settings = ReportSettings(
+            prior_std=prior_of(vat.cfg, vat.model, args.prior_std).std,
             examples=args.examples,
             samples=args.samples,
             steps=args.steps,
@@ -81,18 +83,13 @@ def run(args: argparse.Namespace) -> None:
             seed=args.seed,
         )
         if args.text is not None:
-            sentences = corpus.of_file(vat, args.text, args.sentences)
+            sentences = read_text(vat, args.text, args.sentences)
         else:
-            sentences = corpus.of_subset(vat, args.gen_subset, args.sentences)
+            sentences = read_subset(vat, args.gen_subset, args.sentences)
         # disable=None: where standard error is no terminal
-        with tqdm(total=content.STAGES, leave=False, disable=None) as bar:
-
-            def stage(name: str) -> None:
-                bar.set_description(name)
-                bar.update()
-
-            found = content.gather(vat, sentences, settings, stage)
-        text = page.build(found, args.path, records, log_note)
+        with tqdm(bar_format="{desc} [{elapsed}]", leave=False, disable=None) as bar:
+            report = gather(vat, sentences, settings, bar.set_description_str)
+        text = page.build(report, args.path, records, log_note)
         with atomic_path(args.output) as temporary:
             temporary.write_text(text, encoding="utf-8")
     print(args.output)

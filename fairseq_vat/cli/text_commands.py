@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from functools import partial
+from typing import Any
 
 from fairseq_vat.cli.flags import above, add_number, at_least
 
@@ -25,35 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "(not with --gpt2).  "
         "What is there already, from the same text and options, is not made again.",
     )
-    for name in _SPLITS:
-        parser.add_argument(
-            f"--{name}", metavar="FILE", required=True, help="a sentence a line; plain, .gz or .xz"
-        )
-    parser.add_argument("--out", metavar="DIR", required=True)
-    add_number(
-        parser,
-        "--vocab-size",
-        "length of fairseq's dictionary, its four special symbols included; a multiple of 8 is "
-        "best on GPUs (default: 32768)",
-        kind=at_least(1),
-    )
-    given = parser.add_mutually_exclusive_group()
-    given.add_argument(
-        "--sentencepiece-model", metavar="MODEL", help="use this model and don't train one"
-    )
-    given.add_argument(
-        "--gpt2", metavar="DIR", help="use the byte-level vocabulary of this GPT-2 directory"
-    )
-    add_number(
-        parser,
-        "--character-coverage",
-        "share of the training text's characters that get a piece, the others being unknown; ASCII "
-        "characters always get one.  More than the default is worth its place where accented "
-        "letters or curly quotes matter (default: 0.9995)",
-        kind=above(0, 1),
-        metavar="SHARE",
-    )
-    add_number(parser, "--max-pieces", "drop sentences of more than N pieces", kind=at_least(1))
+    add_tokenization_flags(parser)
     parser.set_defaults(run=_tokenize)
 
     parser = subparsers.add_parser(
@@ -82,20 +55,52 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=_show)
 
 
+def add_tokenization_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the texts, the folder and the vocabulary."""
+    for name in _SPLITS:
+        parser.add_argument(
+            f"--{name}", metavar="FILE", required=True, help="a sentence a line; plain, .gz or .xz"
+        )
+    parser.add_argument("--out", metavar="DIR", required=True)
+    add_number(
+        parser,
+        "--vocab-size",
+        "length of fairseq's dictionary, its four special symbols included; a multiple of 8 is "
+        "best on GPUs (default: one that fits the text, 32768 at most)",
+        kind=at_least(1),
+    )
+    given = parser.add_mutually_exclusive_group()
+    given.add_argument(
+        "--sentencepiece-model", metavar="MODEL", help="use this model and don't train one"
+    )
+    given.add_argument(
+        "--gpt2", metavar="DIR", help="use the byte-level vocabulary of this GPT-2 directory"
+    )
+    add_number(
+        parser,
+        "--character-coverage",
+        "share of the training text's characters that get a piece, the others being unknown; ASCII "
+        "characters always get one.  More than the default is worth its place where accented "
+        "letters or curly quotes matter (default: 0.9995)",
+        kind=above(0, 1),
+        metavar="SHARE",
+    )
+    add_number(parser, "--max-pieces", "drop sentences of more than N pieces", kind=at_least(1))
+
+
+def tokenization(args: argparse.Namespace) -> tuple[dict[str, str], str, dict[str, Any]]:
+    """The texts, the folder and the settings of the vocabulary."""
+    settings = ("vocab_size", "sentencepiece_model", "gpt2", "character_coverage", "max_pieces")
+    texts = {name: getattr(args, name) for name in _SPLITS}
+    return texts, args.out, {name: getattr(args, name) for name in settings}
+
+
 def _tokenize(args: argparse.Namespace) -> None:
     from fairseq_vat.text.tokenization import tokenize
 
-    tokenize(
-        {name: getattr(args, name) for name in _SPLITS},
-        args.out,
-        vocab_size=args.vocab_size,
-        sentencepiece_model=args.sentencepiece_model,
-        gpt2=args.gpt2,
-        character_coverage=args.character_coverage,
-        max_pieces=args.max_pieces,
-        tell=partial(print, flush=True),
-        warn=partial(print, file=sys.stderr),
-    )
+    texts, out, settings = tokenization(args)
+    warn = partial(print, file=sys.stderr)
+    tokenize(texts, out, tell=partial(print, flush=True), warn=warn, **settings)
 
 
 def _show(args: argparse.Namespace) -> None:

@@ -21,7 +21,8 @@ from fairseq_vat.criterions.config import (
     check_config,
 )
 from fairseq_vat.errors import VATError
-from fairseq_vat.latent.gaussian import DiagonalGaussian, latent_prior_std
+from fairseq_vat.latent.gaussian import DiagonalGaussian
+from fairseq_vat.latent.prior import Prior
 from fairseq_vat.measures.active_units import THRESHOLD, count_active_units
 
 # Seed of validation's latents: always the same, so that validation repeats.
@@ -47,6 +48,7 @@ class TokenKLCrossEntropy(FairseqCriterion):
 
     def __init__(self, cfg: TokenKLCrossEntropyConfig, task: Any):
         super().__init__(task)
+        self.prior = Prior(cfg.prior_std)
         check_config(cfg)
         self.cfg = cfg
         self.annealing = annealing_of(cfg)
@@ -85,27 +87,26 @@ class TokenKLCrossEntropy(FairseqCriterion):
         if extra["posterior"] is not None:  # else a language model: the likelihood is all there is
             kl_weight = self.cfg.kl_weight * self.annealing.weight(update)
             keep_PB = ~extra["latent_padding_mask"].t()
-            noise_std = self._noise_std(extra["prior_noise"])
-            penalty_PBL = extra["posterior"].penalty(self.cfg.prior_std, noise_std)
-            penalty_PBL = penalty_PBL * keep_PB.unsqueeze(-1)
+            noise = self._checked(extra["prior_noise"])
+            penalty_PBL = self.prior.penalty(extra["posterior"], noise) * keep_PB.unsqueeze(-1)
             loss = loss + kl_weight * self._bounded(penalty_PBL, keep_PB)
-            prior_std = latent_prior_std(self.cfg.prior_std, noise_std)
-            kl = penalty = penalty_PBL.detach().sum()
-            if extra["prior_noise"] is not None:
+            prior = self.prior.of_latents(noise)
+            kl = penalty_PBL.detach().sum()
+            if noise is not None:
+                logging_output["penalty"] = kl
                 with torch.no_grad():
-                    kl = (extra["posterior"].kl(prior_std) * keep_PB.unsqueeze(-1)).sum()
-                logging_output["penalty"] = penalty
+                    kl = (prior.kl(extra["posterior"]) * keep_PB.unsqueeze(-1)).sum()
             logging_output.update(
                 loss=loss.detach(),
                 kl=kl,
                 # fairseq sums logging outputs over workers and batches, hence weight x tokens
                 kl_weight=kl_weight * sample["ntokens"],
                 from_mean=int(from_mean) * sample["ntokens"],
-                prior_std=prior_std * sample["ntokens"],
+                prior_std=prior.std * sample["ntokens"],
                 **_latent_sums(extra["posterior"], keep_PB),
             )
             if not training:
-                logging_output["nll_prior"] = self._nll_prior(model, sample, prior_std)
+                logging_output["nll_prior"] = self._nll_prior(model, sample, prior)
         if likelihood.n_correct is not None:
             logging_output["n_correct"] = likelihood.n_correct
         return loss, sample_size, logging_output
@@ -114,20 +115,20 @@ class TokenKLCrossEntropy(FairseqCriterion):
         # every update draws anew; a resumed run draws what the stopped one would have drawn
         return (self.seed << 40) + update + 1 if training else VALIDATION_SEED
 
-    def _noise_std(self, prior_noise: float | None) -> float:
-        if prior_noise not in (None, self.cfg.prior_std):
+    def _checked(self, noise: Prior | None) -> Prior | None:
+        if noise not in (None, self.prior):
             raise VATError(
-                f"the model's prior_std {prior_noise} isn't the criterion's {self.cfg.prior_std}: "
+                f"the model's prior_std {noise.std} isn't the criterion's {self.prior.std}: "
                 "give the criterion's alone"
             )
-        return 1.0 if prior_noise is None else prior_noise
+        return noise
 
     @torch.no_grad()
-    def _nll_prior(self, model: Any, sample: dict[str, Any], prior_std: float) -> Tensor:
+    def _nll_prior(self, model: Any, sample: dict[str, Any], prior: Prior) -> Tensor:
         """nll of the batch from latents of the prior, a scalar, by the noise of validation."""
         net_input = sample["net_input"]
         out = model.encoder(net_input["src_tokens"], src_lengths=net_input["src_lengths"])
-        drawn = model.encoder.draw_prior(out, prior_std, VALIDATION_SEED)
+        drawn = model.encoder.draw_prior(out, prior, VALIDATION_SEED)
         nll_B = model.sentence_nll(drawn, net_input["prev_output_tokens"], sample["target"])
         return nll_B.sum()
 

@@ -18,7 +18,7 @@ from fairseq_vat.evaluation.bleu import bleu_figures
 from fairseq_vat.evaluation.reconstruction import reconstruct
 from fairseq_vat.evaluation.sentence_measures import EvaluationSettings, Measured, measure
 from fairseq_vat.evaluation.subset import Subset
-from fairseq_vat.hub.loading import LoadedModel, prior_std_of
+from fairseq_vat.hub.loading import LoadedModel, prior_of
 from fairseq_vat.measures import active_units, collapse
 from fairseq_vat.measures.mutual_information import (
     choose_latents,
@@ -32,6 +32,10 @@ from fairseq_vat.text.pieces import Pieces, find_gpt2_vocabulary
 # beyond the longest sentence, for outputs that say more than it
 _EXTRA_LENGTH = 10
 DEFAULT_MAX_TOKENS = 4000
+_LATENT_FIGURES = (
+    *("latents", "kl_nats", "penalty_nats", "least_kl_prior_std", "mi_batches", "mi"),
+    *("marginal_kl", "active_units", "active_units_scaled"),
+)
 
 
 def evaluate(
@@ -70,7 +74,7 @@ def evaluate(
         ``warning``, a line for a model that ignores its latents; None where one doesn't apply.
 
     Raises:
-        VATError: as `Subset`, its batches, `Pieces` and `prior_std_of`.
+        VATError: as `Subset`, its batches, `Pieces` and `prior_of`.
     """
     model, task, device = loaded.model, loaded.task, loaded.device
     has_latents = model.has_latents
@@ -81,7 +85,7 @@ def evaluate(
     else:
         pieces = Pieces(remove_bpe, vocabulary)
     if has_latents:
-        prior_std = prior_std_of(loaded.cfg, model, prior_std)
+        prior_std = prior_of(loaded.cfg, model, prior_std).std
     wanted = EvaluationSettings(prior_std if has_latents else 1.0, **settings)
     if batch_size is None and max_tokens is None:
         max_tokens = DEFAULT_MAX_TOKENS
@@ -165,19 +169,9 @@ def figures(
         "iw_samples": settings.iw_samples if has_latents else None,
         "ess": _ess(measured.ess),
         "latent_gain": _latent_gain(measured, tokens) if has_latents else None,
-        "latents": None,
-        "kl_nats": None,
-        "penalty_nats": None,
-        "least_kl_prior_std": None,
-        "mi_batches": None,
-        "mi": None,
-        "marginal_kl": None,
-        "active_units": None,
-        "active_units_scaled": None,
     }
-    if has_latents:
-        found.update(_latent_figures(measured, settings, device))
-    return found
+    of_latents = _latent_figures(measured, settings, device) if has_latents else {}
+    return found | dict.fromkeys(_LATENT_FIGURES) | of_latents
 
 
 def _latent_figures(

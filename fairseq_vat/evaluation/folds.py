@@ -1,86 +1,94 @@
-"""Which examples a classifier is trained, chosen and tested on.
+"""Which examples a classifier is trained, chosen and tested on: stratified parts.
 
-Shape legend: N examples.
+Shape legend: N examples. Parts are numbers of examples, int64, from 0.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Mapping
 
+import numpy as np
 import torch
+from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
+
+from fairseq_vat.errors import VATError
 
 # where a set has no validation part, one example of so many of the training part is held out
 HELD_OUT = 10
 
 
-@dataclass(frozen=True)
-class Split:
-    """Numbers of the examples of each part, (examples of the part,) int64, from 0.
-
-    Attributes:
-        train: for training.
-        valid: for choosing the epoch and what else is to be chosen.
-        test: only measured; None where there is none.
-    """
-
-    train: Tensor
-    valid: Tensor
-    test: Tensor | None
+def numbered(sizes: Mapping[str, int]) -> dict[str, Tensor]:
+    """The examples of parts that stand one after the other."""
+    numbers = torch.arange(sum(sizes.values())).split(list(sizes.values()))
+    return dict(zip(sizes, numbers, strict=True))
 
 
-def stratified_folds(labels_N: Tensor, folds: int, generator: torch.Generator) -> list[Tensor]:
-    """The examples' numbers in parts of the same size and the same shares of labels.
+def stratified_folds(labels_N: Tensor, folds: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every fold with what is left without it, (the rest, the fold), by scikit-learn.
 
-    Label by label, each shuffled, the examples are dealt out in turn. So every example is in one
-    fold, and neither the folds' sizes nor their counts of a label differ by more than one.
+    Every example is in one fold, and neither the folds' sizes nor their counts of a label differ by
+    more than one.
 
     Args:
         labels_N: (N,) int64.
-        folds: how many, from 2 to N.
-        generator: of the shuffling.
+        folds: how many, at least 2.
+        seed: of the shuffling; another seed gives other folds.
+
+    Raises:
+        VATError: if no label has so many examples.
     """
-    if not 2 <= folds <= len(labels_N):
-        raise ValueError(f"{folds} folds of {len(labels_N)} examples")
-    shuffled_N = torch.randperm(len(labels_N), generator=generator)
-    dealt_N = shuffled_N[labels_N[shuffled_N].argsort(stable=True)]
-    return [dealt_N[fold::folds].sort().values for fold in range(folds)]
+    most = int(torch.bincount(labels_N).max())
+    if folds > most:
+        raise VATError(f"{folds} folds: the most frequent label has fewer examples ({most})")
+    labels = labels_N.numpy()
+    with warnings.catch_warnings():
+        # of a label with fewer examples than folds: whoever needs one in every part looks himself
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(
+            np.zeros_like(labels), labels
+        )
+        yield from ((torch.from_numpy(rest), torch.from_numpy(fold)) for rest, fold in parts)
 
 
-def hold_out(
-    labels_N: Tensor, numbers: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Take a tenth of some examples for validation, stratified: (the rest, the tenth).
+def hold_out(labels_N: Tensor, numbers: Tensor, seed: int) -> dict[str, Tensor]:
+    """``train`` and ``valid``: a tenth of some examples for validation, stratified, and the rest.
 
-    Of two examples of a label one at least stays.
+    Of two examples of a label one at least stays for training; where no label has ten examples it
+    is one of as many as the most frequent one has.
 
     Args:
         labels_N: (N,) of all examples.
-        numbers: of those to take from; 2 at least.
-        generator: of the choice.
+        numbers: of those to take from.
+        seed: of the choice.
+
+    Raises:
+        VATError: if no label has two examples.
     """
-    folds = min(HELD_OUT, len(numbers))
-    tenth = stratified_folds(labels_N[numbers], folds, generator)[0]
-    stays = torch.ones(len(numbers), dtype=torch.bool)
-    stays[tenth] = False
-    return numbers[stays], numbers[tenth]
+    labels = labels_N[numbers]
+    most = int(torch.bincount(labels).max())
+    if most < 2:
+        raise VATError("no label has two examples, one of them to hold out; give more of each")
+    rest, tenth = next(stratified_folds(labels, min(HELD_OUT, most), seed))
+    return {"train": numbers[rest], "valid": numbers[tenth]}
 
 
-def cross_validation(labels_N: Tensor, folds: int, seed: int) -> list[Split]:
-    """Each fold in turn is the test part; a tenth of the others is for validation.
+def cross_validation(labels_N: Tensor, folds: int, seed: int) -> list[dict[str, Tensor]]:
+    """Each fold in turn is ``test``; a tenth of the others is ``valid``, the rest ``train``.
 
     SentEval (Conneau and Kiela 2018) takes stratified folds too, and inside them each of ten parts
     in turn for validation; here it is one.
 
     Args:
         labels_N: (N,) int64.
-        folds: from 2 to N.
-        seed: of the shuffling; another seed gives other folds.
+        folds: at least 2.
+        seed: of the shuffling.
+
+    Raises:
+        VATError: as `stratified_folds` and `hold_out`.
     """
-    generator = torch.Generator().manual_seed(seed)
-    parts = stratified_folds(labels_N, folds, generator)
-    splits = []
-    for number, test in enumerate(parts):
-        others = torch.cat(parts[:number] + parts[number + 1 :]).sort().values
-        splits.append(Split(*hold_out(labels_N, others, generator), test))
-    return splits
+    return [
+        {**hold_out(labels_N, rest, seed), "test": test}
+        for rest, test in stratified_folds(labels_N, folds, seed)
+    ]

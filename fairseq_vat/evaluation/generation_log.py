@@ -146,13 +146,9 @@ def compare_generations(
     figures = {"mean": reconstruction_figures(means)}
     if drawn:
         figures["samples"] = sample_figures(list(drawn.values()))
-    sentences = [
-        {
-            "id": sentence.id,
-            "sentence": sentence.source,
-            "mean": sentence.outputs[0],
-            "samples": drawn[sentence.id].outputs if sentence.id in drawn else [],
-        }
-        for sentence in means
-    ]
+    sentences = []
+    for sentence in means:
+        outputs = drawn[sentence.id].outputs if sentence.id in drawn else []
+        one = {"id": sentence.id, "sentence": sentence.source, "mean": sentence.outputs[0]}
+        sentences.append({**one, "samples": outputs})
     return {"sentences": sentences, "figures": figures}

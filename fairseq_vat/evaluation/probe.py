@@ -1,277 +1,285 @@
-"""Classifiers on sentence vectors, of an encoder that stays as it is or is trained with them.
+"""Classification on sentence vectors, as in the VAT paper's table 5: docs/probe.md.
 
-VAT paper, section 6 and table 5: "a single dense layer with nonlinear activation and Adam", on
-extracted features or on top of an encoder that is fine-tuned for five epochs. For extracted
-features the training is SentEval's (Conneau and Kiela 2018, ``senteval/tools/classifier.py``),
-which the paper names.
-
-Shape legend: N examples, B of a batch, L latent width, K labels, R classifiers trained side by
-side that differ in their L2 penalty.
+Shape legend: N examples, L width of a vector.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
+from tqdm import tqdm
 
-from fairseq_vat.evaluation.folds import Split
-from fairseq_vat.evaluation.linear_probe import Score, new_linear, score_logits
-
-ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "sigmoid": nn.Sigmoid}
-
-# batches are made of sentences of like length, out of so many batches' worth in random order
-_WINDOW = 16
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a classifier is trained, with Adam at one learning rate.
-
-    Attributes:
-        epochs: through the training examples, at most.
-        batch_size: the last batch of an epoch may be smaller.
-        lr: Adam's.
-        weight_decays: Adam's L2 penalty of each of the R classifiers.
-        look_every: epochs between two looks at the validation accuracy.
-        tenacity: the training ends when more looks than this brought nothing better, counted from
-            its start as SentEval does; None: it never ends before its time.
-    """
-
-    epochs: int = 5
-    batch_size: int = 32
-    lr: float = 1e-3
-    weight_decays: tuple[float, ...] = (0.0,)
-    look_every: int = 1
-    tenacity: int | None = None
-
-
-# SentEval's defaults, and the penalties it chooses from; its limit of 200 epochs is looked at
-# before each four, not after
-SENTEVAL = Training(
-    epochs=204,
-    batch_size=64,
-    lr=1e-3,
-    weight_decays=(1e-5, 1e-4, 1e-3, 1e-2),
-    look_every=4,
-    tenacity=5,
+from fairseq_vat.errors import VATError
+from fairseq_vat.evaluation import classifier
+from fairseq_vat.evaluation.classifier import FINE_TUNING, SENTEVAL, Training
+from fairseq_vat.evaluation.folds import cross_validation, hold_out
+from fairseq_vat.evaluation.heads import (
+    Heads,
+    Labels,
+    majority,
+    on_features,
+    over_runs,
 )
+from fairseq_vat.evaluation.labelled import LabelledFiles
+from fairseq_vat.evaluation.probed_encoders import ProbedEncoder, described
+from fairseq_vat.evaluation.saved_runs import SavedRuns
+from fairseq_vat.files import sha256
+
+Splits = dict[int, list[dict[str, Tensor]]]
 
 
-@dataclass(frozen=True)
-class Fit:
-    """One trained classifier, as it was after its epoch of best validation accuracy.
+def probe(
+    encoders: Sequence[ProbedEncoder],
+    files: LabelledFiles,
+    modes: Sequence[str] = ("features",),
+    poolings: Sequence[str] = ("mean",),
+    seeds: int = 1,
+    folds: int = 10,
+    max_folds: int | None = None,
+    hidden: int | None = None,
+    activation: str = "sigmoid",
+    fine_tuning: Training = FINE_TUNING,
+    hf_lr: float = 2e-5,
+    save: str | None = None,
+) -> dict[str, Any]:
+    """Train classifiers on encoders' vectors, or with the encoders, and measure their accuracies.
+
+    Args:
+        encoders: of the examples, the checkpoint's first; they aren't changed.
+        files: ``train`` with ``valid`` and ``test`` where there are any, or ``cv``, for
+            cross-validation.
+        modes: of `MODES`.
+        poolings: as of `pool`.
+        seeds: runs, with the seeds from 1.
+        folds: of ``cv``.
+        max_folds: train and test only the first of them.
+        hidden: width of the dense layer, 0 for none; None: the vectors'.
+        activation: of the dense layer, one of `ACTIVATIONS`.
+        fine_tuning: how encoders are trained along.
+        hf_lr: the learning rate then of those beside the checkpoint.
+        save: a file that keeps finished runs.
+
+    Returns:
+        Figures and settings, as ``fairseq-vat probe --json`` prints them.
+
+    Raises:
+        VATError: for folds that the examples don't have, a label that a training part has none of,
+            a training that diverges, and as `SavedRuns`.
+    """
+    cv = "cv" in files.paths
+    splits = splits_of(files, seeds, folds, max_folds)
+    widths = [encoder.width if hidden is None else hidden for encoder in encoders]
+    tuning = {name: getattr(fine_tuning, name) for name in ("epochs", "batch_size", "lr")}
+    settings = {
+        **_examples(files),
+        "checkpoint": sha256(encoders[0].path) if save else None,
+        "--folds": folds if cv else None,
+        "--hidden": widths[0],
+        "--activation": activation,
+        **{f"--{name.replace('_', '-')}": value for name, value in tuning.items()},
+    }
+    if "valid" not in files.paths:
+        settings["choice of folds"] = "StratifiedKFold"
+    saved = SavedRuns(save, settings)
+    trainings = [fine_tuning] + [replace(fine_tuning, lr=hf_lr)] * (len(encoders) - 1)
+    # all before the first training: a pooling that a model doesn't have is an error
+    asked = [encoder.poolings(poolings) for encoder in encoders]
+    results = []
+    for encoder, width, training, some in zip(encoders, widths, trainings, asked, strict=True):
+        work = Probe(encoder, files.label_numbers, some, width, activation, training)
+        for mode in dict.fromkeys(modes):
+            for pooling in some:
+                runs = run_all(work, saved, mode, pooling, splits)
+                shown = pooling if encoder.latent_level == "token" else None
+                what = {"encoder": encoder.name, "mode": mode, "pooling": shown}
+                results.append({**what, **_accuracies(runs), "runs": runs})
+    return {
+        **described(encoders),
+        "pairs": len(files.all_lines[0].sentences) == 2,
+        **files.described(),
+        "seeds": seeds,
+        "folds": folds if cv else None,
+        "folds_run": len(splits[1]) if cv else None,
+        "hidden": widths[0],
+        "hf_hidden": widths[1:],
+        "activation": activation if any(widths) else None,
+        "finetune": {**tuning, "hf_lr": hf_lr},
+        "results": results,
+        "majority": _majority(files.label_numbers, splits),
+    }
+
+
+@dataclass
+class Probe:
+    """An encoder and labelled examples on which classifiers are trained.
 
     Attributes:
-        epoch: that epoch, from 1; of several as good, the first.
-        weight_decay: with which it was trained.
-        valid: on the validation part.
-        test: on the test part, if there is one.
+        encoder: of the examples' sentences; it isn't changed.
+        labels_N: int64.
+        poolings: all that `run` will be asked for.
+        hidden: width of the dense layer.
+        activation: of it.
+        fine_tuning: how encoder and head are trained together.
     """
 
-    epoch: int
-    weight_decay: float
-    valid: Score
-    test: Score | None
+    encoder: ProbedEncoder
+    labels_N: Tensor
+    poolings: Sequence[str]
+    hidden: int = 0
+    activation: str = "sigmoid"
+    fine_tuning: Training = FINE_TUNING
 
+    @cached_property
+    def features(self) -> dict[str, Tensor]:
+        """All examples' vectors by pooling, (N, L)."""
+        return self.encoder.embed(self.poolings)
 
-def new_head(
-    width: int, labels: int, hidden: int, activation: str, generator: torch.Generator
-) -> nn.Sequential:
-    """A dense layer with a non-linearity, then the output layer: (B, L) to logits (B, K).
+    @cached_property
+    def lengths(self) -> list[int]:
+        """All examples' lengths in tokens."""
+        return self.encoder.lengths
 
-    Args:
-        width: L.
-        labels: K.
-        hidden: the dense layer's width; 0 leaves the output layer alone.
-        activation: one of `ACTIVATIONS`.
-        generator: of the first weights.
-    """
-    if not hidden:
-        return nn.Sequential(new_linear(width, labels, generator))
-    dense = new_linear(width, hidden, generator)
-    return nn.Sequential(dense, ACTIVATIONS[activation](), new_linear(hidden, labels, generator))
-
-
-class FeatureClassifiers(nn.Module):
-    """Heads on vectors that don't change; examples are called by their numbers.
-
-    They begin alike and are trained at once, which takes little longer than training one.
-
-    Args:
-        features_NL: (N, L), of all examples.
-        head: from `new_head`.
-        count: R.
-    """
-
-    def __init__(self, features_NL: Tensor, head: nn.Sequential, count: int = 1):
-        super().__init__()
-        self.features_NL = features_NL
-        layers = [layer for layer in head if isinstance(layer, nn.Linear)]
-        self.activation = head[1] if len(layers) > 1 else None
-        parameters = [
-            parameter.detach().to(features_NL.device).expand(count, -1, -1).clone()
-            for layer in layers
-            for parameter in (layer.weight.t(), layer.bias.unsqueeze(0))
-        ]
-        self.layers = nn.ParameterList(parameters)  # weight, bias, weight, bias; R first
-
-    def forward(self, numbers_B: Tensor) -> Tensor:
-        """Logits, (R, B, K)."""
-        x_BL = self.features_NL[numbers_B.to(self.features_NL.device)]
-        x_RBC = x_BL.expand(len(self.layers[0]), -1, -1)
-        x_RBC = torch.baddbmm(self.layers[1], x_RBC, self.layers[0])
-        if self.activation is None:
-            return x_RBC
-        return torch.baddbmm(self.layers[3], self.activation(x_RBC), self.layers[2])
-
-
-class FineTunedClassifier(nn.Module):
-    """A head on an encoder of its own: the one given is copied, and stays as it is.
-
-    Args:
-        encoder: any module.
-        vectors: gives (B, L) from the encoder and the numbers (B,) of examples, with gradients.
-        head: from `new_head`.
-    """
-
-    def __init__(
+    def run(
         self,
-        encoder: nn.Module,
-        vectors: Callable[[nn.Module, Tensor], Tensor],
-        head: nn.Module,
-    ):
-        super().__init__()
-        self.encoder = copy.deepcopy(encoder)
-        self.vectors = vectors
-        self.head = head.to(next(encoder.parameters()).device)
+        mode: str,
+        pooling: str,
+        parts: Mapping[str, Tensor],
+        seed: int,
+        on_batch: Callable[[int], object] = lambda _: None,
+    ) -> dict[str, Any]:
+        """Train one classifier; its epoch and its scores, for JSON.
 
-    def forward(self, numbers_B: Tensor) -> Tensor:
-        """Logits, (1, B, K): there is one of it."""
-        return self.head(self.vectors(self.encoder, numbers_B)).unsqueeze(0)
+        Args:
+            mode: ``features`` or ``finetune``.
+            pooling: as of `pool`.
+            parts: numbers of the examples.
+            seed: of first weights, order and dropout.
+            on_batch: called with the number of examples after every update.
+
+        Raises:
+            VATError: if the training diverges.
+        """
+        training, lengths = SENTEVAL, None
+        sizes = (int(self.labels_N.max()) + 1, torch.Generator().manual_seed(seed), self.hidden)
+        if mode == "features":
+            vectors_NL, count = self.features[pooling], len(SENTEVAL.penalties)
+            heads = on_features(vectors_NL, *sizes, self.activation, count)
+        else:
+            training, lengths = self.fine_tuning, self.lengths
+            heads = Heads(
+                lambda module, numbers: self.encoder.vectors(module, numbers, pooling),
+                *(self.encoder.width, *sizes, self.activation),
+                encoder=self.encoder.module,
+                device=next(self.encoder.module.parameters()).device,
+            )
+        generator = torch.Generator().manual_seed(seed)
+        fit = classifier.train(
+            *(heads, Labels(self.labels_N), parts, training, generator, lengths),
+            on_batch=on_batch,
+        )
+        scores = {part: fit.scores.get(part) for part in ("valid", "test")}
+        losses = [score.loss for score in scores.values() if score is not None]
+        if not all(map(math.isfinite, losses)):
+            raise VATError(
+                f"{self.encoder.name}: {mode}, {pooling}, seed {seed}: the training diverged, the "
+                f"loss is {losses[0]}; give a smaller {self.encoder.lr_flag}"
+            )
+        scores = {part: score and asdict(score) for part, score in scores.items()}
+        return {"epoch": fit.epoch, "weight_decay": fit.penalty, **scores}
 
 
-def fit(
-    classifiers: nn.Module,
-    labels_N: Tensor,
-    split: Split,
-    training: Training,
-    seed: int,
-    lengths: Sequence[int] | None = None,
-    on_batch: Callable[[int], object] = lambda _: None,
-) -> Fit:
-    """Train R classifiers; the one of best validation accuracy, measured where that was.
-
-    Order of examples and dropout come from `seed`; torch's global generators are left as they were.
-    Dropout is on in training and off in measuring.
+def run_all(
+    work: Probe, saved: SavedRuns, mode: str, pooling: str, splits: Splits
+) -> list[dict[str, Any]]:
+    """Every run of a mode and pooling, those not yet kept trained now, with a progress bar.
 
     Args:
-        classifiers: numbers of examples (B,) to logits (R, B, K); R is the first dimension of its
-            parameters, unless `training` has no penalty. They are trained in place, and end as
-            after the last epoch.
-        labels_N: (N,) int64, on the CPU.
-        split: the examples' numbers.
-        training: how.
-        seed: any integer.
-        lengths: of the examples, so that batches hold examples of like length; None: they are put
-            together by chance alone.
-        on_batch: called after every update with the number of its examples.
+        work: what trains.
+        saved: what is kept.
+        mode: ``features`` or ``finetune``.
+        pooling: as of `pool`.
+        splits: from `splits_of`.
     """
-    optimizer = torch.optim.Adam(classifiers.parameters(), lr=training.lr, fused=True)
-    generator = torch.Generator().manual_seed(seed)
-    best: list[Fit | None] = [None] * len(training.weight_decays)
-    failures = [0] * len(best)
-    with _seeded(seed):
-        for epoch in range(1, training.epochs + 1):
-            classifiers.train()
-            for batch in _batches(split.train, training.batch_size, lengths, generator):
-                _update(classifiers, optimizer, batch, labels_N[batch], training.weight_decays)
-                on_batch(len(batch))
-            if epoch % training.look_every and epoch < training.epochs:
-                continue
-            going = [training.tenacity is None or n <= training.tenacity for n in failures]
-            scores = measure(classifiers, labels_N, split.valid, lengths)
-            better = [
-                goes and (last is None or score.accuracy > last.valid.accuracy)
-                for goes, last, score in zip(going, best, scores, strict=True)
-            ]
-            tested: list[Score | None] = [None] * len(best)
-            if any(better) and split.test is not None:
-                tested = [*measure(classifiers, labels_N, split.test, lengths)]
-            for number, decay in enumerate(training.weight_decays):
-                if better[number]:
-                    best[number] = Fit(epoch, decay, scores[number], tested[number])
-                else:
-                    failures[number] += 1
-            if training.tenacity is not None and min(failures) > training.tenacity:
-                break
-    return max((found for found in best if found), key=lambda found: found.valid.accuracy)
+    prefix = work.encoder.key
+    if prefix and mode == "finetune":  # the checkpoint's rate is among the settings
+        prefix += f"{work.encoder.lr_flag} {work.fine_tuning.lr}, "
+    runs = []
+    for seed, every in splits.items():
+        for fold, parts in enumerate(every, start=1):
+            key = f"{mode}, {pooling}, seed {seed}, fold {fold}"
+            if prefix + key not in saved.runs:
+                total = work.fine_tuning.epochs * len(parts["train"])
+                with tqdm(
+                    total=total if mode == "finetune" else None,
+                    desc=f"{work.encoder.name}, {key}",
+                    **{"unit": " sentences", "leave": False, "disable": None},
+                ) as bar:
+                    saved.add(prefix + key, work.run(mode, pooling, parts, seed, bar.update))
+            runs.append({"seed": seed, **saved.runs[prefix + key]})
+    return runs
 
 
-@torch.no_grad()
-def measure(
-    classifiers: nn.Module,
-    labels_N: Tensor,
-    numbers: Tensor,
-    lengths: Sequence[int] | None = None,
-    batch_size: int = 128,
-) -> list[Score]:
-    """Loss and accuracy of each on some of the examples, without dropout."""
-    classifiers.eval()
-    if lengths is not None:
-        numbers = numbers[_of_like_length(numbers, lengths)]
-    logits = [classifiers(batch).cpu() for batch in numbers.split(batch_size)]
-    return [score_logits(logits_NK, labels_N[numbers]) for logits_NK in torch.cat(logits, dim=1)]
+def splits_of(
+    files: LabelledFiles, seeds: int, folds: int = 10, max_folds: int | None = None
+) -> Splits:
+    """Of every seed: the folds of ``cv``, or the files' parts, with a tenth held out for ``valid``.
+
+    Raises:
+        VATError: if there are more folds than examples, or a label is in no training part.
+    """
+    labels_N, parts = files.label_numbers, files.parts
+    path = next(iter(files.paths.values()))
+    splits: Splits = {}
+    for seed in range(1, seeds + 1):
+        try:
+            if "cv" in parts:
+                splits[seed] = cross_validation(labels_N, folds, seed)[:max_folds]
+            elif "valid" in parts:
+                splits[seed] = [parts]
+            else:
+                splits[seed] = [{**parts, **hold_out(labels_N, parts["train"], seed)}]
+        except VATError as error:
+            raise VATError(f"{path}: {error}") from error
+        for some in splits[seed]:
+            missing = set(labels_N.tolist()) - set(labels_N[some["train"]].tolist())
+            if missing:
+                way_out = "fewer --folds" if "cv" in parts else "a file with --valid"
+                raise VATError(
+                    f"{path}: label {files.labels[min(missing)]!r} has too few lines: a part for "
+                    f"training has none of it; give it more lines, or give {way_out}"
+                )
+    return splits
 
 
-def _update(
-    classifiers: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    numbers_B: Tensor,
-    labels_B: Tensor,
-    weight_decays: Sequence[float],
-) -> None:
-    logits = classifiers(numbers_B)
-    targets = labels_B.to(logits.device).repeat(len(logits))
-    optimizer.zero_grad()
-    # each one's loss is a mean of its own
-    (F.cross_entropy(logits.flatten(0, 1), targets) * len(logits)).backward()
-    if any(weight_decays):
-        for parameter in classifiers.parameters():
-            decay_R11 = parameter.new_tensor(weight_decays).view(-1, 1, 1)
-            parameter.grad += decay_R11 * parameter.detach()
-    optimizer.step()
+def _examples(files: LabelledFiles) -> dict[str, Any]:
+    """What saved runs hold of the examples."""
+    numbers = files.label_numbers.tolist()
+    lines = [f"{label} {pieces}" for label, pieces in zip(numbers, files.all_pieces, strict=True)]
+    return {
+        "sentences or labels": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+        "division into files": {name: len(some) for name, some in files.lines.items()},
+    }
 
 
-def _batches(
-    numbers: Tensor, batch_size: int, lengths: Sequence[int] | None, generator: torch.Generator
-) -> Iterator[Tensor]:
-    """One epoch's batches in random order."""
-    shuffled = numbers[torch.randperm(len(numbers), generator=generator)]
-    if lengths is None:
-        yield from shuffled.split(batch_size)
-        return
-    batches = [
-        batch
-        for window in shuffled.split(batch_size * _WINDOW)
-        for batch in window[_of_like_length(window, lengths)].split(batch_size)
-    ]
-    for number in torch.randperm(len(batches), generator=generator).tolist():
-        yield batches[number]
+def _accuracies(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        part: runs[0][part] and over_runs([run[part] for run in runs], "accuracy")
+        for part in ("valid", "test")
+    }
 
 
-def _of_like_length(numbers: Tensor, lengths: Sequence[int]) -> Tensor:
-    return torch.tensor([lengths[number] for number in numbers.tolist()]).argsort(stable=True)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """torch's global generators, which dropout draws from, for the time of the block."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield
+def _majority(labels_N: Tensor, splits: Splits) -> dict[str, Any]:
+    """The accuracy of the training parts' most frequent labels."""
+    runs = []
+    for parts in (parts for some in splits.values() for parts in some):
+        train_N = labels_N[parts["train"]]
+        run = {name: vars(majority(train_N, labels_N[numbers])) for name, numbers in parts.items()}
+        runs.append({"test": None, **run})
+    return _accuracies(runs)

@@ -1,4 +1,4 @@
-"""Encoders that `probing` takes sentence vectors from: a checkpoint's, and Hugging Face's.
+"""Encoders that `probe` and `sts` take sentence vectors from: a checkpoint's, and Hugging Face's.
 
 Shape legend: N sentences, B of a batch, C width of a vector.
 """
@@ -6,66 +6,106 @@ Shape legend: N sentences, B of a batch, C width of a vector.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from fairseq.data import data_utils
 from torch import Tensor, nn
 
+from fairseq_vat.errors import VATError
+from fairseq_vat.evaluation.unknown_pieces import count_pieces, share_of
 from fairseq_vat.files import sha256
 from fairseq_vat.hub.huggingface import HuggingFaceEncoder
 from fairseq_vat.hub.interface import VATHubInterface
+from fairseq_vat.latent.choices import POOLINGS
 from fairseq_vat.latent.pooling import pool
 
 
-class ProbedEncoder(Protocol):
+class ProbedEncoder(ABC):
     """An encoder and N sentences, which are called by their numbers.
 
     Attributes:
         name: for people.
+        path: of the checkpoint or the folder.
         key: tells it from others among saved runs.
         lr_flag: where its learning rate comes from.
+        updates: of the checkpoint's training; None for another.
+        latent_level: ``sentence`` where it has one vector a sentence, and ``token`` where that is
+            pooled.
         width: C.
         module: what is trained in fine-tuning; it isn't changed.
+        counts: of each sentence, how many pieces it has and how many of them are unknown.
         lengths: of the sentences, in tokens.
-        unknown_share: of all tokens, those it doesn't know.
     """
 
     name: str
+    path: str
     key: str
     lr_flag: str
+    updates: int | None
+    latent_level: str
     width: int
     module: nn.Module
+    counts: list[tuple[int, int]]
     lengths: list[int]
-    unknown_share: float
 
+    @property
+    def unknown_share(self) -> float:
+        """Of all pieces, those it doesn't know."""
+        return share_of(self.counts)
+
+    def poolings(self, asked: Sequence[str] | None) -> list[str]:
+        """What to measure of the poolings asked for; None: of all."""
+        return list(dict.fromkeys(asked or POOLINGS))
+
+    @abstractmethod
     def embed(self, poolings: Sequence[str]) -> dict[str, Tensor]:
         """All sentences' vectors by pooling, (N, C), where the model is."""
 
+    @abstractmethod
     def vectors(self, module: nn.Module, numbers_B: Tensor, pooling: str) -> Tensor:
         """Some sentences' vectors from a copy of `module`, (B, C), with gradients."""
 
 
-class CheckpointEncoder:
+class CheckpointEncoder(ProbedEncoder):
     """A checkpoint's pooled posterior means: see `ProbedEncoder`.
 
     Args:
         vat: the model.
         pieces: the sentences in subwords.
+        path: of the checkpoint.
     """
 
     name, key, lr_flag = "checkpoint", "", "--lr"
 
-    def __init__(self, vat: VATHubInterface, pieces: Sequence[str]):
+    def __init__(self, vat: VATHubInterface, pieces: Sequence[str], path: str = ""):
         # what it reads are pieces already
         self.vat = VATHubInterface(vat.cfg, vat.task, vat.model, bpe=None)
-        self.pieces = pieces
+        self.pieces, self.path = pieces, path
         self.module = vat.model.encoder
         self.width = vat.model.encoder.latent_dim
-        self.latent_level = vat.model.encoder.latent_level
+        self.latent_level = str(vat.model.encoder.latent_level)
+        self.updates = vat.model.num_updates
+        self.counts = count_pieces(vat, pieces)
+
+    def poolings(self, asked: Sequence[str] | None) -> list[str]:
+        """What to measure; of one latent a sentence all poolings are the same.
+
+        Raises:
+            VATError: for a start token that the model doesn't have.
+        """
+        if self.latent_level != "token":
+            return ["mean"]
+        if not self.vat.task.start_token:
+            if asked is None:
+                return [name for name in POOLINGS if name != "start"]
+            if "start" in asked:
+                raise VATError("--pooling start: the model was trained with --no-start-token")
+        return super().poolings(asked)
 
     def embed(self, poolings: Sequence[str]) -> dict[str, Tensor]:
         """All sentences' vectors by pooling, (N, C), where the model is."""
@@ -88,12 +128,6 @@ class CheckpointEncoder:
         """In tokens."""
         return [len(self.sources[number]) for number in range(len(self.sources))]
 
-    @property
-    def unknown_share(self) -> float:
-        """Of all pieces, those the dictionary doesn't have."""
-        tokens = torch.cat([self.vat.binarize(sentence)[:-1] for sentence in self.pieces])
-        return tokens.eq(self.vat.task.source_dictionary.unk()).double().mean().item()
-
     def vectors(self, module: nn.Module, numbers_B: Tensor, pooling: str) -> Tensor:
         """Some sentences' vectors from a copy of the encoder, (B, C), with gradients."""
         sources = [self.sources[number] for number in numbers_B.tolist()]
@@ -104,7 +138,7 @@ class CheckpointEncoder:
         return pool(module.posterior(out), out["encoder_padding_mask"][0], pooling).mean
 
 
-class PretrainedEncoder:
+class PretrainedEncoder(ProbedEncoder):
     """A Hugging Face encoder's pooled output: see `ProbedEncoder`.
 
     Args:
@@ -114,7 +148,7 @@ class PretrainedEncoder:
         seconds: the second ones of pairs, which the tokenizer joins to them.
     """
 
-    lr_flag = "--hf-lr"
+    lr_flag, latent_level, updates = "--hf-lr", "token", None
 
     def __init__(
         self,
@@ -123,30 +157,23 @@ class PretrainedEncoder:
         sentences: Sequence[str],
         seconds: Sequence[str] | None = None,
     ):
-        self.name, self.encoder = name, encoder
-        self.pieces = encoder.pieces(sentences, seconds)
+        self.name, self.path, self.encoder = name, encoder.directory, encoder
+        self.pieces = encoder.subwords(sentences, seconds)
         self.types = None if seconds is None else encoder.token_types(sentences, seconds)
         self.module = encoder.model
         self.width = encoder.width
+        self.lengths = [len(sentence) for sentence in self.pieces]  # special ones included
+        unknown = encoder.unknown(self.pieces).tolist()
+        self.counts = list(zip(self.lengths, unknown, strict=True))
 
     @cached_property
     def key(self) -> str:
         """Its folder and a digest of what is in it."""
         digest = hashlib.sha256()
-        for path in sorted(Path(self.encoder.directory).iterdir()):
+        for path in sorted(Path(self.path).iterdir()):
             if path.is_file():
                 digest.update(f"{path.name} {sha256(path)}\n".encode())
-        return f"{self.encoder.directory} {digest.hexdigest()[:12]}, "
-
-    @property
-    def lengths(self) -> list[int]:
-        """In pieces, special ones included."""
-        return [len(sentence) for sentence in self.pieces]
-
-    @property
-    def unknown_share(self) -> float:
-        """Of all pieces, special ones included, those its tokenizer doesn't know."""
-        return int(self.encoder.unknown(self.pieces).sum()) / max(1, sum(self.lengths))
+        return f"{self.path} {digest.hexdigest()[:12]}, "
 
     def embed(self, poolings: Sequence[str]) -> dict[str, Tensor]:
         """All sentences' vectors by pooling, (N, C), where the model is."""
@@ -156,9 +183,40 @@ class PretrainedEncoder:
     def vectors(self, module: nn.Module, numbers_B: Tensor, pooling: str) -> Tensor:
         """Some sentences' vectors from a copy of the model, (B, C), with gradients."""
         rows = numbers_B.tolist()
-        return self.encoder.vectors(module, *self.some(rows))[pooling]
-
-    def some(self, rows: Sequence[int]) -> tuple[list[Any], list[Any] | None]:
-        """Pieces and token types of some sentences."""
         types = None if self.types is None else [self.types[row] for row in rows]
-        return [self.pieces[row] for row in rows], types
+        return self.encoder.vectors(module, [self.pieces[row] for row in rows], types)[pooling]
+
+
+def encoders_of(
+    vat: VATHubInterface,
+    path: str,
+    pieces: Sequence[str],
+    beside: Mapping[str, HuggingFaceEncoder],
+    *sentences: Sequence[str],
+) -> list[ProbedEncoder]:
+    """The checkpoint's encoder, and those beside it by their names.
+
+    Args:
+        vat: the checkpoint.
+        path: of it.
+        pieces: the sentences, or pairs joined, in its subwords.
+        beside: Hugging Face encoders.
+        *sentences: the sentences as they are, or the first ones and the second ones.
+    """
+    others = [PretrainedEncoder(name, encoder, *sentences) for name, encoder in beside.items()]
+    return [CheckpointEncoder(vat, pieces, path), *others]
+
+
+def described(encoders: Sequence[ProbedEncoder]) -> dict[str, Any]:
+    """The checkpoint, and the encoders beside it, for JSON."""
+    first, *others = encoders
+    return {
+        "checkpoint": first.path,
+        "updates": first.updates,
+        "latent_level": first.latent_level,
+        "unknown_share": first.unknown_share,
+        "hf": [
+            {name: getattr(encoder, name) for name in ("name", "path", "width", "unknown_share")}
+            for encoder in others
+        ],
+    }

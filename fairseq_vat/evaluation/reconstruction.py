@@ -10,8 +10,6 @@ from fairseq.dataclass.configs import GenerationConfig
 
 from fairseq_vat.text.pieces import Pieces, to_text
 
-__all__ = ["Pieces", "reconstruct"]
-
 
 @torch.no_grad()
 def reconstruct(

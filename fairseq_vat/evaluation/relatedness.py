@@ -10,20 +10,28 @@ Shape legend: N pairs, L width of a vector, G grades.
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
-from fairseq_vat.evaluation import similarity
-from fairseq_vat.evaluation.linear_probe import new_linear
+from fairseq_vat.evaluation import classifier
+from fairseq_vat.evaluation.classifier import Fit, Training
+from fairseq_vat.evaluation.folds import numbered
+from fairseq_vat.evaluation.heads import on_features, over_runs
+from fairseq_vat.evaluation.probed_encoders import ProbedEncoder, described
+from fairseq_vat.measures.correlation import correlate
+from fairseq_vat.text.columns import ScoredPair
 
 # SentEval's: 64 pairs an update, Adam at 1e-3, a look at the validation part every 50 epochs, the
 # end after four that brought nothing, or after the first one past 1,000 epochs
-_BATCH_SIZE, _LR, _LOOK_EVERY, _MAX_EPOCHS, _TENACITY = 64, 1e-3, 50, 1050, 4
+TRAINING = Training(1050, 64, 1e-3, chosen_by="pearson", look_every=50, tenacity=3)
+FIGURES = ("pearson", "spearman", "mse")
 
 
 @dataclass(frozen=True)
@@ -42,18 +50,108 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class RelatednessFit:
-    """A trained layer, as it was when it had the best validation correlation (Pearson's).
+class Grades:
+    """Scores as the target of `classifier.train`; outputs are shares of the grades.
 
     Attributes:
-        epoch: then, a multiple of 50.
-        valid: on the validation part.
-        test: on the test part.
+        scores: (N,) double, on the CPU.
+        least: the first grade.
+        most: the last.
     """
 
-    epoch: int
-    valid: Agreement
-    test: Agreement
+    scores: Tensor
+    least: int
+    most: int
+
+    def loss(self, logits_RBG: Tensor, numbers_B: Tensor) -> Tensor:
+        """Mean squared error of the grades' shares."""
+        shares_BG = grade_distribution(self.scores[numbers_B], self.least, self.most)
+        return F.mse_loss(logits_RBG.softmax(dim=-1), shares_BG.to(logits_RBG.device)[None])
+
+    def score(self, logits_NG: Tensor, numbers_N: Tensor) -> Agreement:
+        """How the mean grades go with the scores."""
+        grades_G = torch.arange(self.least, self.most + 1, dtype=torch.double)
+        return agreement(logits_NG.softmax(dim=-1).double() @ grades_G, self.scores[numbers_N])
+
+
+def relatedness(
+    encoders: Sequence[ProbedEncoder],
+    sentences: Sequence[str],
+    pairs: Mapping[str, Sequence[ScoredPair]],
+    poolings: Sequence[str] = ("mean",),
+    grades: tuple[int, int] = (1, 5),
+    seeds: int = 5,
+) -> dict[str, Any]:
+    """Learn the scores of ``train``, choose on ``valid``, measure on both others: docs/probe.md.
+
+    Args:
+        encoders: of the sentences, the checkpoint's first.
+        sentences: all that are in the pairs.
+        pairs: of the three parts.
+        poolings: as of `pool`.
+        grades: the first and the last.
+        seeds: trainings, with the seeds from 1.
+
+    Returns:
+        Figures and settings, as ``fairseq-vat probe --relatedness --json`` prints them.
+    """
+    row = {sentence: number for number, sentence in enumerate(sentences)}
+    every = [pair for some in pairs.values() for pair in some]
+    rows = [[row[pair.first] for pair in every], [row[pair.second] for pair in every]]
+    target = Grades(torch.tensor([pair.score for pair in every], dtype=torch.double), *grades)
+    sizes = {name: len(some) for name, some in pairs.items()}
+    parts = numbered(sizes)
+    results = []
+    for encoder in encoders:
+        for pooling, vectors_NL in encoder.embed(encoder.poolings(poolings)).items():
+            features_NF = pair_features(*(vectors_NL[some] for some in rows))
+            name = f"{encoder.name}, {pooling}"
+            bar = tqdm(range(1, seeds + 1), name, unit=" runs", leave=False, disable=None)
+            fits = [fit_relatedness(features_NF, target, parts, seed) for seed in bar]
+            runs = [
+                {"seed": seed, "epoch": fit.epoch}
+                | {part: asdict(fit.scores[part]) for part in ("valid", "test")}
+                for seed, fit in enumerate(fits, start=1)
+            ]
+            result = {
+                "encoder": encoder.name,
+                "mode": "features",
+                "pooling": pooling if encoder.latent_level == "token" else None,
+            }
+            for part in ("valid", "test"):
+                result[part] = over_runs([run[part] for run in runs], *FIGURES)
+            results.append({**result, "runs": runs})
+    scores = {part: target.scores[numbers] for part, numbers in parts.items()}
+    mean = scores["train"].mean()
+    return {
+        **described(encoders),
+        "grades": list(grades),
+        "examples": sizes,
+        "seeds": seeds,
+        "results": results,
+        "mean_score": {  # the training part's as every prediction
+            part: asdict(agreement(mean.expand(len(scores[part])), scores[part]))
+            for part in ("valid", "test")
+        },
+    }
+
+
+def fit_relatedness(
+    features_NF: Tensor, target: Grades, parts: Mapping[str, Tensor], seed: int
+) -> Fit:
+    """One trained layer, as it was when it had the best validation correlation (Pearson's).
+
+    First weights and order come from `seed`.
+
+    Args:
+        features_NF: from `pair_features`, of all pairs; on any device.
+        target: their scores.
+        parts: numbers of the pairs of ``train``, ``valid`` and ``test``.
+        seed: any integer.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    layer = on_features(features_NF, target.most - target.least + 1, generator)
+    return classifier.train(layer, target, parts, TRAINING, generator)
 
 
 def pair_features(first_NL: Tensor, second_NL: Tensor) -> Tensor:
@@ -80,55 +178,5 @@ def grade_distribution(scores_N: Tensor, least: int, most: int) -> Tensor:
 def agreement(predicted_N: Tensor, scores_N: Tensor) -> Agreement:
     """How predictions go together with people's scores."""
     predicted, scores = predicted_N.double().numpy(), scores_N.double().numpy()
-    found = similarity.correlate(similarity.Pairs(predicted, scores))
+    found = correlate(predicted, scores)
     return Agreement(found.pearson, found.spearman, float(np.mean((predicted - scores) ** 2)))
-
-
-def fit_relatedness(
-    features: dict[str, Tensor], scores: dict[str, Tensor], least: int, most: int, seed: int
-) -> RelatednessFit:
-    """Train on ``train``, choose on ``valid``, measure on both others.
-
-    First weights and order come from `seed`.
-
-    Args:
-        features: from `pair_features`, of ``train``, ``valid`` and ``test``; on any one device.
-        scores: (N,) double, on the CPU.
-        least: the first grade.
-        most: the last.
-        seed: any integer.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    x_NF, device = features["train"], features["train"].device
-    target_NG = grade_distribution(scores["train"], least, most).to(device)
-    layer = new_linear(x_NF.size(1), most - least + 1, generator).to(device)
-    optimizer = torch.optim.Adam(layer.parameters(), lr=_LR, fused=True)
-    best, best_pearson, best_epoch, failures = layer, -1.0, 0, 0
-    for epoch in range(1, _MAX_EPOCHS + 1):
-        for batch in torch.randperm(len(x_NF), generator=generator).to(device).split(_BATCH_SIZE):
-            optimizer.zero_grad()
-            F.mse_loss(layer(x_NF[batch]).softmax(dim=-1), target_NG[batch]).backward()
-            optimizer.step()
-        if epoch % _LOOK_EVERY:
-            continue
-        valid = agreement(_predict(layer, features["valid"], least), scores["valid"])
-        # SentEval too takes an undefined correlation for 0
-        if (valid.pearson or 0.0) > best_pearson:
-            best, best_pearson = copy.deepcopy(layer), valid.pearson or 0.0
-            best_epoch = epoch
-        else:
-            failures += 1
-            if failures == _TENACITY:
-                break
-    found = {
-        name: agreement(_predict(best, features[name], least), scores[name])
-        for name in ("valid", "test")
-    }
-    return RelatednessFit(best_epoch, found["valid"], found["test"])
-
-
-@torch.no_grad()
-def _predict(layer: torch.nn.Module, features_NF: Tensor, least: int) -> Tensor:
-    """The mean grade, (N,)."""
-    shares_NG = layer(features_NF).softmax(dim=-1).double().cpu()
-    return shares_NG @ torch.arange(least, least + shares_NG.size(1), dtype=torch.double)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from fairseq_vat.latent import noise
+from fairseq_vat.latent.prior import Prior
 from fairseq_vat.measures import importance_weighting
 
 
@@ -112,7 +113,7 @@ def _measure_batch(
     encoder = model.encoder
     out = encoder(net_input["src_tokens"], net_input["src_lengths"])
     out = {**out, "latent_key": [_keys(out["latent_key"][0], batch["id"], seen)]}
-    posterior = encoder.posterior(out)
+    posterior, prior = encoder.posterior(out), Prior(settings.prior_std)
     keep_PB = ~out["encoder_padding_mask"][0].t()
 
     def by_sentence(x_PBL: Tensor) -> Tensor:
@@ -120,11 +121,11 @@ def _measure_batch(
 
     columns = {
         "nll": model.sentence_nll(out, prev_BS, target_BS),
-        "kl": by_sentence(posterior.kl(settings.prior_std)),
+        "kl": by_sentence(prior.kl(posterior)),
     }
     if encoder.prior_noise is not None:
         s = encoder.prior_noise  # the training's, whatever prior is measured against
-        columns["penalty"] = by_sentence(posterior.penalty(s, s))
+        columns["penalty"] = by_sentence(s.penalty(posterior, s))
     nlls, prior_nlls, log_weights, draws = [], [], [], []
     decoded = max(settings.samples, settings.iw_samples)
     for number in range(max(decoded, settings.mi_draws)):
@@ -137,13 +138,11 @@ def _measure_batch(
         nll_B = model.sentence_nll(drawn, prev_BS, target_BS)
         if number < settings.samples:
             nlls.append(nll_B)
-            other = encoder.draw_prior(out, settings.prior_std, settings.seed, number)
+            other = encoder.draw_prior(out, prior, settings.seed, number)
             prior_nlls.append(model.sentence_nll(other, prev_BS, target_BS))
         if number < settings.iw_samples:
             log_weights.append(
-                importance_weighting.log_weights(
-                    nll_B, posterior, z_PBL, keep_PB, settings.prior_std
-                )
+                importance_weighting.log_weights(nll_B, posterior, z_PBL, keep_PB, prior)
             )
     columns["nll_samples"] = torch.stack(nlls).mean(dim=0)
     columns["nll_prior"] = torch.stack(prior_nlls).mean(dim=0)

@@ -60,6 +60,15 @@ def read_training_log(path: str | os.PathLike) -> list[Record]:
     return sorted(records.values(), key=lambda record: (record.num_updates, record.kind))
 
 
+def last_validation(path: str | os.PathLike) -> Record | None:
+    """The last validation in a training log; None as long as there is none."""
+    try:
+        records = read_training_log(path)
+    except (VATError, FileNotFoundError):
+        return None
+    return next((record for record in reversed(records) if record.kind == "valid"), None)
+
+
 def _parse(line: str) -> Record | None:
     line = _LOGGER_PREFIX.sub("", line)
     if line.startswith("{"):

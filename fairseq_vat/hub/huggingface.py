@@ -1,6 +1,6 @@
 """Sentence vectors of a Hugging Face encoder in a local folder, as a baseline.
 
-Shape legend: N sentences asked for, B of a batch, T pieces of a sentence, C width.
+Shape legend: N sentences asked for, B of a batch, T subwords of a sentence, C width.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fairseq.data import data_utils
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fairseq_vat.compat import import_transformers
+from fairseq_vat.compat import import_transformers, quiet_transformers
 from fairseq_vat.errors import VATError
 from fairseq_vat.latent.choices import POOLINGS
 
@@ -41,7 +41,7 @@ class HuggingFaceEncoder:
     Args:
         directory: with config.json, weights and the tokenizer's files.
         device: where the model goes.
-        max_tokens: pieces in a batch, padding included.
+        max_tokens: subwords in a batch, padding included.
 
     Raises:
         VATError: if transformers isn't installed, or the folder isn't an encoder's.
@@ -81,7 +81,7 @@ class HuggingFaceEncoder:
         if self.tokenizer.pad_token is None:
             raise VATError(f"{self.directory}: its tokenizer has no token for padding")
         if len(self.tokenizer) > model.get_input_embeddings().num_embeddings:
-            raise VATError(f"{self.directory}: its tokenizer has more pieces than its model")
+            raise VATError(f"{self.directory}: its tokenizer has more subwords than its model")
         self.model = model.to(device).eval()
 
     @property
@@ -96,7 +96,7 @@ class HuggingFaceEncoder:
 
     @property
     def max_positions(self) -> int:
-        """Pieces of the longest sentence, [CLS] and [SEP] or what stands for them included."""
+        """Subwords of the longest sentence, [CLS] and [SEP] or what stands for them included."""
         limits = [self.tokenizer.model_max_length]
         embeddings = getattr(self.model, "embeddings", None)
         positions = getattr(embeddings, "position_embeddings", None)
@@ -109,10 +109,10 @@ class HuggingFaceEncoder:
         limit = min(limits)
         return limit if limit < _NO_LIMIT else _USUAL_LIMIT
 
-    def pieces(
+    def subwords(
         self, sentences: Sequence[str], seconds: Sequence[str] | None = None
     ) -> list[list[int]]:
-        """The sentences' pieces, special ones included, cut (with a warning) to the positions.
+        """The sentences' subwords, special ones included, cut (with a warning) to the positions.
 
         Of pairs, with `seconds`, both sentences' as the tokenizer joins them.
         """
@@ -123,14 +123,14 @@ class HuggingFaceEncoder:
         if cut:
             logger.warning(
                 f"{self.directory}: {cut:,} of {len(sentences):,} sentences cut to "
-                f"{self.max_positions:,} pieces"
+                f"{self.max_positions:,} subwords"
             )
         return found["input_ids"]
 
     def token_types(
         self, sentences: Sequence[str], seconds: Sequence[str]
     ) -> list[list[int]] | None:
-        """Which of a pair's sentences each of its pieces is of; None: the model has no types."""
+        """Which of a pair's sentences each of its subwords is of; None: the model has no types."""
         return self._tokenized(sentences, seconds).get("token_type_ids")
 
     def _tokenized(self, sentences: Sequence[str], seconds: Sequence[str] | None) -> Any:
@@ -142,38 +142,38 @@ class HuggingFaceEncoder:
             return_attention_mask=False,
         )
 
-    def unknown(self, pieces: Sequence[Sequence[int]]) -> np.ndarray:
-        """How many of each sentence's pieces are unknown, (N,)."""
+    def unknown(self, subwords: Sequence[Sequence[int]]) -> np.ndarray:
+        """How many of each sentence's subwords are unknown, (N,)."""
         unk = self.tokenizer.unk_token_id
-        return np.array([sum(piece == unk for piece in sentence) for sentence in pieces], int)
+        return np.array([sum(subword == unk for subword in sentence) for sentence in subwords], int)
 
     @torch.no_grad()
     def embed(
         self,
-        pieces: Sequence[Sequence[int]],
+        subwords: Sequence[Sequence[int]],
         poolings: Sequence[str] = POOLINGS,
         token_types: Sequence[Sequence[int]] | None = None,
     ) -> dict[str, np.ndarray]:
         """One vector a sentence, (N, C), for every pooling, from the last layer's output.
 
         Args:
-            pieces: from `pieces`.
-            poolings: ``start`` is the first piece's output ([CLS] in BERT), ``mean`` and ``sum``
-                are over all pieces but padding, [CLS] and [SEP] included.
+            subwords: from `subwords`.
+            poolings: ``start`` is the first subword's output ([CLS] in BERT), ``mean`` and ``sum``
+                are over all subwords but padding, [CLS] and [SEP] included.
             token_types: from `token_types`, of pairs.
         """
-        found = {name: np.zeros((len(pieces), self.width), np.float32) for name in poolings}
+        found = {name: np.zeros((len(subwords), self.width), np.float32) for name in poolings}
         with tqdm(
-            total=len(pieces), unit=" sentences", delay=1, leave=False, disable=None
+            total=len(subwords), unit=" sentences", delay=1, leave=False, disable=None
         ) as progress:
-            sizes = np.array([len(sentence) for sentence in pieces], dtype=np.int64)
+            sizes = np.array([len(sentence) for sentence in subwords], dtype=np.int64)
             for rows in data_utils.batch_by_size(
                 np.argsort(sizes, kind="stable"),
                 num_tokens_fn=sizes.__getitem__,
                 max_tokens=max(self.max_tokens, sizes.max(initial=1)),
             ):
                 types = None if token_types is None else [token_types[row] for row in rows]
-                vectors = self.vectors(self.model, [pieces[row] for row in rows], types)
+                vectors = self.vectors(self.model, [subwords[row] for row in rows], types)
                 for name in found:
                     found[name][rows] = vectors[name].cpu().numpy()
                 progress.update(len(rows))
@@ -182,17 +182,17 @@ class HuggingFaceEncoder:
     def vectors(
         self,
         model: nn.Module,
-        pieces: Sequence[Sequence[int]],
+        subwords: Sequence[Sequence[int]],
         token_types: Sequence[Sequence[int]] | None = None,
     ) -> dict[str, Tensor]:
         """One batch's vectors, (B, C), for every pooling, with gradients.
 
         Args:
             model: `self.model` or a copy of it.
-            pieces: as of `embed`.
+            subwords: as of `embed`.
             token_types: as of `embed`.
         """
-        columns = {"input_ids": pieces, "token_type_ids": token_types}
+        columns = {"input_ids": subwords, "token_type_ids": token_types}
         padded = self.tokenizer.pad(
             {name: column for name, column in columns.items() if column is not None},
             padding_side="right",
@@ -231,15 +231,12 @@ def _check_config(directory: str) -> None:
 
 @contextlib.contextmanager
 def _reading(transformers: Any, directory: str) -> Iterator[None]:
-    """No bar and no report on standard error, and one line for whatever goes wrong."""
+    """`quiet_transformers`, and one line for whatever goes wrong."""
     from safetensors import SafetensorError  # comes with transformers
 
-    log = transformers.utils.logging
-    verbosity, bar = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
     try:
-        yield
+        with quiet_transformers(transformers):
+            yield
     except (
         *(OSError, RuntimeError, ValueError, TypeError, LookupError, ImportError),
         *(AttributeError, pickle.UnpicklingError, SafetensorError),
@@ -248,7 +245,3 @@ def _reading(transformers: Any, directory: str) -> Iterator[None]:
         raise VATError(
             f"{directory}: transformers can't read an encoder there ({reason})"
         ) from error
-    finally:
-        log.set_verbosity(verbosity)
-        if bar:
-            log.enable_progress_bar()

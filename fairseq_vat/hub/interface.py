@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from fairseq_vat.hub.latent_operations import LatentOperations
 from fairseq_vat.hub.loading import TASK_SETTINGS, LoadedModel, build_bpe, load_model, pick_device
 from fairseq_vat.latent.choices import POOLINGS
 from fairseq_vat.latent.gaussian import DiagonalGaussian, Latents
-from fairseq_vat.latent.pooling import pool
+from fairseq_vat.latent.pooling import check_pooling, pool
 from fairseq_vat.models.latent_encoder import EncoderOut
 from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.tasks.variational_lm import VariationalLMTask
@@ -127,13 +128,10 @@ class VATHubInterface(LatentOperations, nn.Module):
         """
         found: dict[int, DiagonalGaussian] = {}
         for numbers, out in self._encoded(sentences):
-            posterior = self.model.encoder.posterior(out)
-            mean_PBL, logvar_PBL = posterior.mean.cpu(), posterior.logvar.cpu()
-            there_BP = ~_padding(out).cpu()
-            for row, (number, there_P) in enumerate(zip(numbers, there_BP, strict=True)):
+            posterior = self.model.encoder.posterior(out).map(Tensor.cpu)
+            for row, (number, keep_P) in enumerate(zip(numbers, ~_padding(out).cpu(), strict=True)):
                 # copies, where views would keep the batch's padding
-                mean, logvar = mean_PBL[there_P, row], logvar_PBL[there_P, row]
-                found[number] = DiagonalGaussian(mean, logvar)
+                found[number] = posterior.map(itemgetter((keep_P, row)))
         return [found[number] for number in range(len(found))]
 
     def embed(self, sentences: Sequence[str], pooling: str = "mean") -> np.ndarray:
@@ -174,8 +172,7 @@ class VATHubInterface(LatentOperations, nn.Module):
         """
         encoder = self.model.encoder
         for name in poolings:
-            if name not in POOLINGS:
-                raise VATError(f"pooling {name!r}: must be one of {', '.join(POOLINGS)}")
+            check_pooling(name)
             if name == "start" and encoder.latent_level == "token" and not self.task.start_token:
                 raise VATError("pooling 'start': the model was trained with --no-start-token")
         found = {}
@@ -193,15 +190,15 @@ class VATHubInterface(LatentOperations, nn.Module):
         """`apply_bpe` of all; by as many threads as torch uses where sentencepiece can do that."""
         if isinstance(self.bpe, SentencepieceBPE) and not self.bpe.enable_sampling:
             cleaned = [clean_line(sentence) for sentence in sentences]
-            found = self.bpe.sp.Encode(cleaned, out_type=str, num_threads=torch.get_num_threads())
-            return [" ".join(pieces) for pieces in found]
+            lists = self.bpe.sp.Encode(cleaned, out_type=str, num_threads=torch.get_num_threads())
+            return [" ".join(subwords) for subwords in lists]
         return [self.apply_bpe(sentence) for sentence in sentences]
 
     def _read(self, sentences: Sequence[str]) -> list[Tensor]:
         """The sentences' tokens, the start token apart, cut to the model's positions."""
         if isinstance(sentences, str):
             raise TypeError("a list of sentences is needed, not one string")
-        tokens = [self.binarize(pieces) for pieces in self._apply_bpe(sentences)]
+        tokens = [self.binarize(line) for line in self._apply_bpe(sentences)]
         room = self.task.room
         too_long = sum(len(sentence) > room for sentence in tokens)
         if too_long:

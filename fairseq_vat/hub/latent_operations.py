@@ -15,13 +15,12 @@ from fairseq import utils
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.hub.decoding import LatentDecoding
-from fairseq_vat.hub.loading import prior_std_of
+from fairseq_vat.hub.loading import prior_of
 from fairseq_vat.latent import interpolation, noise
-from fairseq_vat.latent.choices import INTERPOLATION_METHODS
 from fairseq_vat.tasks.data_directory import load_sentences
 from fairseq_vat.tasks.generation import LatentSampling
 from fairseq_vat.text.lines import clean_line
-from fairseq_vat.text.marks import marked_pieces, parse_marks, read_marked
+from fairseq_vat.text.marks import marked_subwords, parse_marks, read_marked
 
 
 class LatentOperations(LatentDecoding):
@@ -135,16 +134,16 @@ class LatentOperations(LatentDecoding):
                     f"{text!r}: no word is marked; put {opening} and {closing} around what is to "
                     "be varied"
                 )
-            pieces = marked_pieces(found, self.apply_bpe, self.remove_bpe)
-            if not pieces:
+            numbers = marked_subwords(found, self.apply_bpe, self.remove_bpe)
+            if not numbers:
                 raise VATError(f"{text!r}: no subword has anything of what is marked in it")
-            if pieces[-1] + first >= room - 1:
+            if numbers[-1] + first >= room - 1:
                 raise VATError(
-                    f"{text!r}: a marked word is subword {pieces[-1] + 1}, and the model reads the "
-                    f"first {room - 1 - first} only"
+                    f"{text!r}: a marked word is subword {numbers[-1] + 1}, and the model reads "
+                    f"the first {room - 1 - first} only"
                 )
             sentences.append(clean_line(found.sentence))  # spaces may meet where a mark was
-            positions.append([piece + first for piece in pieces])
+            positions.append([number + first for number in numbers])
         return sentences, positions
 
     def interpolate(
@@ -156,12 +155,12 @@ class LatentOperations(LatentDecoding):
         beam: int = 5,
         **generation: Any,
     ) -> list[list[str]]:
-        """Sentences on the way from one to another, both ends included (VAT paper, table 3).
+        """Sentences between one and another, both included (VAT paper, table 3).
 
         Args:
             firsts: N sentences.
             seconds: as many.
-            steps: sentences of each way, the reconstructions of the two with them; the paper has 5.
+            steps: sentences of each pair, the two's reconstructions with them; the paper has 5.
             method: ``linear`` or ``spherical``: see `fairseq_vat.latent.interpolation`, also for
                 what pads the shorter sentence.
             beam: width of the beam search.
@@ -175,16 +174,12 @@ class LatentOperations(LatentDecoding):
             raise TypeError("lists of sentences are needed, not one string")
         if len(firsts) != len(seconds):
             raise ValueError(f"{len(firsts)} sentences and {len(seconds)} to go to")
-        if steps < 2:
-            raise VATError(f"{steps} steps: give at least 2, the two sentences themselves")
-        if method not in INTERPOLATION_METHODS:
-            raise VATError(f"method {method!r}: must be {' or '.join(INTERPOLATION_METHODS)}")
         latents = [posterior.mean for posterior in self.posteriors([*firsts, *seconds])]
-        ways = [
+        paths = [
             interpolation.interpolate(latents[number], latents[len(firsts) + number], steps, method)
             for number in range(len(firsts))
         ]
-        decoded = self.decode([point for way in ways for point in way], beam, **generation)
+        decoded = self.decode([point for path in paths for point in path], beam, **generation)
         return [decoded[first : first + steps] for first in range(0, len(decoded), steps)]
 
     def arithmetic(
@@ -199,7 +194,7 @@ class LatentOperations(LatentDecoding):
         """a - b + c, decoded: what b is to a, to c.
 
         With one latent a sentence it is z(a) - z(b) + z(c). With a latent for every token, a's
-        latents are each moved by the difference of the pooled latents of c and b: a keeps its
+        latents are each shifted by the difference of the pooled latents of c and b: a keeps its
         length and its words' order.
 
         Args:
@@ -217,9 +212,8 @@ class LatentOperations(LatentDecoding):
         if not len(a) == len(b) == len(c):
             raise ValueError(f"{len(a)}, {len(b)} and {len(c)} sentences: as many of each, please")
         shift_NL = torch.from_numpy(self.embed(c, pooling) - self.embed(b, pooling))
-        points = self.posteriors(a)
-        moved = [point.mean + shift for point, shift in zip(points, shift_NL, strict=True)]
-        return self.decode(moved, beam, **generation)
+        pairs = zip(self.posteriors(a), shift_NL, strict=True)
+        return self.decode([x.mean + shift for x, shift in pairs], beam, **generation)
 
     def sample_prior(
         self,
@@ -251,12 +245,13 @@ class LatentOperations(LatentDecoding):
         _check_temperature(temperature)
         if count < 1:
             raise VATError(f"{count} samples: give at least 1")
-        std = temperature * prior_std_of(self.cfg, self.model, prior_std)
-        keys = torch.arange(count)
-        width = self.model.encoder.latent_dim
-        lengths = self._prior_lengths(count, length, seed)
+        prior = prior_of(self.cfg, self.model, prior_std)
+        keys_B, width = torch.arange(count), self.model.encoder.latent_dim
         points = [
-            std * noise.normal(keys[n : n + 1], lengths[n], width, seed)[:, 0] for n in range(count)
+            prior.sample(noise.normal(key_1, positions, width, seed)[:, 0], temperature)
+            for key_1, positions in zip(
+                keys_B.split(1), self._prior_lengths(count, length, seed), strict=True
+            )
         ]
         return self.decode(points, beam, **generation)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from argparse import Namespace
 from dataclasses import dataclass, fields
@@ -15,7 +14,7 @@ from fairseq.registry import REGISTRIES
 from omegaconf import MISSING, DictConfig, open_dict
 
 from fairseq_vat.errors import VATError, explain
-from fairseq_vat.latent.gaussian import latent_prior_std
+from fairseq_vat.latent.prior import Prior
 from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.tasks.config import VariationalLMConfig
 from fairseq_vat.tasks.variational_lm import VariationalLMTask
@@ -100,28 +99,24 @@ def load_model(
     return LoadedModel(model.to(device).eval(), task, cfg)
 
 
-def prior_std_of(cfg: DictConfig, model: VATModel, given: float | None = None) -> float:
-    """Standard deviation of the latents' prior N(0, p^2 I): the one given, else the training's.
-
-    The training's is s with unit noise, s^2 with noise of the prior's: `latent_prior_std`. One that
-    is given is that of z's prior itself, and never moves the noise.
+def prior_of(cfg: DictConfig, model: VATModel, std: float | None = None) -> Prior:
+    """The latents' own prior N(0, p^2 I), to measure against and to draw from.
 
     Args:
         cfg: the checkpoint's whole configuration.
         model: with latents.
-        given: of ``--prior-std``.
+        std: p of ``--prior-std``, which never changes the noise; None takes the training's prior:
+            `Prior.of_latents`.
 
     Raises:
-        VATError: if it isn't above 0, or none is given and the training had none.
+        VATError: if `std` isn't above 0, or None and the training had none.
     """
-    if given is None:
-        trained = getattr(cfg.criterion, "prior_std", None)
-        if trained is None:
-            raise VATError("--prior-std is needed: the checkpoint wasn't trained with one")
-        return latent_prior_std(float(trained), model.encoder.noise_std)
-    if not 0 < given < math.inf:
-        raise VATError(f"--prior-std {given}: must be a standard deviation above 0")
-    return given
+    if std is not None:
+        return Prior(std)
+    trained = getattr(cfg.criterion, "prior_std", None)
+    if trained is None:
+        raise VATError("--prior-std is needed: the checkpoint wasn't trained with one")
+    return Prior(float(trained)).of_latents(model.encoder.prior_noise)
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:

@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
+from fairseq_vat.errors import VATError
+
 
 def linear(t: int, updates: int) -> float:
     """min(1, t / N): from 0 at the first update to 1 at update N (Bowman et al. 2016)."""
@@ -68,7 +70,7 @@ class Annealing:
         slope: k, for ``logistic``, in place of `init`.
 
     Raises:
-        ValueError: naming the `fairseq-train` flag that is wrong.
+        VATError: naming the `fairseq-train` flag that is wrong.
     """
 
     schedule: Schedule = Schedule.constant
@@ -80,22 +82,22 @@ class Annealing:
 
     def __post_init__(self) -> None:
         if self.updates < 0:
-            raise ValueError(f"--kl-annealing-updates must be > 0, not {self.updates}")
+            raise VATError(f"--kl-annealing-updates must be > 0, not {self.updates}")
         if self.schedule != Schedule.constant and self.updates == 0:
-            raise ValueError(
+            raise VATError(
                 f"--kl-annealing {self.schedule.value} needs the number of updates it spans: "
                 "give --kl-annealing-updates N"
             )
         if self.cycles < 1:
-            raise ValueError(f"--kl-annealing-cycles must be at least 1, not {self.cycles}")
+            raise VATError(f"--kl-annealing-cycles must be at least 1, not {self.cycles}")
         if not 0.0 <= self.ratio <= 1.0:
-            raise ValueError(f"--kl-annealing-ratio must be from 0 to 1, not {self.ratio}")
+            raise VATError(f"--kl-annealing-ratio must be from 0 to 1, not {self.ratio}")
         if self.init is not None and self.slope is not None:
-            raise ValueError("--kl-annealing-init can't be combined with --kl-annealing-slope")
+            raise VATError("--kl-annealing-init can't be combined with --kl-annealing-slope")
         if self.slope is not None and not 0.0 < self.slope < math.inf:
-            raise ValueError(f"--kl-annealing-slope must be above 0, not {self.slope}")
+            raise VATError(f"--kl-annealing-slope must be above 0, not {self.slope}")
         if self.init is not None and not 0.0 < self.init < 0.5:
-            raise ValueError(
+            raise VATError(
                 f"--kl-annealing-init must be above 0 and below 0.5, not {self.init}: it is the "
                 "logistic weight at update 0"
             )

@@ -7,6 +7,7 @@ Nothing here knows of fairseq.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,6 +19,9 @@ from torch import Tensor
 # above half precision's smallest subnormal, 6e-8, so a posterior can be as good as certain.
 LOG_VARIANCE_MIN = -20.0
 LOG_VARIANCE_MAX = 10.0
+
+# names in an encoder's output of a posterior's tensors, (P, B, L) each
+PACKED = ("latent_mean", "latent_logvar")
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,19 @@ class DiagonalGaussian:
         mean, logvar = _at_least_single(mean), _at_least_single(logvar)
         return cls(mean, logvar.clamp(LOG_VARIANCE_MIN, LOG_VARIANCE_MAX))
 
+    @classmethod
+    def unpack(cls, encoder_out: dict[str, list[Tensor]]) -> DiagonalGaussian:
+        """The posterior that `pack` put into an encoder's output, whatever else is there."""
+        return cls(*(encoder_out[name][0] for name in PACKED))
+
+    def pack(self) -> dict[str, list[Tensor]]:
+        """Both tensors as fairseq's encoders give theirs: `PACKED` names them."""
+        return dict(zip(PACKED, ([self.mean], [self.logvar]), strict=True))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> DiagonalGaussian:
+        """What a function that moves, casts or selects makes of either tensor."""
+        return DiagonalGaussian(function(self.mean), function(self.logvar))
+
     @property
     def std(self) -> Tensor:
         """Standard deviation, (..., L)."""
@@ -64,59 +81,10 @@ class DiagonalGaussian:
         """
         return self.mean + temperature * self.std * noise
 
-    def kl(self, prior_std: float = 1.0) -> Tensor:
-        """KL(q || N(0, prior_std^2 I)) of every dimension, (..., L), in nats.
-
-        With unit noise this is the VAT paper's equation (6), with its sign turned: the sum over
-        the last dimension is the KL of one latent, and never negative.
-
-        Args:
-            prior_std: the prior's *standard deviation*; must be > 0.
-        """
-        check_prior_std(prior_std)
-        log_ratio = self.logvar - 2.0 * math.log(prior_std)
-        scaled_mean = self.mean / prior_std
-        # expm1 keeps the digits that exp(x) - 1 would lose near the prior, where KL is tiny
-        return 0.5 * (scaled_mean * scaled_mean + torch.expm1(log_ratio) - log_ratio)
-
-    def penalty(self, prior_std: float, noise_std: float = 1.0) -> Tensor:
-        """VAT paper, equation (6), of every dimension, (..., L), in nats: what training adds.
-
-        1/2 [(mean^2 + sigma^2) / s^2 - 1 - log sigma^2 + log s^2] with the sigma of the network's
-        output, of which this distribution of z has noise_std times as much. It is a KL of z only
-        with unit noise; else z isn't N(mean, sigma^2), and this is neither a KL to a Gaussian
-        prior nor a bound on one (docs/measures.md). It is 0 where z is N(0, p^2), p =
-        `latent_prior_std`, and nowhere else.
-
-        Args:
-            prior_std: s; must be > 0.
-            noise_std: standard deviation of the noise e' in z = mean + sigma e'.
-        """
-        return (self if noise_std == 1.0 else self.with_noise(1.0 / noise_std)).kl(prior_std)
-
     def log_prob(self, z: Tensor) -> Tensor:
         """Log density of z in every dimension, (..., L), in nats."""
         deviation = (z - self.mean) * torch.exp(-self.logvar / 2)
         return -0.5 * (deviation * deviation + self.logvar + math.log(2.0 * math.pi))
-
-
-def latent_prior_std(prior_std: float, noise_std: float) -> float:
-    """Standard deviation p of z's prior N(0, p^2 I): noise_std s, so s with unit noise, else s^2.
-
-    Here equation (6) is 0 exactly where z's distribution is the prior, and for s <= 1
-
-        penalty <= KL(q || N(0, p^2 I)) <= penalty / s^2
-
-    since the two differ in the means' term alone: mean^2 / 2s^2 against mean^2 / 2s^4.
-    """
-    check_prior_std(prior_std)
-    return noise_std * prior_std
-
-
-def check_prior_std(prior_std: float) -> None:
-    """Raise ValueError unless the prior's standard deviation is finite and positive."""
-    if not (prior_std > 0 and math.isfinite(prior_std)):
-        raise ValueError(f"the prior's standard deviation must be > 0, not {prior_std}")
 
 
 def _at_least_single(x: Tensor) -> Tensor:

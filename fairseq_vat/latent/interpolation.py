@@ -1,4 +1,4 @@
-"""Ways between two points of latent space: pure functions of tensors.
+"""Interpolation between two points of latent space: pure functions of tensors.
 
 Shape legend: P, Q latents of two sentences, M the larger of both, L latent width, S steps.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fairseq_vat.errors import VATError
 from fairseq_vat.latent.choices import INTERPOLATION_METHODS
 
 # below this sine of the angle between two vectors, the great circle is taken as the straight line
@@ -47,12 +48,12 @@ def interpolate(
             (White 2016, "Sampling Generative Networks").
 
     Raises:
-        ValueError: for fewer than 2 steps or another method.
+        VATError: for fewer than 2 steps or another method.
     """
     if steps < 2:
-        raise ValueError(f"{steps} steps: at least 2 are needed, the two sentences themselves")
+        raise VATError(f"{steps} steps: give at least 2, the two sentences themselves")
     if method not in INTERPOLATION_METHODS:
-        raise ValueError(f"method {method!r}: must be one of {', '.join(INTERPOLATION_METHODS)}")
+        raise VATError(f"method {method!r}: must be {' or '.join(INTERPOLATION_METHODS)}")
     length = max(len(first_PL), len(second_QL))
     a_ML, b_ML = pad_latents(first_PL, length), pad_latents(second_QL, length)
     between = linear if method == "linear" else spherical

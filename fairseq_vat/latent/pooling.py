@@ -6,11 +6,20 @@ width.
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 import torch
 from torch import Tensor
 
+from fairseq_vat.errors import VATError
 from fairseq_vat.latent.choices import POOLINGS
 from fairseq_vat.latent.gaussian import DiagonalGaussian
+
+
+def check_pooling(pooling: str) -> None:
+    """Raise `VATError` for another pooling than `POOLINGS`."""
+    if pooling not in POOLINGS:
+        raise VATError(f"pooling {pooling!r}: must be one of {', '.join(POOLINGS)}")
 
 
 def pool(posterior: DiagonalGaussian, padding_mask_BP: Tensor, pooling: str) -> DiagonalGaussian:
@@ -28,12 +37,11 @@ def pool(posterior: DiagonalGaussian, padding_mask_BP: Tensor, pooling: str) -> 
         pooling: one of `POOLINGS`; ``start`` is the first latent.
 
     Raises:
-        ValueError: for another pooling.
+        VATError: for another pooling.
     """
-    if pooling not in POOLINGS:
-        raise ValueError(f"pooling {pooling!r}: must be one of {', '.join(POOLINGS)}")
+    check_pooling(pooling)
     if pooling == "start":
-        return DiagonalGaussian(posterior.mean[0], posterior.logvar[0])
+        return posterior.map(itemgetter(0))
     padding_PB1 = padding_mask_BP.t().unsqueeze(-1)
     mean_BL = posterior.mean.masked_fill(padding_PB1, 0).sum(dim=0)
     logvar_BL = posterior.logvar.masked_fill(padding_PB1, -torch.inf).logsumexp(dim=0)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fairseq_vat.latent.gaussian import DiagonalGaussian
+from fairseq_vat.latent.prior import Prior
 
 
 def log_weights(
@@ -18,7 +19,7 @@ def log_weights(
     posterior: DiagonalGaussian,
     z_PBL: Tensor,
     keep_PB: Tensor,
-    prior_std: float,
+    prior: Prior,
 ) -> Tensor:
     """log w = log p(x | z) + log p(z) - log q(z | x) of one draw a sentence, (B,), in nats.
 
@@ -30,13 +31,11 @@ def log_weights(
         posterior: q, (P, B, L).
         z_PBL: the draws, from q.
         keep_PB: false at padding.
-        prior_std: of the latents' prior N(0, prior_std^2 I).
+        prior: z's own.
     """
     z_PBL = z_PBL.double()
-    zeros_L = z_PBL.new_zeros(z_PBL.size(-1))
-    prior = DiagonalGaussian(zeros_L, zeros_L + 2 * math.log(prior_std))
     # sums over a sentence's positions grow to thousands of nats, of which the weight is the rest
-    posterior = DiagonalGaussian(posterior.mean.double(), posterior.logvar.double())
+    posterior = posterior.map(Tensor.double)
     log_ratio_PB = (prior.log_prob(z_PBL) - posterior.log_prob(z_PBL)).sum(dim=-1)
     return log_ratio_PB.masked_fill(~keep_PB, 0).sum(dim=0) - nll_B.double()
 

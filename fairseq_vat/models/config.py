@@ -1,6 +1,5 @@
 """The configuration of every architecture: which encoder, which decoder, which latent level."""
 
-import math
 import re
 from dataclasses import dataclass, field
 from typing import Any, Optional
@@ -11,6 +10,7 @@ from omegaconf import II
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.latent.choices import LATENT_NOISES
+from fairseq_vat.latent.prior import Prior
 from fairseq_vat.models.latent_encoder import LATENT_LEVELS
 from fairseq_vat.models.precision import PRECISIONS
 
@@ -168,11 +168,12 @@ def _check_parts(cfg: Any) -> None:
         if cfg.decoder_type == "transformer" and cfg.cross_self_attention:
             raise VATError("--encoder-type none: --cross-self-attention needs latents to attend to")
         return
-    if cfg.latent_noise == "prior" and not (cfg.prior_std and 0 < cfg.prior_std < math.inf):
-        raise VATError(
-            f"--latent-noise prior needs --prior-std, a standard deviation above 0, not "
-            f"{cfg.prior_std}, and --criterion token_kl_cross_entropy"
-        )
+    if cfg.latent_noise == "prior":
+        if cfg.prior_std is None:
+            raise VATError(
+                "--latent-noise prior needs --prior-std, and --criterion token_kl_cross_entropy"
+            )
+        Prior(cfg.prior_std)
     if cfg.latent_level == "token" and cfg.decoder_type in RECURRENT:
         raise VATError(
             f"--latent-level token: --decoder-type {cfg.decoder_type} has no attention to look at "

@@ -82,46 +82,17 @@ class GPT2Decoder(FairseqIncrementalDecoder):
 
     @classmethod
     def from_directory(
-        cls,
-        directory: str | os.PathLike,
-        dictionary: Dictionary,
-        latent_dim: int,
-        dropout: float = 0.1,
-        attention_dropout: float = 0.1,
-        checkpoint_activations: bool = False,
+        cls, directory: str | os.PathLike, dictionary: Dictionary, latent_dim: int, **training: Any
     ) -> GPT2Decoder:
-        """A decoder with a directory's pre-trained weights.
-
-        Args:
-            directory: config.json and model.safetensors or pytorch_model.bin, of which nothing
-                but tensors is loaded, and nothing from the network.
-            dictionary: fairseq's.
-            latent_dim: L.
-            dropout: of embeddings and of every layer's output, in training.
-            attention_dropout: of attention weights.
-            checkpoint_activations: recompute activations in the backward pass, to save memory.
-
-        Raises:
-            VATError: if transformers isn't installed, or the directory isn't a GPT-2's.
-        """
-        gpt2 = gpt2_weights.pretrained(
-            directory, dropout, attention_dropout, checkpoint_activations
-        )
-        return cls(dictionary, gpt2, latent_dim)
+        """A decoder with a directory's pre-trained weights: see `gpt2_weights.pretrained`."""
+        return cls(dictionary, gpt2_weights.pretrained(directory, **training), latent_dim)
 
     @classmethod
     def from_config(
-        cls,
-        config_json: str,
-        dictionary: Dictionary,
-        latent_dim: int,
-        dropout: float = 0.1,
-        attention_dropout: float = 0.1,
-        checkpoint_activations: bool = False,
+        cls, config_json: str, dictionary: Dictionary, latent_dim: int, **training: Any
     ) -> GPT2Decoder:
         """A decoder with random weights, for a checkpoint's: `config_json` is of another one."""
-        gpt2 = gpt2_weights.fresh(config_json, dropout, attention_dropout, checkpoint_activations)
-        return cls(dictionary, gpt2, latent_dim)
+        return cls(dictionary, gpt2_weights.fresh(config_json, **training), latent_dim)
 
     @property
     def config_json(self) -> str:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from fairseq_vat.compat import import_transformers
+from fairseq_vat.compat import import_transformers, quiet_transformers
 from fairseq_vat.errors import VATError
 from fairseq_vat.text.gpt2_vocabulary import check_config, read_config
 
@@ -21,13 +19,18 @@ _FILES = ("model.safetensors", "pytorch_model.bin")
 
 def pretrained(
     directory: str | os.PathLike,
-    dropout: float,
-    attention_dropout: float,
-    checkpoint_activations: bool,
+    dropout: float = 0.1,
+    attention_dropout: float = 0.1,
+    checkpoint_activations: bool = False,
 ) -> nn.Module:
     """GPT-2 with a directory's weights, in single precision; its cross-attention is random.
 
-    Nothing but tensors is loaded, and nothing from the network.
+    Args:
+        directory: config.json and model.safetensors or pytorch_model.bin, of which nothing but
+            tensors is loaded, and nothing from the network.
+        dropout: of embeddings and of every layer's output, in training.
+        attention_dropout: of attention weights.
+        checkpoint_activations: recompute activations in the backward pass, to save memory.
 
     Raises:
         VATError: if transformers isn't installed, or the directory isn't a GPT-2's.
@@ -44,7 +47,7 @@ def pretrained(
     where = f"{directory}/config.json"
     config = _config(transformers, architecture, where, dropout, attention_dropout)
     try:
-        with _quiet(transformers):
+        with quiet_transformers(transformers):
             # safetensors where there are any; torch's files with weights_only
             gpt2, found = transformers.GPT2Model.from_pretrained(
                 directory, config=config, local_files_only=True, output_loading_info=True
@@ -64,7 +67,10 @@ def pretrained(
 
 
 def fresh(
-    config_json: str, dropout: float, attention_dropout: float, checkpoint_activations: bool
+    config_json: str,
+    dropout: float = 0.1,
+    attention_dropout: float = 0.1,
+    checkpoint_activations: bool = False,
 ) -> nn.Module:
     """GPT-2 with random weights, which a checkpoint's will replace.
 
@@ -112,18 +118,3 @@ def _finished(gpt2: nn.Module, checkpoint_activations: bool) -> nn.Module:
     if checkpoint_activations:
         gpt2.gradient_checkpointing_enable({"use_reentrant": False})
     return gpt2
-
-
-@contextlib.contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """No progress bar, and no report that the cross-attention is new, which is as it should be."""
-    logging = transformers.utils.logging
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()

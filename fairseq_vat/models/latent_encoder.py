@@ -6,15 +6,14 @@ B sentences, C model width, L latent width, K draws.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from fairseq.models import FairseqEncoder
 from fairseq.models.transformer import TransformerEncoderBase
 from torch import Tensor, nn
 
 from fairseq_vat.latent import noise
-from fairseq_vat.latent.gaussian import DiagonalGaussian, check_prior_std
+from fairseq_vat.latent.gaussian import PACKED, DiagonalGaussian
+from fairseq_vat.latent.prior import Prior
 
 EncoderOut = dict[str, list[Tensor]]
 
@@ -62,8 +61,8 @@ class LatentEncoder(FairseqEncoder):
         input_dim: C.
         latent_dim: L.
         latent_level: ``token`` or ``sentence``.
-        prior_noise: s, for noise of the prior's standard deviation (``--latent-noise prior``);
-            None for unit noise.
+        prior_noise: the prior that noise is drawn from (``--latent-noise prior``); None for unit
+            noise.
     """
 
     def __init__(
@@ -72,13 +71,11 @@ class LatentEncoder(FairseqEncoder):
         input_dim: int,
         latent_dim: int,
         latent_level: str = "token",
-        prior_noise: float | None = None,
+        prior_noise: Prior | None = None,
     ):
         super().__init__(body.dictionary)
         assert latent_level in LATENT_LEVELS
         self.body = body
-        if prior_noise is not None:
-            check_prior_std(prior_noise)
         self.prior_noise = prior_noise
         self.head = GaussianHead(input_dim, latent_dim, self.noise_std)
         self.latent_dim = latent_dim
@@ -87,7 +84,7 @@ class LatentEncoder(FairseqEncoder):
     @property
     def noise_std(self) -> float:
         """Standard deviation of the noise e' in z = mean + sigma e'."""
-        return 1.0 if self.prior_noise is None else self.prior_noise
+        return 1.0 if self.prior_noise is None else self.prior_noise.std
 
     def forward(self, src_tokens: Tensor, src_lengths: Tensor | None = None) -> EncoderOut:
         """Encode and keep every latent at its mean.
@@ -107,8 +104,7 @@ class LatentEncoder(FairseqEncoder):
         return {
             "encoder_out": [posterior.mean.to(x_PBC.dtype)],
             "encoder_padding_mask": [mask_BP],
-            "latent_mean": [posterior.mean],
-            "latent_logvar": [posterior.logvar],
+            **posterior.pack(),
             "latent_key": [noise.sentence_keys(src_tokens, self.dictionary.pad())],
             "encoder_embedding": [],
             "encoder_states": [],
@@ -142,7 +138,7 @@ class LatentEncoder(FairseqEncoder):
     @staticmethod
     def posterior(encoder_out: EncoderOut) -> DiagonalGaussian:
         """q(z | x), (P, B, L): the distribution that z is drawn from, whatever the noise."""
-        return DiagonalGaussian(encoder_out["latent_mean"][0], encoder_out["latent_logvar"][0])
+        return DiagonalGaussian.unpack(encoder_out)
 
     def draw(
         self,
@@ -171,24 +167,19 @@ class LatentEncoder(FairseqEncoder):
         return {**encoder_out, "encoder_out": [z_PBL.to(encoder_out["encoder_out"][0].dtype)]}
 
     def draw_prior(
-        self, encoder_out: EncoderOut, prior_std: float, seed: int, number: int = 0
+        self, encoder_out: EncoderOut, prior: Prior, seed: int, number: int = 0
     ) -> EncoderOut:
-        """Latents drawn from N(0, prior_std^2 I) in place of the sentences' own.
+        """Latents drawn from z's own `prior` in place of the sentences' posteriors.
 
-        `prior_std` is that of z's own prior (`fairseq_vat.latent.gaussian.latent_prior_std`). The
-        noise is that of `draw`, so that a posterior equal to the prior gives the same latents.
+        The noise is that of `draw`, so that a posterior equal to the prior gives the same latents.
         """
-        mean_PBL = torch.zeros_like(encoder_out["latent_mean"][0])
-        prior = {
-            "latent_mean": [mean_PBL],
-            "latent_logvar": [torch.full_like(mean_PBL, 2.0 * math.log(prior_std))],
-        }
-        return self.draw({**encoder_out, **prior}, seed, number)
+        prior_PBL = prior.like(self.posterior(encoder_out).mean)
+        return self.draw({**encoder_out, **prior_PBL.pack()}, seed, number)
 
     def reorder_encoder_out(self, encoder_out: EncoderOut, new_order: Tensor) -> EncoderOut:
         """Select and repeat sentences (fairseq's beam search calls this)."""
         # sentences are the second dimension of what is P x B x L and the first of the rest
-        second = {"encoder_out", "latent_mean", "latent_logvar"}
+        second = {"encoder_out", *PACKED}
         return {
             name: [x.index_select(1 if name in second else 0, new_order) for x in tensors]
             for name, tensors in encoder_out.items()

@@ -10,7 +10,6 @@ C model width, L latent width, V vocabulary, N tokens.
 
 import argparse
 import copy
-from argparse import Namespace
 from dataclasses import fields
 from typing import Any
 
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.latent.likelihood import token_likelihood, token_nll
+from fairseq_vat.latent.prior import Prior
 from fairseq_vat.models.config import RECURRENT, VATTransformerConfig, check_config
 from fairseq_vat.models.gpt2_decoder import GPT2Decoder
 from fairseq_vat.models.latent_encoder import EncoderOut, LatentEncoder
@@ -89,7 +89,7 @@ class VATModel(BaseFairseqModel):
         encoder = None
         if nested.encoder_type != "none":
             body, width = _encoder(nested, dictionary, encoder_embed)
-            noise = nested.prior_std if nested.latent_noise == "prior" else None
+            noise = Prior(nested.prior_std) if nested.latent_noise == "prior" else None
             encoder = LatentEncoder(body, width, nested.latent_dim, nested.latent_level, noise)
         return cls(nested, encoder, _decoder(nested, dictionary, decoder_embed))
 
@@ -142,10 +142,8 @@ class VATModel(BaseFairseqModel):
             extra.update(decoder_extra)
             if target is None:
                 return x, extra
-            scoring = self._scoring(target)
-            extra["likelihood"] = token_likelihood(
-                x.flatten(0, 1), *scoring, label_smoothing, count_correct
-            )
+            scored = x.flatten(0, 1), *self._scoring(target)
+            extra["likelihood"] = token_likelihood(*scored, label_smoothing, count_correct)
         return None, extra
 
     @torch.no_grad()
@@ -230,7 +228,7 @@ class VATModel(BaseFairseqModel):
 def _nested(cfg: Any) -> TransformerConfig:
     """fairseq's nested configuration with all of our flat one's fields beside."""
     names = [f.name for f in fields(VATTransformerConfig) if not f.name.startswith("_")]
-    flat = Namespace(**{name: getattr(cfg, name) for name in names})
+    flat = argparse.Namespace(**{name: getattr(cfg, name) for name in names})
     # else TransformerConfig's own 512 leaks into the decoder's input and output
     flat.decoder_input_dim = flat.decoder_output_dim = flat.decoder_embed_dim
     # what fairseq's build_model would do
@@ -289,15 +287,12 @@ def _decoder(cfg: Any, dictionary: Any, embed_tokens: Any) -> Any:
             share_embed=cfg.share_decoder_input_output_embed,
         )
     if cfg.decoder_type == "gpt2":
-        how = {
-            "dropout": cfg.dropout,
-            "attention_dropout": cfg.attention_dropout,
-            "checkpoint_activations": cfg.checkpoint_activations,
-        }
+        names = ("dropout", "attention_dropout", "checkpoint_activations")
+        training = {name: getattr(cfg, name) for name in names}
         # a checkpoint has both: it brings the weights, and only the shape is needed then
         if cfg.gpt2_config:
-            return GPT2Decoder.from_config(cfg.gpt2_config, dictionary, cfg.latent_dim, **how)
-        return GPT2Decoder.from_directory(cfg.gpt2_dir, dictionary, cfg.latent_dim, **how)
+            return GPT2Decoder.from_config(cfg.gpt2_config, dictionary, cfg.latent_dim, **training)
+        return GPT2Decoder.from_directory(cfg.gpt2_dir, dictionary, cfg.latent_dim, **training)
     # cross-attention takes the width of its keys and values from the encoder's: here the
     # latents', so no layer is needed between latent and decoder
     cfg = copy.deepcopy(cfg)

@@ -109,8 +109,9 @@ def _precision_flags(on_cpu: bool) -> list[str]:
     return [] if on_cpu else ["--fp16"]
 
 
-def run_command(command: Sequence[str], processes: Processes | None = None) -> int:
+def run_command(command: Sequence[str], save_dir: str, processes: Processes | None = None) -> int:
     """Run a training to its end; its exit status. What stops this process stops the training."""
+    os.makedirs(save_dir, exist_ok=True)  # for the log, which is opened before anything is saved
     environment = dict(os.environ)
     if processes is not None and processes.device == "cpu":
         environment.setdefault("OMP_NUM_THREADS", "1")

@@ -14,6 +14,8 @@ import sys
 import torch
 from fairseq_cli.train import cli_main
 
+import fairseq_vat.plugin  # noqa: F401  -- the package is imported already: --user-dir does nothing
+
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 

@@ -1,5 +1,5 @@
 """``fairseq-vat report``: one self-contained HTML page about a checkpoint.
 
-`corpus` reads the sentences, `content` asks the model everything, `page` and what it draws on write
-HTML: `sections`, `markup`, `style`, `figures`, `svg`, `differences`.
+`sentences` reads what it is about, `gather` asks the model everything, and `page` puts it with
+`figures` and `differences` into ``report.html.j2``.  `plots` draws a training's log into files.
 """

@@ -1,275 +1,278 @@
-"""The pictures of a report, each as inline SVG.
+"""The figures of a report: what the template's macro ``figure`` draws as inline SVG.
 
-Every picture is drawn about as wide as a phone's screen, so that its text is readable there at its
-own size; a wide screen shows several side by side.
+Each is about as wide as a phone's screen, so that its text is readable there at its own size; a
+wide screen shows several side by side.  Colours are classes of the page's style sheet, which has
+them for light and dark.
 
 Shape legend: N sentences, L latent width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
+import numpy as np
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from fairseq_vat.evaluation.training_log import Record
-from fairseq_vat.report import plots, svg
-from fairseq_vat.report.markup import Markup
-from fairseq_vat.report.plots import plt
+from fairseq_vat.report.plots import MARKED, PANELS, panel_curves
 
-_BLUE, _ORANGE = plots.TRAIN.lower(), plots.VALID.lower()
-_GREEN, _QUIET = "#009e73", "#999999"
-# from few words to many; in the middle of the brightness, to be seen on light and dark
-_RAMP = ("#d55e01", "#b07a4a", "#7f7f80", "#4a7fa8", "#0072b3")
-# what they are drawn with, and the style sheet's variables
-_COLOURS = {
-    _BLUE: "var(--blue)",
-    _ORANGE: "var(--orange)",
-    _GREEN: "var(--green)",
-    _QUIET: "var(--quiet)",
-    "#b0b0b0": "var(--quiet)",  # matplotlib's grid
-    "#000000": "currentColor",
-    "#ffffff": "var(--page)",
-} | {colour: f"var(--ramp{number})" for number, colour in enumerate(_RAMP, 1)}
-_STYLE = {
-    **plots.STYLE,
-    "axes.labelsize": 9.5,
-    "axes.titlesize": 10.5,
-    "font.size": 9.5,
-    "legend.fontsize": 9,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "fairseq_vat",  # the same picture is the same text
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-}
-# nats of a dimension, the least height of their picture
+# nats of a dimension, the least height of their figure
 _LEAST_KL = 0.01
-_SIZE = (4.2, 2.9)
-_MAP_SIZE = (4.6, 4.7)
-# by the names of `measure_isotropy`, short ones for the legend
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 6, 34
+_SIZE, _MAP_SIZE = (302, 196), (331, 311)
+_SUPERSCRIPTS = str.maketrans(
+    "-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"
+)
+# by the names of `measure_isotropy`: short ones for the legend, and how they are drawn
 MEASURES = {
-    "random_cosine": "random",
-    "self_similarity": "self",
-    "intra_sentence_similarity": "intra-sentence",
-    "iso_score": "IsoScore",
+    "random_cosine": ("random", "blue", "\u25cf"),
+    "self_similarity": ("self", "orange dashed", "\u25a0"),
+    "intra_sentence_similarity": ("intra-sentence", "green dashdot", "\u25b2"),
+    "iso_score": ("IsoScore", "blue", "\u25cf"),
 }
+# of a point at the path's place: a dot is the round end of a line of no length
+_SYMBOLS = {
+    "\u25cf": "h0",
+    "\u25a0": "m-2.2,-2.2h4.4v4.4h-4.4z",
+    "\u25b2": "m-2.6,2.2h5.2l-2.6,-4.8z",
+}
+_RING = "m-4.5,0a4.5,4.5 0 1 0 9,0a4.5,4.5 0 1 0 -9,0"
 
 
-def learning_curves(records: list[Record], updates: int) -> list[Markup]:
-    """A picture for each of `plots.PANELS`; a dotted line where the checkpoint was written.
+@dataclass
+class Axis:
+    """From the least value to the greatest, which lie at `start` and `end` in the SVG's units."""
+
+    label: str
+    low: float
+    high: float
+    log: bool = False
+    names: Sequence[str] = ()
+    integer: bool = False
+    start: float = 0
+    end: float = 1
+
+    def place(self, value: float) -> float:
+        """Where a value lies; only positive ones do on a logarithmic axis."""
+        low, high, value = (math.log(x) if self.log else x for x in (self.low, self.high, value))
+        return self.start + (value - low) / (high - low) * (self.end - self.start)
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """Places and texts; the texts are `names`, of the values 0, 1, ..., where there are any."""
+        if self.names:
+            return [(self.place(number), name) for number, name in enumerate(self.names)]
+        if self.log:
+            powers = range(math.ceil(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
+            shown = powers[:: 1 + len(powers) // 7]
+            return [(self.place(10.0**n), "10" + str(n).translate(_SUPERSCRIPTS)) for n in shown]
+        values = MaxNLocator(6, integer=self.integer).tick_values(self.low, self.high)
+        inside = [float(x) for x in values if self.low <= x <= self.high]
+        return [(self.place(x), f"{x:,.0f}" if x.is_integer() else f"{x:g}") for x in inside]
+
+
+class Mark(NamedTuple):
+    """A path: CSS classes, its data, and a tooltip where it has one."""
+
+    style: str
+    path: str
+    tooltip: str = ""
+
+
+@dataclass
+class Figure:
+    """Two axes and what is between them.
+
+    Attributes:
+        title: above it, beside the legend.
+        description: what it shows, for those who can't see it.
+        x, y: the axes, laid out for the size.
+        size: width and height.
+        marks: drawn in their order.
+        texts: x, y and text of each.
+        legend: CSS classes, symbol and text of each entry.
+    """
+
+    title: str
+    description: str
+    x: Axis
+    y: Axis
+    size: tuple[int, int] = _SIZE
+    marks: list[Mark] = field(default_factory=list)
+    texts: list[tuple[float, float, str]] = field(default_factory=list)
+    legend: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.x.start, self.x.end = _LEFT, self.size[0] - _RIGHT
+        self.y.start, self.y.end = self.size[1] - _BOTTOM, _TOP
+
+    def point(self, x: float, y: float) -> str:
+        """A path's beginning."""
+        return f"M{self.x.place(x):.1f},{self.y.place(y):.1f}"
+
+    def curve(self, points: Iterable[tuple[float, float]], style: str, symbol: str = "") -> None:
+        """A line, with a gap where a value isn't finite, and a symbol at each of its points."""
+        line, symbols, drawn = "", "", False
+        for x, y in points:
+            finite = math.isfinite(y)
+            if finite:
+                place = self.point(x, y)
+                line += "L" + place[1:] if drawn else place
+                symbols += place + _SYMBOLS.get(symbol, "")
+            drawn = finite
+        self.marks.append(Mark(f"line {style}", line))
+        if symbol:
+            shape = "dot" if symbol == "\u25cf" else "area"
+            self.marks.append(Mark(f"{shape} {style.split()[0]}", symbols))
+
+
+def learning_curves(records: list[Record], updates: int) -> list[Figure]:
+    """A figure for each of `plots.PANELS`; a dotted line where the checkpoint was written.
 
     Raises:
         VATError: if the log is of another criterion.
     """
-    pictures = []
+    figures = []
     last = max(record.num_updates for record in records)
-    for number, title in enumerate(plots.PANELS):
+    for title in PANELS:
+        label, train, valid, log = panel_curves(records, title)
+        values = [value for value in train[1] + valid[1] if math.isfinite(value)] or [1.0]
+        low, high = (min(values) / 1.2, max(values) * 1.2) if log else (0, max(values) * 1.05 or 1)
+        x = Axis("updates", 0, 1.05 * max(*train[0], *valid[0], 1), integer=True)
+        figure = Figure(title, f"{title} by update", x, Axis(label, low, high, log))
+        figure.curve(zip(*train, strict=True), "blue", "\u25cf" if len(train[0]) < 3 else "")
+        if valid[1]:
+            symbol = "\u25cf" if len(valid[0]) <= MARKED else ""
+            figure.curve(zip(*valid, strict=True), "orange", symbol)
+            figure.legend = [("blue", "\u2501", "train"), ("orange", symbol or "\u2501", "valid")]
+        if 0 < updates < last:
+            figure.curve([(updates, low), (updates, high)], "dotted")
+        figures.append(figure)
+    return figures
 
-        def draw(axis: Any, title: str = title) -> None:
-            plots.draw_panel(axis, records, title)
-            if 0 < updates < last:
-                axis.axvline(updates, color="black", linestyle=":", linewidth=1)
-            axis.set_xlabel("updates")
-            if len(axis.lines) > 1 and title != "KL weight":
-                _legend(axis)
 
-        pictures.append(_picture(f"curve{number}", f"{title} by update", draw))
-    return pictures
-
-
-def kl_per_dimension(kl_L: Tensor, active_L: Tensor) -> Markup:
+def kl_per_dimension(kl_L: Tensor, active_L: Tensor) -> Figure:
     """Bars from the largest; dimensions that aren't active are grey."""
     order = kl_L.argsort(descending=True)
-
-    def draw(axis: Any) -> None:
-        values = kl_L[order].tolist()
-        colours = [_BLUE if active else _QUIET for active in active_L[order].tolist()]
-        axis.bar(range(1, len(values) + 1), values, width=1.0, color=colours, linewidth=0)
-        axis.set_title("KL of each dimension")
-        axis.set_xlabel("dimensions, sorted by KL")
-        axis.set_ylabel("nats per latent")
-        axis.set_xlim(0.5, len(values) + 0.5)
-        # else what is next to nothing would fill the picture
-        axis.set_ylim(0, max(1.05 * values[0], _LEAST_KL))
-
-    active = int(active_L.sum())
-    label = (
-        f"Bar chart of the KL of {len(kl_L)} dimensions, sorted: from {float(kl_L.max()):.3f} to "
-        f"{float(kl_L.min()):.3f} nats; {active} are active."
+    values, active = kl_L[order].tolist(), active_L[order].tolist()
+    description = (
+        f"Bar chart of the KL of {len(kl_L)} dimensions, sorted: from {values[0]:.3f} to "
+        f"{values[-1]:.3f} nats; {sum(active)} are active."
     )
-    return _picture("kl", label, draw)
+    x = Axis("dimensions, sorted by KL", 0.5, len(values) + 0.5, integer=True)
+    # else what is next to nothing would fill the figure
+    y = Axis("nats per latent", 0, max(1.05 * values[0], _LEAST_KL))
+    figure = Figure("KL of each dimension", description, x, y)
+    bars = [
+        f"{figure.point(n - 0.5, 0)}V{y.place(value):.1f}H{x.place(n + 0.5):.1f}V{y.start}z"
+        for n, value in enumerate(values, 1)
+    ]
+    _mark_active(figure, "area", bars, active)
+    return figure
 
 
-def variance_per_dimension(variance_L: Tensor, kl_L: Tensor, threshold: float) -> Markup:
+def variance_per_dimension(variance_L: Tensor, kl_L: Tensor, threshold: float) -> Figure:
     """Points in the order of `kl_per_dimension`, on a logarithmic scale, with the threshold."""
-    order = kl_L.argsort(descending=True)
-    values_L = variance_L[order].clamp(min=1e-8)
-
-    def draw(axis: Any) -> None:
-        places = range(1, len(values_L) + 1)
-        colours = [_BLUE if value >= threshold else _QUIET for value in values_L.tolist()]
-        axis.scatter(places, values_L.tolist(), s=9, color=colours, linewidths=0)
-        axis.axhline(threshold, color=_ORANGE, linewidth=1.2)
-        axis.set_yscale("log")
-        axis.set_title("Variance of the means")
-        axis.set_xlabel("dimensions, sorted by KL")
-        axis.set_ylabel("variance, log scale")
-        axis.set_xlim(0.5, len(values_L) + 0.5)
-
-    label = (
+    values = variance_L[kl_L.argsort(descending=True)].clamp(min=1e-8).tolist()
+    description = (
         "Variance over latents of each dimension's posterior mean, in the same order, from "
         f"{float(variance_L.max()):.3g} to {float(variance_L.min()):.3g}; a line at {threshold:g}."
     )
-    return _picture("variance", label, draw)
+    x = Axis("dimensions, sorted by KL", 0.5, len(values) + 0.5, integer=True)
+    low, high = min(*values, threshold) / 1.3, max(*values, threshold) * 1.3
+    y = Axis("variance, log scale", low, high, log=True)
+    figure = Figure("Variance of the means", description, x, y)
+    dots = [f"{figure.point(n, value)}h0" for n, value in enumerate(values, 1)]
+    _mark_active(figure, "dot small", dots, [value >= threshold for value in values])
+    figure.curve([(x.low, threshold), (x.high, threshold)], "orange")
+    return figure
 
 
-def isotropy(rows: list[dict[str, Any]]) -> list[Markup]:
-    """Two pictures by layer, the latents last: likeness of tokens, and IsoScore.
+def _mark_active(figure: Figure, shape: str, paths: list[str], active: list[bool]) -> None:
+    """Each dimension's path, blue where it is active, grey where it isn't."""
+    for colour, kind in (("blue", True), ("quiet", False)):
+        path = "".join(path for path, own in zip(paths, active, strict=True) if own == kind)
+        figure.marks.append(Mark(f"{shape} {colour}", path))
+
+
+def isotropy(rows: list[dict[str, Any]]) -> list[Figure]:
+    """Two figures by layer, the latents last: likeness of tokens, and IsoScore.
 
     Args:
         rows: each with ``layer`` and the measures, None where there is none.
     """
-    names = [str(row["layer"]) for row in rows]
-    styles = dict(
-        zip(
-            MEASURES,
-            ((_BLUE, "-", "o"), (_ORANGE, "--", "s"), (_GREEN, "-.", "^"), (_BLUE, "-", "o")),
-            strict=True,
-        )
-    )
-
-    def draw(measures: Sequence[str]) -> Callable[[Any], None]:
-        def inside(axis: Any) -> None:
-            for measure in measures:
-                colour, line, marker = styles[measure]
-                found = [
-                    (n, row[measure]) for n, row in enumerate(rows) if row.get(measure) is not None
-                ]
-                axis.plot(
-                    [n for n, _ in found],
-                    [value for _, value in found],
-                    color=colour,
-                    linestyle=line,
-                    marker=marker,
-                    markersize=4,
-                    label=MEASURES[measure],
-                )
-            axis.set_xticks(range(len(names)), names)
-            low = min((y for line in axis.lines for y in line.get_ydata()), default=0)
-            axis.set_ylim(min(0, 1.1 * low), 1.02)
-            axis.set_xlabel("layer")
-
-        return inside
-
     *cosines, iso_score = MEASURES
-
-    def likeness(axis: Any) -> None:
-        draw(cosines)(axis)
-        axis.set_title("Cosines")
-        _legend(axis)
-
-    def score(axis: Any) -> None:
-        draw([iso_score])(axis)
-        axis.set_title("IsoScore")
-
     return [
-        _picture("cosines", "Mean cosines by layer; the table has the figures.", likeness),
-        _picture("isoscore", "IsoScore by layer; the table has the figures.", score),
+        _by_layer(rows, cosines, "Cosines", "Mean cosines by layer; the table has the figures."),
+        _by_layer(rows, [iso_score], "IsoScore", "IsoScore by layer; the table has the figures."),
     ]
 
 
+def _by_layer(rows: list[dict], measures: list[str], title: str, description: str) -> Figure:
+    curves = {
+        measure: [(n, row[measure]) for n, row in enumerate(rows) if row[measure] is not None]
+        for measure in measures
+    }
+    low = min((value for points in curves.values() for _, value in points), default=0)
+    x = Axis("layer", -0.15, len(rows) - 0.85, names=[str(row["layer"]) for row in rows])
+    figure = Figure(title, description, x, Axis("", min(0, 1.1 * low), 1.02))
+    for measure, points in curves.items():
+        name, style, symbol = MEASURES[measure]
+        figure.curve(points, style, symbol)
+        if len(measures) > 1:
+            figure.legend.append((style.split()[0], symbol, name))
+    return figure
+
+
 def sentence_map(
-    coordinates_N2: Tensor,
-    explained_2: Tensor,
-    sentences: Sequence[str],
+    coordinates_N2: np.ndarray,
+    explained_2: np.ndarray,
+    texts: Sequence[str],
     numbered: dict[int, int],
-) -> Markup:
+) -> Figure:
     """Sentences as points, coloured by their number of words, some of them numbered.
 
     Args:
         coordinates_N2: first two principal components.
         explained_2: their shares of the variance.
-        sentences: the points' tooltips.
+        texts: the points' tooltips.
         numbered: what to write beside a point, by its row.
     """
-    words = [len(sentence.split()) for sentence in sentences]
-    limits = _fifths(words)
-    classes = [sum(count > limit for limit in limits) for count in words]
-
-    def draw(axis: Any) -> None:
-        x, y = coordinates_N2.t().tolist()
-        colours = [_RAMP[number] for number in classes]
-        axis.scatter(x, y, s=16, color=colours, alpha=0.75, linewidths=0, gid="points")
-        for row, number in numbered.items():
-            axis.scatter(x[row], y[row], s=42, facecolors="none", edgecolors="black", linewidths=1)
-            axis.annotate(
-                str(number),
-                (x[row], y[row]),
-                xytext=(5, 4),
-                textcoords="offset points",
-                fontsize=11,
-                fontweight="bold",
-            )
-        for number, text in enumerate(_ranges(words, limits)):
-            if text:
-                axis.scatter([], [], s=24, color=_RAMP[number], linewidths=0, label=text)
-        axis.figure.legend(
-            loc="outside lower center", ncols=5, columnspacing=0.9, handletextpad=0, title="words"
-        )
-        axis.set_xlabel(f"first component ({explained_2[0]:.1%} of the variance)")
-        axis.set_ylabel(f"second component ({explained_2[1]:.1%})")
-        axis.set_aspect("equal", adjustable="datalim")
-
-    label = (
-        f"Map of {len(sentences):,} sentence embeddings on their first two principal components, "
+    # as many units an inch on one axis as on the other
+    width, height = _MAP_SIZE[0] - _LEFT - _RIGHT, _MAP_SIZE[1] - _TOP - _BOTTOM
+    low, high = coordinates_N2.min(axis=0), coordinates_N2.max(axis=0)
+    unit = 1.1 * max((high - low) / (width, height)) or 1 / width
+    half_x, half_y = unit * width / 2, unit * height / 2
+    middle_x, middle_y = (low + high) / 2
+    x = Axis(
+        f"first component ({explained_2[0]:.1%} of the variance)",
+        *(middle_x - half_x, middle_x + half_x),
+    )
+    y = Axis(f"second component ({explained_2[1]:.1%})", middle_y - half_y, middle_y + half_y)
+    description = (
+        f"Map of {len(texts):,} sentence embeddings on their first two principal components, "
         "coloured by number of words."
     )
-    # a tooltip is read at a glance
-    titles = [s if len(s) <= 240 else s[:239] + "\u2026" for s in sentences]
-    return _picture("map", label, draw, size=_MAP_SIZE, titles={"points": titles})
-
-
-def _legend(axis: Any) -> None:
-    """In the title's line, where no curve can run under it."""
-    axis.legend(
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        ncols=3,
-        borderaxespad=0,
-        columnspacing=1,
-        handlelength=1.6,
-        handletextpad=0.4,
-    )
-
-
-def _fifths(counts: Sequence[int]) -> list[int]:
-    """Upper bounds of the first four of five classes of about equal size."""
-    ordered = sorted(counts)
-    return [ordered[(len(ordered) - 1) * part // 5] for part in range(1, 5)]
-
-
-def _ranges(counts: Sequence[int], limits: Sequence[int]) -> list[str]:
-    """What each class holds, such as ``4\u20139``; empty for one without a member."""
-    texts = []
-    for number in range(len(limits) + 1):
-        inside = [c for c in counts if sum(c > limit for limit in limits) == number]
-        low, high = (min(inside), max(inside)) if inside else (0, 0)
-        texts.append("" if not inside else str(low) if low == high else f"{low}\u2013{high}")
-    return texts
-
-
-def _picture(
-    name: str,
-    label: str,
-    draw: Callable[[Any], None],
-    size: tuple[float, float] = _SIZE,
-    titles: dict[str, Sequence[str]] | None = None,
-) -> Markup:
-    with plt.rc_context(_STYLE):
-        figure, axis = plt.subplots(figsize=size)
-        try:
-            draw(axis)
-            return svg.inline(figure, name, label, _COLOURS, titles)
-        finally:
-            plt.close(figure)
+    figure = Figure("words", description, x, y, _MAP_SIZE)
+    words_N = np.array([len(text.split()) for text in texts])
+    # five classes of about equal size, from few words to many
+    limits = np.sort(words_N)[[(len(texts) - 1) * part // 5 for part in range(1, 5)]]
+    classes_N = (words_N[:, None] > limits).sum(axis=1)
+    for point, number, text in zip(coordinates_N2, classes_N, texts, strict=True):
+        # a tooltip is read at a glance
+        tooltip = text if len(text) <= 240 else text[:239] + "\u2026"
+        figure.marks.append(Mark(f"dot ramp{number + 1}", figure.point(*point) + "h0", tooltip))
+    for row, number in numbered.items():
+        figure.marks.append(Mark("ring", figure.point(*coordinates_N2[row]) + _RING))
+        a, b = coordinates_N2[row]
+        figure.texts.append((x.place(a) + 5, y.place(b) - 4, str(number)))
+    for number in np.unique(classes_N):
+        least, most = words_N[classes_N == number].min(), words_N[classes_N == number].max()
+        text = f"{least}" if least == most else f"{least}\u2013{most}"
+        figure.legend.append((f"ramp{number + 1}", "\u25cf", text))
+    return figure

@@ -1,122 +1,137 @@
-"""The page: its head, a table of contents, and the sections."""
+"""The page: what was gathered, put into ``report.html.j2``."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from string import Template
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from fairseq_vat import __version__
 from fairseq_vat.evaluation.training_log import Record
-from fairseq_vat.report import sections, sentences
-from fairseq_vat.report.content import Content
-from fairseq_vat.report.markup import Markup, element, join
-from fairseq_vat.report.style import CSS
+from fairseq_vat.measures.active_units import THRESHOLD
+from fairseq_vat.report import figures
+from fairseq_vat.report.differences import differences, separator
+from fairseq_vat.report.gather import Report
 
 # more unknown pieces than this, and the subwords aren't the model's
 _UNKNOWN = 0.2
-# The policy is a promise that a browser keeps: nothing is loaded and nothing runs.
-_PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="robots" content="noindex">
-<title>$title</title>
-<style>$css</style>
-</head>
-<body>
-<header>
-$header
-</header>
-<main>
-$main
-</main>
-<footer>
-$footer
-</footer>
-</body>
-</html>
-""")
+_TAGS = {
+    "same": Markup("{}"),
+    "new": Markup("<ins>{}</ins>"),
+    "missing": Markup("<del>{}</del>"),
+}
 
 
-def build(content: Content, checkpoint: str, records: list[Record] | None, log_note: str) -> str:
+def build(report: Report, checkpoint: str, records: list[Record] | None, log_note: str) -> str:
     """The whole page.
 
     Args:
-        content: of `content.gather`.
+        report: of `gather.gather`.
         checkpoint: its path, as given.
         records: of the training's log; None if there is none.
         log_note: where the log is, or why there is none.
     """
-    parts = [
-        ("glance", "At a glance", sections.glance(content)),
-        ("checkpoint", "The checkpoint", sections.checkpoint(content, checkpoint)),
-        (
-            "curves",
-            "Learning curves",
-            sections.learning_curves(content, records, log_note),
+    environment = Environment(
+        loader=PackageLoader("fairseq_vat", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "thousands": "{:,}".format,
+        "perplexity": _perplexity,
+        "marked": marked,
+        "counted": lambda lines: Counter(lines).items(),
+    }
+    path, examples = Path(checkpoint), report.examples
+    ordered_L = report.kl_L.sort(descending=True).values
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        sentences=report.sentences,
+        measures=report.measures,
+        settings=report.settings,
+        token_level=report.latent_level == "token",
+        version=__version__,
+        checkpoint=checkpoint,
+        # the last folder tells runs apart, whose checkpoints all have one name
+        name=f"{path.parent.name}/{path.name}" if path.parent.name else path.name,
+        unknown_limit=_UNKNOWN,
+        curves=None if records is None else figures.learning_curves(records, report.updates),
+        log_note=log_note,
+        last_update=max((record.num_updates for record in records or ()), default=0),
+        dimensions=[
+            figures.kl_per_dimension(report.kl_L, report.variance_L >= THRESHOLD),
+            figures.variance_per_dimension(report.variance_L, report.kl_L, THRESHOLD),
+        ],
+        half_of_kl=int((ordered_L.cumsum(0) < 0.5 * ordered_L.sum()).sum()) + 1,
+        isotropy=_isotropy(report),
+        map=_map(report),
+        equal_examples=sum(e.text == e.reconstruction for e in examples),
+        distinct_samples=sum(len(set(e.samples)) for e in examples),
+        equal_samples=sum(sample == e.text for e in examples for sample in e.samples),
+    )
+
+
+def _isotropy(report: Report) -> dict[str, Any] | None:
+    """What the section shows beside `Report.isotropy`."""
+    if report.isotropy is None:
+        return None
+    rows = [*report.isotropy["layers"], {"layer": "z", **report.isotropy["latents"]}]
+    words = report.isotropy["words"]
+    return {
+        "rows": [(row["layer"], [row[name] for name in figures.MEASURES]) for row in rows],
+        "figures": figures.isotropy(rows),
+        "words": [(_spelling(report, word["word"]), word["self_similarity"]) for word in words],
+    }
+
+
+def _spelling(report: Report, piece: str) -> str:
+    """An entry of the dictionary for readers, with sentencepiece's mark where a word begins."""
+    text = report.sentences.join(piece)
+    starts = piece.startswith("\u2581") or text.startswith(" ")
+    return ("\u2581" if starts else "") + text.strip() if text.strip() else piece
+
+
+def _map(report: Report) -> dict[str, Any]:
+    """What the section shows."""
+    coordinates_N2, texts = report.coordinates_N2, report.sentences.texts
+    words_N = [len(text.split()) for text in texts]
+    with np.errstate(invalid="ignore"):  # of values that are all equal
+        correlations = np.corrcoef(coordinates_N2.T, words_N)[2, :2]
+    return {
+        "figure": figures.sentence_map(
+            coordinates_N2, report.explained_2, texts, {e.row: e.number for e in report.examples}
         ),
-        ("dimensions", "Latent dimensions", sections.dimensions(content)),
-        ("isotropy", "Isotropy", sections.isotropy(content)),
-        ("map", "Map of sentences", sections.sentence_map(content)),
-        ("reconstructions", "Reconstructions", sentences.reconstructions(content)),
-        ("samples", "Samples", sentences.samples(content)),
-        ("prior", "Samples from the prior", sentences.prior(content)),
-        ("interpolations", "Interpolations", sentences.interpolations(content)),
-    ]
-    links = [element("li", element("a", title, href=f"#{anchor}")) for anchor, title, _ in parts]
-    # the last folder tells runs apart, whose checkpoints all have one name
-    path = Path(checkpoint)
-    name = f"{path.parent.name}/{path.name}" if path.parent.name else path.name
-    summary = (
-        f"{content.architecture}, one latent for each {content.latent_level}, "
-        f"{content.updates:,} updates"
-    )
-    header = join(
-        element("p", "fairseq_vat report", class_="kicker"),
-        element("h1", name),
-        element("p", summary, class_="lead"),
-        *(element("p", text, class_="warning", role="note") for text in _warnings(content)),
-        element("nav", element("ol", *links), aria_label="Contents"),
-    )
-    main = [
-        element("section", element("h2", title, id=f"{anchor}-title"), body, id=anchor,
-                aria_labelledby=f"{anchor}-title")
-        for anchor, title, body in parts
-    ]  # fmt: skip
-    settings = content.settings
-    footer = element(
-        "p",
-        f"Written by fairseq-vat report {__version__}, with {settings.beam} beams and seed "
-        f"{settings.seed}: the same command gives the same page. docs/measures.md of fairseq_vat "
-        "defines each figure.",
-    )
-    return _PAGE.substitute(
-        title=join(name, ": report"),
-        css=Markup(CSS),
-        header=header,
-        main="\n".join(main),
-        footer=footer,
-    )
+        "correlations": ["undefined" if np.isnan(r) else f"{r:.2f}" for r in correlations],
+        "ends": [
+            (f"{name}, {end}", texts[row])
+            for name, column in zip(("first", "second"), coordinates_N2.T, strict=True)
+            for end, row in (("low", column.argmin()), ("high", column.argmax()))
+        ],
+    }
 
 
-def _warnings(content: Content) -> list[Markup]:
-    texts = []
-    if content.warning:
-        told, _, advice = content.warning.partition(": ")
-        texts.append(
-            join(element("strong", told[0].upper() + told[1:] + "."), " ",
-                 advice[0].upper() + advice[1:] + ".")
-        )  # fmt: skip
-    unknown = content.corpus.unknown_share
-    if unknown > _UNKNOWN:
-        texts.append(
-            join(
-                element("strong", f"{unknown:.0%} of the text is unknown to the dictionary."),
-                " It may be of other subwords than the model's: give their file, such as "
-                "--sentencepiece-model.",
-            )
-        )
-    return texts
+def _perplexity(value: float | None) -> str:
+    return "beyond measure" if value is None else f"{value:,.2f}" if value < 1e4 else f"{value:.1e}"
+
+
+def marked(after: str, before: str, missing: bool = True) -> Markup:
+    """The first text with what differs from the second marked.
+
+    Args:
+        after: shown.
+        before: compared with.
+        missing: also show what `after` lacks.
+    """
+    if not after:
+        return Markup("<i>(an empty sentence)</i>")
+    return Markup(separator(before, after)).join(
+        _TAGS[kind].format(text)
+        for kind, text in differences(before, after)
+        if missing or kind != "missing"
+    )

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 # Importing fairseq turns debug messages on for everybody; matplotlib has one for every font.
 logging.getLogger("matplotlib").setLevel(logging.WARNING)
@@ -40,6 +41,8 @@ STYLE = {
 # A curve that falls by more than this factor is drawn on a logarithmic scale: the first updates'
 # KL is hundreds of times the later one, and would leave a flat line at the bottom.
 LOG_RANGE = 30
+# A curve of so many points has a marker at each.
+MARKED = 40
 
 
 def learning_curves(records: list[Record], path: str | os.PathLike, kl_only: bool = False) -> None:
@@ -56,7 +59,7 @@ def learning_curves(records: list[Record], path: str | os.PathLike, kl_only: boo
         size = (12.5, 3.8) if kl_only else (10, 7)
         figure, axes = plt.subplots(rows, columns, figsize=size, sharex=True)
         for axis, title in zip(axes.flat, titles, strict=True):
-            draw_panel(axis, records, title)
+            _draw_panel(axis, records, title)
         for axis in axes.flat[-columns:]:
             axis.set_xlabel("updates")
         handles, labels = axes.flat[0].get_legend_handles_labels()
@@ -99,11 +102,26 @@ PANELS: dict[str, tuple[str, Callable[[dict[str, float]], float | None]]] = {
 }
 
 
-def draw_panel(axis: Axes, records: list[Record], title: str) -> None:
-    """Draw one curve of the training and one of the validation.
+class PanelCurves(NamedTuple):
+    """What one panel shows: updates and values of the training and, empty without, of validation.
+
+    Attributes:
+        label: of the values' axis.
+        train: updates, values.
+        valid: updates, values.
+        log: whether the values' axis is logarithmic.
+    """
+
+    label: str
+    train: tuple[list[int], list[float]]
+    valid: tuple[list[int], list[float]]
+    log: bool
+
+
+def panel_curves(records: list[Record], title: str) -> PanelCurves:
+    """The curves of one panel.
 
     Args:
-        axis: where.
         records: of `fairseq_vat.evaluation.training_log.read_training_log`.
         title: one of `PANELS`.
 
@@ -111,32 +129,34 @@ def draw_panel(axis: Axes, records: list[Record], title: str) -> None:
         VATError: if the log has nothing of the kind.
     """
     label, value = PANELS[title]
-    # The weight depends on the update alone: a second curve would say nothing more.
-    own = records if title != "KL weight" else [r for r in records if r.kind != "valid"]
-    _panel(axis, own, value)
-    axis.set_title(title)
-    axis.set_ylabel(label + (", log scale" if axis.get_yscale() == "log" else ""))
-
-
-def _panel(axis: Axes, records: list[Record], value: Callable) -> None:
-    x, y = _train_points(records, value)
-    axis.plot(x, y, color=TRAIN, linewidth=1.5, label="train", marker="." if len(x) < 3 else None)
-    values = y
+    train = _train_points(records, value)
     # The first subset only: the one that fairseq chooses its best checkpoint by.
     subset = next((r.subset for r in records if r.kind == "valid"), None)
-    held_out = [r for r in records if r.subset == subset]
-    x, y = _points(held_out, "valid", value)
+    valid = _points([r for r in records if r.subset == subset], "valid", value)
+    if title == "KL weight":
+        # It depends on the update alone: a second curve would say nothing more.
+        valid = [], []
+    values = train[1] + valid[1]
+    log = min(values) > 0 and max(values) > LOG_RANGE * sorted(values)[len(values) // 2]
+    return PanelCurves(label + (", log scale" if log else ""), train, valid, log)
+
+
+def _draw_panel(axis: Axes, records: list[Record], title: str) -> None:
+    label, (x, y), valid, log = panel_curves(records, title)
+    axis.plot(x, y, color=TRAIN, linewidth=1.5, label="train", marker="." if len(x) < 3 else None)
+    x, y = valid
     if y:
         # Markers tell single validations apart, but many of them would hide the line.
-        marker = "o" if len(x) <= 40 else None
+        marker = "o" if len(x) <= MARKED else None
         axis.plot(x, y, color=VALID, linewidth=1.5, marker=marker, markersize=4, label="valid")
-        values = values + y
-    if min(values) > 0 and max(values) > LOG_RANGE * sorted(values)[len(values) // 2]:
+    if log:
         axis.set_yscale("log")
     else:
         axis.set_ylim(bottom=0)
     axis.set_xlim(left=0)
     _format_updates(axis)
+    axis.set_title(title)
+    axis.set_ylabel(label)
 
 
 def _train_points(records: list[Record], value: Callable) -> tuple[list[int], list[float]]:

@@ -1,179 +1,110 @@
-"""The sections of a report that show sentences: reconstructions, samples, interpolations."""
+"""The sentences that a report is about, as the model reads them and as people do."""
 
 from __future__ import annotations
 
-from collections import Counter
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from fairseq_vat.report.content import Content, Example
-from fairseq_vat.report.differences import differences, separator
-from fairseq_vat.report.markup import Markup, element, join
+from fairseq import utils
 
-_TAGS = {"new": "ins", "missing": "del"}
+from fairseq_vat.errors import VATError
+from fairseq_vat.hub.interface import VATHubInterface
+from fairseq_vat.text.lines import read_lines
+from fairseq_vat.text.pieces import Pieces, find_gpt2_vocabulary
 
-
-def reconstructions(content: Content) -> Markup:
-    """Each example, and what is written from the means of its latents."""
-    equal = sum(example.text == example.reconstruction for example in content.examples)
-    return join(
-        element(
-            "p",
-            f"Sentences of {content.corpus.source}, and what beam search writes from the means of "
-            "their latents. Good: the same again. Words that are ",
-            element("ins", "not in the sentence"),
-            " are underlined, words ",
-            element("del", "left out"),
-            " struck through; where less than half is in common, only the new ones are marked. ",
-            f"{equal} of {len(content.examples)} are equal, word for word.",
-        ),
-        *(_reconstruction(example) for example in content.examples),
-    )
+# of examples, so that a page can be read; in words
+_SHORTEST, _LONGEST = 4, 25
 
 
-def _reconstruction(example: Example) -> Markup:
-    equal = example.text == example.reconstruction
-    return element(
-        "article",
-        element(
-            "p",
-            element("span", _number(example), " sentence"),
-            element("span", "equal" if equal else "different"),
-            class_="label",
-        ),
-        _text(example.text),
-        element("p", "from the mean", class_="label"),
-        element("p", marked(example.text, example.reconstruction), dir="auto"),
-        class_="example",
-        id=f"s{example.number}",
-    )
+@dataclass(frozen=True)
+class Sentences:
+    """What a report measures, for a hub interface without subwords.
+
+    Attributes:
+        pieces: each sentence as the dictionary's entries, with spaces between them.
+        texts: the same for readers.
+        join: a line of pieces as text.
+        source: where they come from.
+        total: how many are there, of which these were chosen, evenly spaced.
+        too_long: chosen ones left out because they don't fit the model's positions.
+        unknown_share: of their pieces, those that the dictionary doesn't have.
+    """
+
+    pieces: list[str]
+    texts: list[str]
+    join: Callable[[str], str]
+    source: str
+    total: int
+    too_long: int
+    unknown_share: float
 
 
-def samples(content: Content) -> Markup:
-    """Each example, and what is written from draws of its latents."""
-    draws = [draw for example in content.examples for draw in example.samples]
-    different = sum(len(set(example.samples)) for example in content.examples)
-    equal = sum(draw == e.text for e in content.examples for draw in e.samples)
-    each = content.settings.samples
-    return join(
-        element(
-            "p",
-            f"The same sentences, each written {each} times from latents drawn from its posterior. "
-            "Good: variants that are sentences still, with some words exchanged. All equal: the "
-            "posterior is too narrow, or the decoder doesn't listen to the latents. Nothing in "
-            "common with the sentence: it is too wide, or has collapsed. "
-            f"Of {len(draws)} draws {different} are distinct, and {equal} equal their sentence.",
-        ),
-        *(
-            element(
-                "article",
-                element("p", element("span", _number(example), " sentence"), class_="label"),
-                _text(example.text),
-                element("p", "drawn", class_="label"),
-                _draws(example),
-                class_="example",
-            )
-            for example in content.examples
-        ),
-    )
+def read_subset(vat: VATHubInterface, split: str, count: int) -> Sentences:
+    """At most `count` sentences of a split of the data directory, as they were binarised.
+
+    The task must not cut sentences (``truncate=False``).
+
+    Raises:
+        VATError: if there is no such split, fewer than two sentences in it fit the model, or its
+            entries are GPT-2's numbers and their vocabulary isn't there.
+    """
+    vat.task.load_dataset(split)
+    dataset, dictionary = vat.task.dataset(split), vat.task.target_dictionary
+    chosen = _spread(len(dataset), count)
+    lines = [dictionary.string(dataset[number]["target"]) for number in chosen]
+    return _fitting(vat, lines, f"{split} of {vat.task.cfg.data}", len(dataset))
 
 
-def _draws(example: Example) -> Markup:
-    return _list(example.samples, lambda draw: marked(example.text, draw))
+def read_text(vat: VATHubInterface, path: str | os.PathLike, count: int) -> Sentences:
+    """At most `count` sentences of a text file, a sentence a line, put into the model's subwords.
+
+    Raises:
+        VATError: if fewer than two sentences in it fit the model.
+    """
+    lines = list(read_lines(path))
+    pieces = [vat.apply_bpe(lines[number]) for number in _spread(len(lines), count)]
+    return _fitting(vat, pieces, os.fspath(path), len(lines))
 
 
-def _list(lines: list[str], markup: Callable[[str], Markup]) -> Markup:
-    """Lines as a list, equal ones once, with their number."""
-    items = []
-    for line, count in Counter(lines).items():
-        times = element("small", f" \u00d7\u00a0{count}", class_="note") if count > 1 else None
-        items.append(element("li", markup(line), times, dir="auto"))
-    return element("ul", *items)
-
-
-def prior(content: Content) -> Markup:
-    """What is written from draws that no sentence is behind."""
-    token_level = content.latent_level == "token"
-    return join(
-        element(
-            "p",
-            f"Written from latents drawn from the prior N(0, p\u00b2 I), p = "
-            f"{content.settings.prior_std:g}, with no sentence behind them. Good: sentences, each "
-            "another one. "
-            + (
-                "With a latent for every token, each drawn by itself, not much of a thread is to "
-                "be expected: nothing in the prior ties a word to the next."
-                if token_level
-                else "All alike: the decoder doesn't listen to the latents. Broken ones, where "
-                "reconstructions are whole: the prior has places that no sentence was put in."
-            ),
-        ),
-        element("article", _list(content.prior, _or_empty), class_="example"),
-    )
-
-
-def interpolations(content: Content) -> Markup:
-    """What lies between two examples."""
-    steps = content.settings.steps
-    return join(
-        element(
-            "p",
-            f"From the latents of one sentence to those of another: {steps} points on the "
-            "way, evenly spaced, each written out; the ends are the two reconstructions. Good: "
-            "sentences all the way, that change from point to point. Words that the one above "
-            "doesn't have are ",
-            element("ins", "underlined"),
-            ".",
-        ),
-        *(_way(first, second, way) for first, second, way in content.ways),
-    )
-
-
-def _way(first: int, second: int, way: list[str]) -> Markup:
-    items = []
-    for number, line in enumerate(way):
-        before = way[number - 1] if number else line
-        # the words of the step before would clutter: it stands right above
-        text = marked(before, line, missing=False)
-        share = number / (len(way) - 1)
-        items.append(
-            element(
-                "li",
-                element("span", f"{share:.0%}", class_="step"),
-                element("span", text),
-                dir="auto",
-            )
+def _fitting(vat: VATHubInterface, pieces: list[str], source: str, total: int) -> Sentences:
+    room = vat.task.room
+    tokens = [vat.binarize(line) for line in pieces]
+    # the end of sentence alone is no sentence
+    rows = [row for row, sentence in enumerate(tokens) if 1 < len(sentence) <= room]
+    too_long = sum(len(sentence) > room for sentence in tokens)
+    if len(rows) < 2:
+        raise VATError(
+            f"{source}: a report needs at least 2 sentences that fit the model's {room - 1} "
+            f"positions; of {len(tokens):,} looked at {too_long:,} are longer"
         )
-    links = [element("a", f"sentence {n}", href=f"#s{n}") for n in (first, second)]
-    return element(
-        "article",
-        element("p", element("span", "from ", links[0], " to ", links[1]), class_="label"),
-        element("ol", *items, class_="steps"),
-        class_="example",
-    )
+    words = sum(len(tokens[row]) - 1 for row in rows)
+    unknown = sum(int(tokens[row].eq(vat.task.source_dictionary.unk()).sum()) for row in rows)
+    if vat.bpe is not None:
+        join = vat.remove_bpe
+    else:
+        vocabulary = find_gpt2_vocabulary(utils.split_paths(vat.task.cfg.data)[0])
+        join = Pieces.of(vat.task.target_dictionary, vocabulary).join
+    chosen = [pieces[row] for row in rows]
+    # texts as the subwords have them: sentencepiece writes some characters otherwise, and so does
+    # the model
+    texts = [join(line) for line in chosen]
+    return Sentences(chosen, texts, join, source, total, too_long, unknown / words)
 
 
-def marked(before: str, after: str, missing: bool = True) -> Markup:
-    """The second text with what differs from the first marked."""
-    if not after:
-        return _or_empty(after)
-    space = separator(before, after)
-    parts: list[object] = []
-    for kind, text in differences(before, after):
-        if kind == "missing" and not missing:
-            continue
-        if parts:
-            parts.append(space)
-        parts.append(element(_TAGS[kind], text) if kind in _TAGS else text)
-    return join(*parts)
+def choose_examples(texts: list[str], count: int) -> list[int]:
+    """Rows of at most `count` different sentences, evenly spaced among those of a good length.
+
+    Where too few have 4 to 25 words, any length is good.
+    """
+    different = sorted({text: row for row, text in reversed(list(enumerate(texts)))}.values())
+    fitting = [row for row in different if _SHORTEST <= len(texts[row].split()) <= _LONGEST]
+    if len(fitting) < count:
+        fitting = different
+    return [fitting[place] for place in _spread(len(fitting), count)]
 
 
-def _number(example: Example) -> Markup:
-    return element("span", str(example.number), class_="number")
-
-
-def _text(text: str) -> Markup:
-    return element("p", text, dir="auto")
-
-
-def _or_empty(text: str) -> Markup:
-    return join(text) if text else element("i", "(an empty sentence)")
+def _spread(total: int, count: int) -> list[int]:
+    """At most `count` numbers under `total`, evenly spaced: a file's parts often differ."""
+    count = min(total, count)
+    return [place * total // count for place in range(count)]

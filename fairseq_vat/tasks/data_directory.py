@@ -42,18 +42,6 @@ def first_data_directory(data: str) -> str:
     )
 
 
-def why_no_split(path: str, split: str) -> str:
-    """A line that says why a split can't be loaded, and what is there instead."""
-    where = os.path.join(path, split)
-    if glob(f"{where}.*-*.*.bin"):
-        return (
-            f"{where} was preprocessed as a pair of languages: run fairseq-preprocess again with "
-            "--only-source"
-        )
-    found = sorted(os.path.basename(name)[:-4] for name in glob(os.path.join(path, "*.idx")))
-    return f"no {where}.bin and .idx; {path} has {', '.join(found) or 'no binarised text'}"
-
-
 def load_dictionary(data: str) -> Dictionary:
     """The dictionary of the (first) data directory.
 
@@ -87,6 +75,29 @@ def load_sentences(path: str, dictionary: Dictionary, combine: bool = False) -> 
         if not combine:
             break
     return data_utils.load_indexed_dataset(path, dictionary, combine=combine)
+
+
+def load_split(folder: str, split: str, dictionary: Dictionary, combine: bool = False) -> Any:
+    """`load_sentences` of a split that has to be there, with a sentence at least.
+
+    Raises:
+        VATError: as `load_sentences`, and where there is none, saying what is there instead.
+    """
+    path = os.path.join(folder, split)
+    sentences = load_sentences(path, dictionary, combine)
+    if sentences is not None and len(sentences) > 0:
+        return sentences
+    if sentences is not None:
+        raise VATError(f"{path}.bin holds no sentence")
+    if glob(f"{path}.*-*.*.bin"):
+        raise VATError(
+            f"{path} was preprocessed as a pair of languages: run fairseq-preprocess again with "
+            "--only-source"
+        )
+    splits = sorted(os.path.basename(name)[:-4] for name in glob(os.path.join(folder, "*.idx")))
+    raise VATError(
+        f"no {path}.bin and .idx; {folder} has {', '.join(splits) or 'no binarised text'}"
+    )
 
 
 _MMAP, _CACHED = b"MMIDIDX\x00\x00", b"TNTIDX\x00\x00"

@@ -225,15 +225,41 @@ class VariationalSequenceGenerator(LatentSequenceGenerator):
         return {"net_input": {**repeated, "encoder_outs": draws}}
 
 
-def empty_hypothesis(eos: int, device: torch.device) -> dict[str, Tensor]:
-    """What an empty sentence is answered with: nothing but the end of sentence, score 0."""
-    return {
-        "tokens": torch.tensor([eos], device=device),
-        "score": torch.tensor(0.0, device=device),
-        "attention": torch.empty(0, device=device),
-        "alignment": torch.empty(0, device=device),
-        "positional_scores": torch.zeros(1, device=device),
+def check_generation(models: list[Any], args: Any, sampling: LatentSampling | None) -> None:
+    """Raise `VATError` for models, or settings of fairseq's generation, that don't go together."""
+    if len({hasattr(model, "encoder") for model in models}) > 1:
+        raise VATError("--path: an ensemble can't mix language models and models with latents")
+    for flag in ("print_alignment", "score_reference"):
+        if sampling is not None and getattr(args, flag, None):
+            name = flag.replace("_", "-")
+            raise VATError(f"--{name} can't be combined with --latent-sampling")
+    if getattr(args, "print_alignment", None) and not all(map(_aligns, models)):
+        raise VATError("--print-alignment needs a Transformer decoder and a latent for every token")
+
+
+def _aligns(model: Any) -> bool:
+    """Whether the decoder attends to latents of single tokens, and says how much."""
+    level = getattr(getattr(model, "encoder", None), "latent_level", None)
+    return level == "token" and model.cfg.decoder_type == "transformer"
+
+
+def answer_empty(
+    hypotheses: list[list[dict[str, Tensor]]], tokens_BT: Tensor, dictionary: Any
+) -> list[list[dict[str, Tensor]]]:
+    """Hypotheses, those of sentences without words the end of sentence alone, with score 0."""
+    special = (dictionary.bos(), dictionary.pad(), dictionary.eos())
+    empty_B = torch.stack([tokens_BT.eq(symbol) for symbol in special]).any(dim=0).all(dim=1)
+    nothing = {
+        "tokens": tokens_BT.new_tensor([dictionary.eos()]),
+        "score": torch.tensor(0.0, device=tokens_BT.device),
+        "attention": torch.empty(0, device=tokens_BT.device),
+        "alignment": torch.empty(0, device=tokens_BT.device),
+        "positional_scores": torch.zeros(1, device=tokens_BT.device),
     }
+    return [
+        [dict(nothing) for _ in of_sentence] if empty else of_sentence
+        for of_sentence, empty in zip(hypotheses, empty_B.tolist(), strict=True)
+    ]
 
 
 def _select(x: Tensor | None, rows: Tensor) -> Tensor | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.text.lines import clean_line
-from fairseq_vat.text.marks import marked_pieces, parse_marks, read_marked
+from fairseq_vat.text.marks import marked_subwords, parse_marks, read_marked
 
 logger = logging.getLogger(__name__)
 
@@ -114,17 +114,17 @@ class LatentSelection:
             return encode(clean_line(text))  # two spaces may meet where a mark was
 
         for number, line in enumerate(lines, first):
-            sentence, pieces = line, []
+            sentence, numbers = line, []
             try:
-                found = read_marked(line, self.marks)
-                pieces = marked_pieces(found, encode_cleaned, decode)
-                sentence = clean_line(found.sentence)
-                if line and not pieces:
+                marked = read_marked(line, self.marks)
+                numbers = marked_subwords(marked, encode_cleaned, decode)
+                sentence = clean_line(marked.sentence)
+                if line and not numbers:
                     logger.warning(f"line {number} is decoded from the mean: no word is marked")
             except VATError as error:
                 logger.warning(f"line {number} is decoded from the mean: {error}")
             sentences.append(sentence)
-            self._marked.append(pieces)
+            self._marked.append(numbers)
         return sentences
 
     def take_marked(self, lengths: Sequence[int], start_token: bool) -> list[Tensor] | None:
@@ -137,22 +137,30 @@ class LatentSelection:
         if self.marks is None or len(marked) != len(lengths):
             return None
         masks = []
-        for pieces, length in zip(marked, lengths, strict=True):
+        for numbers, length in zip(marked, lengths, strict=True):
             mask_T = torch.zeros(length, dtype=torch.long)
-            kept = [piece + start_token for piece in pieces if piece + start_token < length - 1]
-            mask_T[kept] = 1
+            mask_T[[n + start_token for n in numbers if n + start_token < length - 1]] = 1
             masks.append(mask_T)
         return masks
 
-    def of_batch(self, tokens_BT: Tensor, padding_idx: int, start_token: bool) -> Tensor | None:
-        """True at ``--latent-positions``, (B, T); None without."""
+    def into_batch(
+        self, sample: dict[str, Any], constraints: Any, padding_idx: int, start_token: bool
+    ) -> tuple[dict[str, Any], Any]:
+        """The batch with ``latent_positions`` (B, T), true where a latent is to be drawn.
+
+        And the constraints, but for those that `take_marked` made; both unchanged where every
+        latent is drawn.
+        """
+        if self.marks is not None:
+            return {**sample, "latent_positions": constraints.bool()}, None
         if self.positions is None:
-            return None
+            return sample, constraints
+        tokens_BT = sample["net_input"]["src_tokens"]
         lengths_B = tokens_BT.ne(padding_idx).sum(dim=1)
         self.check_lengths(lengths_B.tolist(), start_token, "sentence")
         drawn_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
         drawn_BT[:, [position - (not start_token) for position in self.positions]] = True
-        return drawn_BT
+        return {**sample, "latent_positions": drawn_BT}, constraints
 
 
 def parse_positions(text: str) -> list[int]:

@@ -10,33 +10,18 @@ from typing import Any
 
 import torch
 from fairseq import utils
-from fairseq.data import (
-    Dictionary,
-    LanguagePairDataset,
-    PrependTokenDataset,
-)
+from fairseq.data import Dictionary, LanguagePairDataset, PrependTokenDataset
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.tasks import register_task
 from torch import Tensor
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.models.vat_transformer import VATModel
-from fairseq_vat.tasks.aggressive_training import AggressiveTask
+from fairseq_vat.tasks import generation
+from fairseq_vat.tasks.aggressive import AggressiveTask
 from fairseq_vat.tasks.config import VariationalLMConfig, latent_sampling
-from fairseq_vat.tasks.data_directory import (
-    fingerprint,
-    load_dictionary,
-    load_sentences,
-    why_no_split,
-)
-from fairseq_vat.tasks.generation import (
-    LatentSequenceGenerator,
-    VariationalSequenceGenerator,
-    empty_hypothesis,
-)
+from fairseq_vat.tasks.data_directory import fingerprint, load_dictionary, load_split
 from fairseq_vat.tasks.selection import LatentSelection
-from fairseq_vat.tasks.validation_collapse import CollapseTask
-from fairseq_vat.tasks.validation_isotropy import IsotropyTask
 from fairseq_vat.text.cutting import CutDataset, cut
 from fairseq_vat.text.lines import clean_line
 
@@ -44,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 @register_task("variational_lm", dataclass=VariationalLMConfig)
-class VariationalLMTask(CollapseTask, IsotropyTask, AggressiveTask):
+class VariationalLMTask(AggressiveTask):
     """Source = target, on data binarised by ``fairseq-preprocess --only-source``.
 
     A source sentence is ``<s> w1 ... wn </s>``, a target ``w1 ... wn </s>``.
@@ -97,11 +82,7 @@ class VariationalLMTask(CollapseTask, IsotropyTask, AggressiveTask):
         paths = utils.split_paths(self.cfg.data)
         is_train = split == self.cfg.train_subset
         path = paths[(epoch - 1) % len(paths)] if is_train else paths[0]
-        sentences = load_sentences(os.path.join(path, split), self.dictionary, combine)
-        if sentences is None:
-            raise VATError(why_no_split(path, split))
-        if len(sentences) == 0:
-            raise VATError(f"{os.path.join(path, split)}.bin holds no sentence")
+        sentences = load_split(path, split, self.dictionary, combine)
         if self.cfg.truncate:
             too_long = int((sentences.sizes > self.room).sum())
             sentences = CutDataset(sentences, self.room)
@@ -109,17 +90,13 @@ class VariationalLMTask(CollapseTask, IsotropyTask, AggressiveTask):
                 f"--truncate: {split}: {too_long:,} of {len(sentences):,} sentences cut to their "
                 f"first {self.room - 1:,} tokens"
             )
-        source = target = sentences
+        source = sentences
         if self.start_token:
             source = PrependTokenDataset(source, self.dictionary.bos())
         self.latent_selection.check_data(source.sizes, self.start_token, f"{split}: sentence")
         self.datasets[split] = LanguagePairDataset(
-            source,
-            source.sizes,
-            self.dictionary,
-            target,
-            target.sizes,
-            self.dictionary,
+            *(source, source.sizes, self.dictionary),
+            *(sentences, sentences.sizes, self.dictionary),
             left_pad_source=False,
             left_pad_target=False,
         )
@@ -198,7 +175,7 @@ class VariationalLMTask(CollapseTask, IsotropyTask, AggressiveTask):
         """Clean and encode lines; a line without a known word is encoded, and warned of."""
         lines = [clean_line(line) for line in lines]
         lines = self.latent_selection.read_lines(
-            lines, self._lines_read + 1, encode_fn, self._decode_pieces
+            lines, self._lines_read + 1, encode_fn, self._decode_subwords
         )
         tokens, lengths = super().get_interactive_tokens_and_lengths(lines, encode_fn)
         for number, sentence in enumerate(tokens, self._lines_read + 1):
@@ -218,10 +195,10 @@ class VariationalLMTask(CollapseTask, IsotropyTask, AggressiveTask):
         self._bpe = super().build_bpe(args)
         return self._bpe
 
-    def _decode_pieces(self, pieces: str) -> str:
+    def _decode_subwords(self, text: str) -> str:
         for part in (self._bpe, self._tokenizer):
-            pieces = pieces if part is None else part.decode(pieces)
-        return pieces
+            text = text if part is None else part.decode(text)
+        return text
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """Build a model; one from a checkpoint says how its sentences are to be read.
@@ -255,29 +232,18 @@ class VariationalLMTask(CollapseTask, IsotropyTask, AggressiveTask):
     ) -> Any:
         """fairseq's generator, or with ``--latent-sampling`` one that draws latents first."""
         kwargs = dict(extra_gen_cls_kwargs or {})
-        if len({hasattr(model, "encoder") for model in models}) > 1:
-            raise VATError("--path: an ensemble can't mix language models and models with latents")
-        print_alignment = getattr(args, "print_alignment", None)
-        if print_alignment and not all(_aligns(model) for model in models):
-            raise VATError(
-                "--print-alignment needs a Transformer decoder and a latent for every token"
-            )
+        generation.check_generation(models, args, self.latent_sampling)
         if self.latent_sampling is not None:
             self.latent_selection.check_models(models)
-            if print_alignment:
-                raise VATError("--print-alignment can't be combined with --latent-sampling")
-            if getattr(args, "score_reference", False):
-                raise VATError("--score-reference can't be combined with --latent-sampling")
-            seq_gen_cls = VariationalSequenceGenerator
+            seq_gen_cls = generation.VariationalSequenceGenerator
             # remembered, since it is changed below and a generator can be built twice
             self._nbest = self._nbest or min(args.nbest, args.beam)
-            nbest = self._nbest
-            kwargs.update(latent_sampling=self.latent_sampling, nbest=nbest)
+            kwargs.update(latent_sampling=self.latent_sampling, nbest=self._nbest)
             # generate and interactive print the first nbest hypotheses: all of every draw
-            args.nbest = nbest * self.latent_sampling.samples
-        elif seq_gen_cls is None and not print_alignment:
+            args.nbest = self._nbest * self.latent_sampling.samples
+        elif seq_gen_cls is None and not getattr(args, "print_alignment", None):
             ours = all(isinstance(model, VATModel) for model in models)
-            seq_gen_cls = LatentSequenceGenerator if ours else None
+            seq_gen_cls = generation.LatentSequenceGenerator if ours else None
         return super().build_generator(models, args, seq_gen_cls, kwargs, prefix_allowed_tokens_fn)
 
     def inference_step(
@@ -289,24 +255,13 @@ class VariationalLMTask(CollapseTask, IsotropyTask, AggressiveTask):
         constraints: Tensor | None = None,
     ) -> list[list[dict[str, Tensor]]]:
         """Generate; an empty sentence is answered with an empty one, not with an invention."""
-        if self.latent_selection.marks is not None:
-            sample, constraints = {**sample, "latent_positions": constraints.bool()}, None
-        elif self.latent_selection.positions is not None:
-            drawn_BT = self.latent_selection.of_batch(
-                sample["net_input"]["src_tokens"], self.dictionary.pad(), self.start_token
-            )
-            sample = {**sample, "latent_positions": drawn_BT}
+        sample, constraints = self.latent_selection.into_batch(
+            sample, constraints, self.dictionary.pad(), self.start_token
+        )
         hypotheses = super().inference_step(generator, models, sample, prefix_tokens, constraints)
-        if not hasattr(generator, "beam_size"):  # a scorer, which generates nothing
-            return hypotheses
-        tokens_BT = sample["net_input"]["src_tokens"]
-        special = (self.dictionary.bos(), self.dictionary.pad(), self.dictionary.eos())
-        empty_B = torch.stack([tokens_BT.eq(symbol) for symbol in special]).any(dim=0).all(dim=1)
-        for row in empty_B.nonzero().flatten().tolist():
-            count = len(hypotheses[row])
-            hypotheses[row] = [
-                empty_hypothesis(self.dictionary.eos(), tokens_BT.device) for _ in range(count)
-            ]
+        if hasattr(generator, "beam_size"):  # else a scorer, which generates nothing
+            tokens_BT = sample["net_input"]["src_tokens"]
+            hypotheses = generation.answer_empty(hypotheses, tokens_BT, self.dictionary)
         return hypotheses
 
     def state_dict(self) -> dict[str, Any]:
@@ -341,9 +296,3 @@ class VariationalLMTask(CollapseTask, IsotropyTask, AggressiveTask):
     @property
     def target_dictionary(self) -> Dictionary:
         return self.dictionary
-
-
-def _aligns(model: Any) -> bool:
-    """Whether the decoder attends to latents of single tokens, and says how much."""
-    level = getattr(getattr(model, "encoder", None), "latent_level", None)
-    return level == "token" and model.cfg.decoder_type == "transformer"

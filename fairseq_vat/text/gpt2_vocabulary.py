@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +123,6 @@ class GPT2Vocabulary:
         with atomic_path(merges_txt) as temporary:
             lines = [_HEADER, *(" ".join(pair) for pair in self._merges)]
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
-
-    def write_dictionary(self, counts: Counter[str], path: str | os.PathLike) -> None:
-        """Write fairseq's ``dict.txt``: an id and its count a line."""
-        with atomic_path(path) as temporary:
-            lines = (f"{symbol} {counts[symbol]}\n" for symbol in self.symbols)
-            temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
 
     def digest(self) -> str:
         """SHA-256 of what decides how text is encoded."""

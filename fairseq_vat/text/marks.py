@@ -87,7 +87,7 @@ def read_marked(text: str, marks: tuple[str, str]) -> Marked:
     return Marked("".join(pieces), tuple(spans))
 
 
-def marked_pieces(
+def marked_subwords(
     marked: Marked, encode: Callable[[str], str], decode: Callable[[str], str]
 ) -> list[int]:
     """Numbers of the subwords, from 0, that have a character of a marked stretch in them.
@@ -105,17 +105,17 @@ def marked_pieces(
     Returns:
         in ascending order; empty if the encoder leaves nothing of the marked stretches.
     """
-    pieces = encode(marked.sentence).split()
-    whole = _visible(decode(" ".join(pieces)))
+    subwords = encode(marked.sentence).split()
+    whole = _visible(decode(" ".join(subwords)))
 
     def after(count: int) -> int:
-        text = _visible(decode(" ".join(pieces[:count])))
+        text = _visible(decode(" ".join(subwords[:count])))
         # the beginning of a character's bytes is decoded as U+FFFD: the character isn't over
         while text.endswith("\ufffd") and whole[len(text) - 1 : len(text)] != "\ufffd":
             text = text[:-1]
         return len(text)
 
-    ends = [after(count) for count in range(1, len(pieces) + 1)]
+    ends = [after(count) for count in range(1, len(subwords) + 1)]
     starts = [0, *ends[:-1]]
 
     def before(position: int) -> int:

@@ -9,9 +9,10 @@ import random
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sentencepiece
 from tqdm import tqdm
@@ -19,6 +20,9 @@ from tqdm import tqdm
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import atomic_path
 from fairseq_vat.text.lines import CleaningReport, read_lines
+
+if TYPE_CHECKING:
+    from fairseq_vat.text.gpt2_vocabulary import GPT2Vocabulary
 
 # fairseq's Dictionary puts these before the entries of dict.txt.  The model reserves the same
 # four names, so the model's size is the dictionary's, and no learned piece can be called one.
@@ -56,6 +60,18 @@ class EncodingReport:
     unknown: int = 0
     unk_words: int = 0
     counts: Counter[str] = field(default_factory=Counter)
+
+
+class VocabularyTooLargeError(VATError):
+    """A vocabulary that a text has not enough subwords for.
+
+    Attributes:
+        largest: the largest size that works.
+    """
+
+    def __init__(self, message: str, largest: int):
+        super().__init__(message)
+        self.largest = largest
 
 
 def load_model(path: str | os.PathLike) -> sentencepiece.SentencePieceProcessor:
@@ -130,7 +146,7 @@ def train_sentencepiece(
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise VATError(_explain(str(error), train_txt, vocab_size)) from error
+        raise _explained(str(error), train_txt, vocab_size) from error
     path = Path(f"{os.fspath(model_prefix)}.model")
     with atomic_path(path) as temporary:
         temporary.write_bytes(proto.getvalue())
@@ -162,44 +178,56 @@ def _sample(path: str | os.PathLike, count: int, size: int, seed: int) -> Iterat
     return (line for number, line in enumerate(read_lines(path)) if number in chosen)
 
 
-def _explain(message: str, train_txt: str | os.PathLike, vocab_size: int) -> str:
+def _explained(message: str, train_txt: str | os.PathLike, vocab_size: int) -> VATError:
     where = f"--vocab-size {vocab_size} is too {{}} for {train_txt}"
     if found := re.search(r"too high.*?value <= (\d+)", message):
         largest = int(found[1])
         eights = f", or {largest // 8 * 8} for a multiple of 8" if largest % 8 else ""
-        return f"{where.format('large')}: the largest that works is {largest}{eights}"
+        text = f"{where.format('large')}: the largest that works is {largest}{eights}"
+        return VocabularyTooLargeError(text, largest)
     if found := re.search(r"required_chars\. \d+ vs (\d+)", message):
-        return f"{where.format('small')}: its characters alone need {found[1]}"
-    return f"sentencepiece can't be trained on {train_txt} with {vocab_size} pieces: {message}"
+        return VATError(f"{where.format('small')}: its characters alone need {found[1]}")
+    return VATError(
+        f"sentencepiece can't be trained on {train_txt} with {vocab_size} pieces: {message}"
+    )
 
 
-def dictionary_pieces(model: sentencepiece.SentencePieceProcessor) -> list[str]:
-    """The pieces that go into fairseq's dictionary, in the model's order.
+class SentencepieceVocabulary:
+    """A sentencepiece model, as text is encoded with it for fairseq.
 
-    That is all but sentencepiece's own symbols, for which fairseq has its own.
+    Args:
+        path: the model.
+
+    Attributes:
+        symbols: the pieces that go into fairseq's dictionary, in the model's order: all but
+            sentencepiece's own symbols, for which fairseq has its own.
     """
-    ids = range(model.get_piece_size())
-    ordinary = (i for i in ids if not (model.is_control(i) or model.is_unknown(i)))
-    return [piece for i in ordinary if (piece := model.id_to_piece(i)) not in SPECIALS]
+
+    def __init__(self, path: str | os.PathLike):
+        self._model = model = load_model(path)
+        ids = range(model.get_piece_size())
+        ordinary = (i for i in ids if not (model.is_control(i) or model.is_unknown(i)))
+        pieces = map(model.id_to_piece, ordinary)
+        self.symbols = [piece for piece in pieces if piece not in SPECIALS]
+
+    def encode(self, lines: list[str]) -> list[list[str]]:
+        """The pieces of every line."""
+        return self._model.encode(lines, out_type=str)
 
 
-def write_dictionary(
-    model: sentencepiece.SentencePieceProcessor,
-    counts: Counter[str],
-    path: str | os.PathLike,
-) -> None:
-    """Write fairseq's ``dict.txt``: a piece and its count a line.
+def write_dictionary(symbols: Iterable[str], counts: Counter[str], path: str | os.PathLike) -> None:
+    """Write fairseq's ``dict.txt``: a symbol and its count a line.
 
-    The order is the model's, most probable first, and not that of the counts: a piece then has the
-    same index with every text that is encoded with the model, and checkpoints stay usable.
+    The order is the vocabulary's, and not that of the counts: a piece then has the same index with
+    every text that is encoded with it, and checkpoints stay usable.
     """
     with atomic_path(path) as temporary:
-        lines = (f"{piece} {counts[piece]}\n" for piece in dictionary_pieces(model))
+        lines = (f"{symbol} {counts[symbol]}\n" for symbol in symbols)
         temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
 def encode_file(
-    spm_model: str | os.PathLike | sentencepiece.SentencePieceProcessor,
+    vocabulary: SentencepieceVocabulary | GPT2Vocabulary,
     src_txt: str | os.PathLike,
     dst: str | os.PathLike,
     *,
@@ -209,42 +237,18 @@ def encode_file(
     """Write the sentences of a text file as space-separated pieces, a sentence a line.
 
     Args:
-        spm_model: the model, or its path.
+        vocabulary: what makes pieces of lines.
         src_txt: the text, a sentence a line (plain, ``.gz`` or ``.xz``); it is cleaned here.
         dst: the file to write.
         max_pieces: leave out (and count) sentences of more pieces; the end-of-sentence symbol,
             which fairseq adds, is not counted.
         report_every: lines between two progress messages where stderr is no terminal.
     """
-    if isinstance(spm_model, (str, os.PathLike)):
-        spm_model = load_model(spm_model)
-
-    def encode(lines: list[str]) -> list[list[str]]:
-        return spm_model.encode(lines, out_type=str)
-
-    report = write_pieces(encode, src_txt, dst, max_pieces=max_pieces, report_every=report_every)
-    known = set(dictionary_pieces(spm_model))
-    report.unknown = sum(n for piece, n in report.counts.items() if piece not in known)
-    return report
-
-
-def write_pieces(
-    encode: Callable[[list[str]], list[list[str]]],
-    src_txt: str | os.PathLike,
-    dst: str | os.PathLike,
-    *,
-    max_pieces: int | None = None,
-    report_every: int = 200_000,
-) -> EncodingReport:
-    """`encode_file` for any vocabulary: `encode` makes pieces of a list of lines.
-
-    All pieces count as known.
-    """
     report = EncodingReport()
     lines = _with_progress(read_lines(src_txt, report.cleaning), src_txt, report_every)
     with atomic_path(dst) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as out:
         while batch := list(itertools.islice(lines, _BATCH)):
-            for line, pieces in zip(batch, encode(batch), strict=True):
+            for line, pieces in zip(batch, vocabulary.encode(batch), strict=True):
                 if not pieces:
                     report.vanished += 1
                 elif max_pieces is not None and len(pieces) > max_pieces:
@@ -254,6 +258,8 @@ def write_pieces(
                     report.counts.update(pieces)
                     report.unk_words += line.split().count(UNK_WORD)
                     out.write(" ".join(pieces) + "\n")
+    known = set(vocabulary.symbols)
+    report.unknown = sum(n for piece, n in report.counts.items() if piece not in known)
     return report
 
 

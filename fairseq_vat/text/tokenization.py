@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,35 +12,14 @@ from typing import Any
 from fairseq_vat import files
 from fairseq_vat.errors import VATError
 from fairseq_vat.text import subwords
+from fairseq_vat.text.lines import read_lines
 
 SPLITS = ("train", "valid", "test")
-DEFAULT_VOCAB_SIZE = 32768
+# a text of N words gets the largest power of two up to 8 sqrt(N), within these
+SMALLEST_VOCABULARY, LARGEST_VOCABULARY = 256, 32768
 DEFAULT_CHARACTER_COVERAGE = 0.9995
+_GPT2_FILES = ("vocab.json", "merges.txt")
 Tell = Callable[[str], object]
-
-
-@dataclass
-class _Vocabulary:
-    """What text is encoded with.
-
-    Attributes:
-        size: length of fairseq's dictionary.
-        origin: the file or directory that was given, or None where it was made here.
-        made_from: digest under its name in tokenize.json.
-        encode: lines to the pieces of each.
-        encode_file: text file, destination and ``max_pieces`` to an `EncodingReport`.
-        write_dictionary: counts and path.
-        write_files: writes further files into the folder; and their names.
-    """
-
-    size: int
-    origin: str | os.PathLike | None
-    made_from: dict[str, str]
-    encode: Callable[[list[str]], list[list[str]]]
-    encode_file: Callable[..., subwords.EncodingReport]
-    write_dictionary: Callable[[Counter[str], Path], None]
-    write_files: Callable[[], None] = lambda: None
-    files: tuple[str, ...] = ()
 
 
 def tokenize(
@@ -63,7 +41,7 @@ def tokenize(
         out: the folder: ``dict.txt``, ``SPLIT.pieces``, and ``sentencepiece.model`` or GPT-2's
             ``vocab.json`` and ``merges.txt``.
         vocab_size: length of fairseq's dictionary, its four special symbols included; None takes
-            `DEFAULT_VOCAB_SIZE`, or that of what is given.
+            one that fits the text, or that of what is given.
         sentencepiece_model: a model to be used; None trains one.
         gpt2: a GPT-2 directory whose vocabulary is used instead.
         character_coverage: as for `train_sentencepiece`; None takes `DEFAULT_CHARACTER_COVERAGE`.
@@ -82,32 +60,39 @@ def tokenize(
     if gpt2:
         if character_coverage is not None:
             raise VATError("--character-coverage: --gpt2 has a piece for every byte; leave it out")
-        vocabulary = _gpt2(gpt2, out)
+        from fairseq_vat.text.gpt2_vocabulary import GPT2Vocabulary  # here, as it loads fairseq
+
+        vocabulary = GPT2Vocabulary(gpt2)
+        origin, digest = gpt2, {"gpt2_sha256": vocabulary.digest()}
     else:
-        made_from = {
-            "vocab_size": DEFAULT_VOCAB_SIZE if vocab_size is None else vocab_size,
-            "character_coverage": (
-                DEFAULT_CHARACTER_COVERAGE if character_coverage is None else character_coverage
-            ),
-            "train_sha256": digests["train"],
-        }
         if sentencepiece_model:
             path = _copied_model(sentencepiece_model, out)
         else:
-            path = _trained_model(texts["train"], out, made_from, tell)
-        vocabulary = _sentencepiece(path, sentencepiece_model)
-    size = vocabulary.size
+            model_made_from = {
+                "vocab_size": vocab_size,
+                "character_coverage": character_coverage or DEFAULT_CHARACTER_COVERAGE,
+                "train_sha256": digests["train"],
+            }
+            path = _trained_model(texts["train"], out, model_made_from, tell)
+        vocabulary = subwords.SentencepieceVocabulary(path)
+        origin, digest = sentencepiece_model, {"model_sha256": files.sha256(path)}
+    size = len(vocabulary.symbols) + len(subwords.SPECIALS)
     if vocab_size not in (None, size):
         raise VATError(
-            f"--vocab-size {vocab_size}: {vocabulary.origin} makes a dictionary of {size}; "
-            f"leave --vocab-size out or give {size}"
+            f"--vocab-size {vocab_size}: {origin} makes a dictionary of {size}; leave --vocab-size "
+            f"out or give {size}"
         )
 
     # Written last: a folder that has it is whole.
     note = out / "tokenize.json"
-    made_from = {"sha256": digests, **vocabulary.made_from, "max_pieces": max_pieces}
+    made_from = {"sha256": digests, **digest, "max_pieces": max_pieces}
+    written = ["dict.txt", *(f"{name}.pieces" for name in SPLITS), *(_GPT2_FILES if gpt2 else ())]
     there = files.read_json(note)
-    if _is_done(out, there, made_from, vocabulary.files):
+    if (
+        isinstance(there, dict)
+        and there.get("made_from") == made_from
+        and all((out / name).exists() for name in written)
+    ):
         tell(f"{out}: up to date, nothing to do")
         return there
     note.unlink(missing_ok=True)
@@ -115,53 +100,26 @@ def tokenize(
     reports = {}
     for name in SPLITS:
         destination = out / f"{name}.pieces"
-        report = vocabulary.encode_file(texts[name], destination, max_pieces=max_pieces)
+        report = subwords.encode_file(vocabulary, texts[name], destination, max_pieces=max_pieces)
         tell(f"{name}: {texts[name]}: {report.cleaning}")
         tell(f"{name}: {_written(report, max_pieces)}")
         if report.unk_words:
-            warn(f"{name}: {texts[name]}: {_unk_words(report.unk_words, vocabulary)}")
+            pieces = len(vocabulary.encode([subwords.UNK_WORD])[0])
+            warn(f"{name}: {texts[name]}: {_unk_words(report.unk_words, pieces)}")
         if not report.sentences:
             raise VATError(
                 f"--{name} {texts[name]}: no sentence is left; see the counts above for the reason"
             )
         reports[name] = report
     # what the model knows of valid and test must not enter the counts
-    vocabulary.write_dictionary(reports["train"].counts, out / "dict.txt")
-    vocabulary.write_files()
+    subwords.write_dictionary(vocabulary.symbols, reports["train"].counts, out / "dict.txt")
+    if gpt2:
+        vocabulary.write(*(out / name for name in _GPT2_FILES))
     splits = {name: _figures(report) for name, report in reports.items()}
     value = {"made_from": made_from, "dictionary": size, "splits": splits}
     files.write_json(note, value)
     tell(f"{out / 'dict.txt'}: {size:,} symbols for fairseq, its 4 special ones included")
     return value
-
-
-def _sentencepiece(path: Path, origin: str | os.PathLike | None) -> _Vocabulary:
-    model = subwords.load_model(path)
-    return _Vocabulary(
-        len(subwords.dictionary_pieces(model)) + len(subwords.SPECIALS),
-        origin,
-        {"model_sha256": files.sha256(path)},
-        partial(model.encode, out_type=str),
-        partial(subwords.encode_file, model),
-        partial(subwords.write_dictionary, model),
-    )
-
-
-def _gpt2(directory: str | os.PathLike, out: Path) -> _Vocabulary:
-    from fairseq_vat.text.gpt2_vocabulary import GPT2Vocabulary  # here, because it loads fairseq
-
-    vocabulary = GPT2Vocabulary(directory)
-    names = ("vocab.json", "merges.txt")
-    return _Vocabulary(
-        len(vocabulary.symbols) + len(subwords.SPECIALS),
-        directory,
-        {"gpt2_sha256": vocabulary.digest()},
-        vocabulary.encode,
-        partial(subwords.write_pieces, vocabulary.encode),
-        vocabulary.write_dictionary,
-        partial(vocabulary.write, *(out / name for name in names)),
-        names,
-    )
 
 
 def _copied_model(given: str | os.PathLike, out: Path) -> Path:
@@ -180,37 +138,40 @@ def _trained_model(
 ) -> Path:
     """The one that is there, or a new one."""
     path, note = out / "sentencepiece.model", out / "sentencepiece.json"
-    size = made_from["vocab_size"]
     if path.exists() and files.read_json(note) == made_from:
-        tell(f"{path}: there already, with {size:,} symbols from the same text")
+        tell(f"{path}: there already, from the same text")
         return path
-    tell(f"{path}: training with {size:,} symbols on {text} ...")
     note.unlink(missing_ok=True)
-    coverage = made_from["character_coverage"]
-    subwords.train_sentencepiece(text, path.with_suffix(""), size, character_coverage=coverage)
+    size = made_from["vocab_size"] or fitting_vocab_size(text)
+    train = partial(
+        subwords.train_sentencepiece,
+        *(text, path.with_suffix("")),
+        character_coverage=made_from["character_coverage"],
+    )
+    tell(f"{path}: training with {size:,} symbols on {text} ...")
+    try:
+        train(vocab_size=size)
+    except subwords.VocabularyTooLargeError as error:
+        if made_from["vocab_size"] is not None:
+            raise
+        size = error.largest // 8 * 8 if error.largest >= 64 else error.largest
+        tell(f"{path}: the text has subwords for {size:,}: training with that ...")
+        train(vocab_size=size)
     files.write_json(note, made_from)
     return path
 
 
-def _is_done(out: Path, note: object, made_from: dict, further: tuple[str, ...]) -> bool:
-    names = ["dict.txt", *further, *(f"{name}.pieces" for name in SPLITS)]
-    return (
-        isinstance(note, dict)
-        and note.get("made_from") == made_from
-        and all((out / name).exists() for name in names)
-    )
+def fitting_vocab_size(text: str | os.PathLike) -> int:
+    """A size of vocabulary for a text: a power of two that grows with the root of its words."""
+    words = sum(len(line.split()) for line in read_lines(text))
+    fitting = 2 ** int(math.log2(max(1, 8 * math.sqrt(words))))
+    return min(max(SMALLEST_VOCABULARY, fitting), LARGEST_VOCABULARY)
 
 
 def _figures(report: subwords.EncodingReport) -> dict[str, int]:
-    return {
-        **report.cleaning.as_dict(),
-        "sentences": report.sentences,
-        "pieces": report.counts.total(),
-        "too_long": report.too_long,
-        "vanished": report.vanished,
-        "unknown": report.unknown,
-        "unk_words": report.unk_words,
-    }
+    names = ("sentences", "too_long", "vanished", "unknown", "unk_words")
+    figures = {name: getattr(report, name) for name in names}
+    return {**report.cleaning.as_dict(), **figures, "pieces": report.counts.total()}
 
 
 def _written(report: subwords.EncodingReport, max_pieces: int | None) -> str:
@@ -225,9 +186,8 @@ def _written(report: subwords.EncodingReport, max_pieces: int | None) -> str:
     return ", ".join(parts)
 
 
-def _unk_words(count: int, vocabulary: _Vocabulary) -> str:
+def _unk_words(count: int, pieces: int) -> str:
     """What became of the word <unk>."""
-    pieces = len(vocabulary.encode([subwords.UNK_WORD])[0])
     how = "a piece of its own"
     if pieces > 1:
         how = f"cut into {pieces} pieces, since the vocabulary has none for it"

@@ -1,36 +1,49 @@
-"""Isotropy of the latents at each validation, by hooks of the task alone.
+"""What validation measures beside the criterion, by hooks of the task alone.
 
-What a batch adds are sums, which fairseq adds up over batches and processes; the measures follow
-from the sums of them all, so that they don't depend on either.
+The isotropy of the latents, where it is asked for; their mutual information with the sentences,
+where aggressive training looks at it; and a line in the log, once, when the posterior collapses.
+
+What a batch adds are sums, which fairseq adds up over batches and processes. Isotropy follows from
+the sums of them all, so it doesn't depend on either; mutual information is the mean over batches.
 
 Shape legend: B sentences, T source positions, N vectors measured, L latent width.
 """
 
+import logging
 import math
 from typing import Any
 
 import torch
+from fairseq.distributed import utils as distributed_utils
 from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask
 from torch import Tensor
 
 from fairseq_vat.errors import VATError
+from fairseq_vat.measures import collapse
 from fairseq_vat.measures.isotropy import (
     intra_sentence_similarity,
     iso_score,
     mean_cosine,
     unit_vectors,
 )
+from fairseq_vat.measures.mutual_information import mutual_information
 from fairseq_vat.measures.word_tokens import random_words, words_of
 
+logger = logging.getLogger(__name__)
+
 FLAG = "--log-isotropy"
-# of the random words: always the same, so that validations can be compared
-_SEED = 1
+# of the draws behind the mutual information, and of isotropy's random words: always the same, so
+# that validations can be compared
+MI_SEED, _WORDS_SEED = 0, 1
 _SUMS = ("random", "unit_sum", "vectors", "sum", "product")
+# the share of its full weight that the annealing has to have reached: before, the KL can't have
+# pressed the latents out, and the decoder may not have learned yet to use them
+_ANNEALED = 0.1
 
 
-class IsotropyTask(FairseqTask):
-    """A task that can measure the latents' isotropy in validation.
+class ValidationTask(FairseqTask):
+    """A task that measures the latents in validation.
 
     Args:
         cfg: with ``log_isotropy``: how many sentences of a subset, the first ones; 0 for none.
@@ -43,6 +56,9 @@ class IsotropyTask(FairseqTask):
         super().__init__(cfg)
         if cfg.log_isotropy < 0:
             raise VATError(f"{FLAG} must be a number of sentences, 0 or more: {cfg.log_isotropy}")
+        self.measures_mi = False  # in the validation that is going on
+        self._criterion: Any = None  # of the last validation
+        self._collapsed = False  # whether it was told
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """fairseq's; refuses to measure a model that has no latents."""
@@ -52,32 +68,70 @@ class IsotropyTask(FairseqTask):
         return model
 
     def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> tuple:
-        """fairseq's, with the sums of the sentences that are measured."""
+        """fairseq's, with the sums of what is measured of this batch."""
         loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
+        self._criterion = criterion  # knows how far the annealing is
+        if self.measures_mi:
+            logging_output.update(batch_information(model.encoder, sample["net_input"]))
         if self.cfg.log_isotropy > 0:
             keep_B = sample["id"] < self.cfg.log_isotropy
             logging_output.update(
-                _sums(model.encoder, sample["net_input"], keep_B, self.source_dictionary)
+                _isotropy_sums(model.encoder, sample["net_input"], keep_B, self.source_dictionary)
             )
         return loss, sample_size, logging_output
 
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
         """fairseq's, and the measures where their sums are."""
         super().reduce_metrics(logging_outputs, criterion)
-        logs = [log for log in logging_outputs if "isotropy_vectors" in log]
-        if logs:
-            _log({name: sum(log[f"isotropy_{name}"] for log in logs) for name in _SUMS})
-            # a latent for each sentence has none of this
-            if "isotropy_intra" in logs[0]:
-                sentences = float(sum(log["isotropy_sentences"] for log in logs))
-                total = float(sum(log["isotropy_intra"] for log in logs))
-                if sentences:
-                    name = "isotropy_intra_sentence_similarity"
-                    metrics.log_scalar(name, total / sentences, sentences, round=4)
+
+        def total(key: str) -> Any:
+            return sum(log.get(key, 0) for log in logging_outputs)
+
+        keys = {key for log in logging_outputs for key in log}
+        if "mi" in keys:
+            latents = max(float(total("mi_latents")), 1.0)
+            metrics.log_scalar("mi", float(total("mi")) / latents, latents, round=3)
+        if "isotropy_vectors" in keys:
+            _log_isotropy({name: total(f"isotropy_{name}") for name in _SUMS})
+        # a latent for each sentence has none of this
+        sentences = float(total("isotropy_sentences"))
+        if sentences:
+            name = "isotropy_intra_sentence_similarity"
+            metrics.log_scalar(name, float(total("isotropy_intra")) / sentences, sentences, round=4)
+
+    def post_validate(self, model: Any, stats: dict[str, Any], agg: Any) -> None:
+        """Called by fairseq after each validation subset; warns of collapse once in a run."""
+        # a language model, or another criterion, has no gain
+        if self._collapsed or "latent_gain" not in stats:
+            return
+        update = stats["num_updates"]
+        if self._criterion.annealing.weight(update) < _ANNEALED:
+            return
+        nll_prior = stats["nll_loss"] + stats["latent_gain"]
+        why = collapse.reason(
+            kl_nats=stats["kl_nats"],
+            gain=stats["latent_gain"] / nll_prior if nll_prior > 0 else None,
+            active_units=int(agg.get_smoothed_value("_active_units_least")),
+        )
+        if why is not None:
+            self._collapsed = True
+            if distributed_utils.get_global_rank() == 0:
+                logger.warning(f"update {update:,}: {collapse.message(why)}")
 
 
 @torch.no_grad()
-def _sums(
+def batch_information(encoder: Any, net_input: dict[str, Any]) -> dict[str, float]:
+    """A batch's sums: ``mi``, its mutual information times its latents, and ``mi_latents``."""
+    out = encoder(net_input["src_tokens"], src_lengths=net_input["src_lengths"])
+    keep_PB = ~out["encoder_padding_mask"][0].t()
+    posterior = encoder.posterior(out)
+    z_PBL = encoder.draw(out, MI_SEED)["encoder_out"][0]
+    mi = mutual_information(*(x[keep_PB] for x in (posterior.mean, posterior.logvar, z_PBL)))
+    return {"mi": mi.paired * mi.latents, "mi_latents": mi.latents}
+
+
+@torch.no_grad()
+def _isotropy_sums(
     encoder: Any, net_input: dict[str, Any], keep_B: Tensor, dictionary: Any
 ) -> dict[str, Tensor]:
     """A batch's sums, zero where none of its sentences is measured: each batch has all names."""
@@ -91,7 +145,7 @@ def _sums(
         mean_BPL = encoder.posterior(out).mean.transpose(0, 1).double()
         where_BP = word_BT if token_level else word_BT.any(dim=1, keepdim=True)
         vectors_NL, sentence_N = mean_BPL[where_BP], where_BP.nonzero()[:, 0]
-        random_BP = random_words(tokens_BT, dictionary, _SEED) if token_level else where_BP
+        random_BP = random_words(tokens_BT, dictionary, _WORDS_SEED) if token_level else where_BP
         random_N = random_BP[where_BP]
         # without a direction: nothing to measure, and no reason to end a training
         usable_N = (vectors_NL.norm(dim=1) > 0) & vectors_NL.isfinite().all(dim=1)
@@ -110,7 +164,7 @@ def _sums(
     return {f"isotropy_{name}": value for name, value in sums.items()}
 
 
-def _log(sums: dict[str, Tensor]) -> None:
+def _log_isotropy(sums: dict[str, Tensor]) -> None:
     """Log the sums, hidden by their underscore, and what is derived from them.
 
     The names hold the width, as one of fairseq's aggregators outlives a run.

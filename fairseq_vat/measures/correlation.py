@@ -8,28 +8,15 @@ Shape legend: N pairs, L width of a vector.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import pearsonr, spearmanr
 
 # Vectors are in single precision. Two that are nearly parallel have a cosine of 1 - d, where
 # rounding alone changes d by about 1e-6 sqrt(2 d): below this, differences of cosines are noise.
 LEAST_SPREAD = 1e-9
-
-
-class Pairs(NamedTuple):
-    """The similarities of one subset's pairs.
-
-    Attributes:
-        similarities: (N,), a model's.
-        scores: (N,), people's.
-    """
-
-    similarities: np.ndarray
-    scores: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -78,28 +65,41 @@ def cosines(first_NL: np.ndarray, second_NL: np.ndarray) -> np.ndarray:
         return ((first_NL * second_NL).sum(axis=1) / lengths_N).round(12)
 
 
-def pearson(x_N: np.ndarray, y_N: np.ndarray) -> float:
-    """Pearson's correlation coefficient; neither may be constant."""
-    x_N, y_N = x_N - x_N.mean(), y_N - y_N.mean()
-    # each scaled first: squares of tiny spreads would underflow
-    x_N, y_N = x_N / np.abs(x_N).max(), y_N / np.abs(y_N).max()
-    found = (x_N @ y_N) / np.sqrt((x_N @ x_N) * (y_N @ y_N))
-    return float(np.clip(found, -1, 1))  # rounding may pass the ends
+def correlate(similarities: np.ndarray, scores: np.ndarray) -> Correlation:
+    """Spearman's and Pearson's correlation of two rows of N, or why there is none.
 
-
-def spearman(x_N: np.ndarray, y_N: np.ndarray) -> float:
-    """Spearman's: Pearson's of the ranks, equal values sharing the mean of theirs."""
-    return pearson(rankdata(x_N), rankdata(y_N))
-
-
-def correlate(pairs: Pairs) -> Correlation:
-    """Spearman's and Pearson's correlation, or why there is none."""
-    similarities_N = np.asarray(pairs.similarities, np.float64)
-    scores_N = np.asarray(pairs.scores, np.float64)
+    Args:
+        similarities: a model's; NaN where there is none.
+        scores: people's.
+    """
+    similarities_N, scores_N = np.asarray(similarities, float), np.asarray(scores, float)
     count = len(scores_N)
     if reason := _undefined(similarities_N, scores_N):
         return Correlation(count, None, None, reason)
-    return Correlation(count, spearman(similarities_N, scores_N), pearson(similarities_N, scores_N))
+    found = (of(similarities_N, scores_N).statistic for of in (spearmanr, pearsonr))
+    return Correlation(count, *map(float, found))
+
+
+def summarize(subsets: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> TaskResult:
+    """The correlations of a task's subsets (similarities and scores), and the three averages.
+
+    A mean of correlations of which one is undefined is undefined too.
+    """
+    found = {name: correlate(*pairs) for name, pairs in subsets.items()}
+    together = (np.concatenate(column) for column in zip(*subsets.values(), strict=True))
+    return TaskResult(found, average(found), average(found, weighted=True), correlate(*together))
+
+
+def average(correlations: Mapping[str, Correlation], weighted: bool = False) -> Correlation:
+    """The mean of correlations, plain or weighted by their numbers of pairs."""
+    every = list(correlations.values())
+    counts = [one.pairs for one in every]
+    for name, correlation in correlations.items():
+        if correlation.undefined is not None:
+            return Correlation(sum(counts), None, None, f"{name} has no correlation")
+    columns = ([one.spearman for one in every], [one.pearson for one in every])
+    weights = counts if weighted else None
+    return Correlation(sum(counts), *(float(np.average(one, weights=weights)) for one in columns))
 
 
 def _undefined(similarities_N: np.ndarray, scores_N: np.ndarray) -> str | None:
@@ -113,30 +113,3 @@ def _undefined(similarities_N: np.ndarray, scores_N: np.ndarray) -> str | None:
     if np.ptp(scores_N) == 0:
         return "all pairs have the same gold score"
     return None
-
-
-def summarize(subsets: Mapping[str, Pairs]) -> TaskResult:
-    """The correlations of a task's subsets, at least one, and the three averages.
-
-    A mean of correlations of which one is undefined is undefined too.
-    """
-    found = {name: correlate(pairs) for name, pairs in subsets.items()}
-    together = Pairs(*(np.concatenate(column) for column in zip(*subsets.values(), strict=True)))
-    return TaskResult(found, average(found), average(found, weighted=True), correlate(together))
-
-
-def average(correlations: Mapping[str, Correlation], weighted: bool = False) -> Correlation:
-    """The mean of correlations, plain or weighted by their numbers of pairs."""
-    counts = [correlation.pairs for correlation in correlations.values()]
-    for name, correlation in correlations.items():
-        if correlation.undefined is not None:
-            return Correlation(sum(counts), None, None, f"{name} has no correlation")
-
-    def mean(values: Sequence[float]) -> float:
-        return float(np.average(values, weights=counts if weighted else None))
-
-    return Correlation(
-        sum(counts),
-        mean([correlation.spearman for correlation in correlations.values()]),
-        mean([correlation.pearson for correlation in correlations.values()]),
-    )

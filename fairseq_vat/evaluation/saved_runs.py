@@ -1,4 +1,4 @@
-"""The trainings of ``fairseq-vat probe``: one by one, each kept in a file when it is done."""
+"""Finished trainings in a file, so that an interrupted `probe` can go on."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from tqdm import tqdm
-
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation.folds import Split
-from fairseq_vat.evaluation.probing import Probe
 from fairseq_vat.files import read_json, write_json
 
 
@@ -56,49 +52,6 @@ class SavedRuns:
     def _write(self) -> None:
         if self.path is not None:
             write_json(self.path, {"settings": self.settings, "runs": self.runs})
-
-
-def run_all(
-    work: Probe,
-    saved: SavedRuns,
-    mode: str,
-    pooling: str,
-    splits: Mapping[int, list[Split]],
-) -> list[dict[str, Any]]:
-    """Every run of a mode and pooling, those not yet kept trained now, with a progress bar.
-
-    Args:
-        work: what trains.
-        saved: what is kept.
-        mode: ``features`` or ``finetune``.
-        pooling: as of `pool`.
-        splits: of every seed, one or a list of folds.
-    """
-    encoder = work.encoder
-    prefix = encoder.key
-    if prefix and mode == "finetune":  # the checkpoint's rate is among the settings
-        prefix += f"{encoder.lr_flag} {work.fine_tuning.lr}, "
-    runs = [
-        (f"{prefix}{mode}, {pooling}, seed {seed}, fold {fold}", seed, split)
-        for seed, folds in splits.items()
-        for fold, split in enumerate(folds, start=1)
-    ]
-    sizes = {
-        key: 1 if mode == "features" else work.fine_tuning.epochs * len(split.train)
-        for key, _, split in runs
-    }
-    done = sum(size for key, size in sizes.items() if key in saved.runs)
-    unit = " runs" if mode == "features" else " sentences"
-    with tqdm(total=sum(sizes.values()), initial=done, unit=unit, leave=False, disable=None) as bar:
-        for key, seed, split in runs:
-            if key in saved.runs:
-                continue
-            bar.set_description(f"{encoder.name}, {key.removeprefix(prefix)}")
-            by_batch = bar.update if mode == "finetune" else lambda _: None
-            saved.add(key, work.run(mode, pooling, split, seed, by_batch))
-            if mode == "features":
-                bar.update()
-    return [{"seed": seed, **saved.runs[key]} for key, seed, _ in runs]
 
 
 def _short(value: object) -> str:

@@ -55,10 +55,10 @@ def test_the_other_sentences_do_not_matter(vat):
 
 @pytest.fixture
 def points(vat, monkeypatch):
-    """What the moves ask to be decoded, instead of decoding it."""
-    found = []
-    monkeypatch.setattr(vat, "decode", lambda some, beam, **_: found.extend(some) or some)
-    return found
+    """Latents that are to be decoded, instead of decoding them."""
+    given = []
+    monkeypatch.setattr(vat, "decode", lambda some, beam, **_: given.extend(some) or some)
+    return given
 
 
 def test_vary_reads_marks_as_positions(vat):
@@ -75,7 +75,9 @@ def test_vary_reads_marks_as_positions(vat):
 def test_vary_keeps_the_rest_at_its_mean(vat):
     """The drawn memory differs from the mean at marked positions only."""
     encoder = vat.model.encoder
-    out = next(vat._encoded(["w1 w2 w3 w4"]))[1]
+    (sample,) = vat.batches(["w1 w2 w3 w4"])
+    with torch.no_grad():
+        out = encoder(sample["net_input"]["src_tokens"])
     drawn_BT = torch.tensor([[False, False, True, True, False, False]])
     z_PL = encoder.draw(out, seed=3, positions_BP=drawn_BT)["encoder_out"][0][:, 0]
     all_PL = encoder.draw(out, seed=3)["encoder_out"][0][:, 0]
@@ -86,12 +88,12 @@ def test_vary_keeps_the_rest_at_its_mean(vat):
 
 
 def test_interpolate_ends_in_the_reconstructions(vat):
-    ways = vat.interpolate(SENTENCES[:2], SENTENCES[1:], steps=4, beam=2)
+    paths = vat.interpolate(SENTENCES[:2], SENTENCES[1:], steps=4, beam=2)
     plain = vat.reconstruct(SENTENCES, beam=2)
-    assert [len(way) for way in ways] == [4, 4]
-    assert [way[0] for way in ways] == plain[:2]
-    assert [way[-1] for way in ways] == plain[1:]
-    assert ways[0] != vat.interpolate(SENTENCES[:1], ["w5 w5"], steps=4, beam=2)[0]
+    assert [len(path) for path in paths] == [4, 4]
+    assert [path[0] for path in paths] == plain[:2]
+    assert [path[-1] for path in paths] == plain[1:]
+    assert paths[0] != vat.interpolate(SENTENCES[:1], ["w5 w5"], steps=4, beam=2)[0]
 
 
 def test_decode_takes_what_encode_gives(vat):
@@ -158,21 +160,26 @@ def test_the_prior_s_draws(vat, points):
     torch.testing.assert_close(torch.stack(points), vat.cfg.criterion.prior_std * z[:3])
 
 
-def test_the_prior_s_lengths_are_the_training_s(vat, text_dir):
-    lengths = vat._prior_lengths(2000, None, seed=1)
+def test_the_prior_s_lengths_are_the_training_s(vat, points, text_dir):
+    def drawn(count, seed):
+        points.clear()
+        vat.sample_prior(count, seed=seed)
+        return [len(point) for point in points]
+
+    lengths = drawn(2000, seed=1)
     lines = (text_dir / "train").read_text(encoding="utf-8").splitlines()
     expected = [len(line.split()) + 2 for line in lines]
     assert set(lengths) == set(expected)
     assert abs(np.mean(lengths) - np.mean(expected)) < 0.25  # four standard errors
-    assert vat._prior_lengths(5, None, seed=1) == lengths[:5]
-    assert vat._prior_lengths(50, None, seed=-1) != lengths[:50]
+    assert drawn(5, seed=1) == lengths[:5]
+    assert drawn(50, seed=-1) != lengths[:50]
 
 
-def test_sentence_level_moves(sentence_level):
-    ways = sentence_level.interpolate(
+def test_one_latent_a_sentence(sentence_level):
+    paths = sentence_level.interpolate(
         SENTENCES[:1], SENTENCES[1:2], 3, "spherical", beam=1, max_len_b=6
     )
-    assert len(ways[0]) == 3
+    assert len(paths[0]) == 3
     assert len(sentence_level.sample_prior(2, prior_std=1.0, beam=1, max_len_b=6)) == 2
     with pytest.raises(VATError, match="one latent for a whole sentence"):
         sentence_level.vary(["w1 [w2]"])
@@ -228,7 +235,7 @@ def test_mistakes_are_named(vat, data_dir, tmp_path):
         (lambda: vat.sample_prior(1, length=5000)): "must be from 1 to",
         (
             lambda: vat.sample_prior(1, prior_std=-1.0)
-        ): "--prior-std -1.0: must be a standard deviation above 0",
+        ): "--prior-std must be a standard deviation above 0, not -1.0",
     }.items():
         with pytest.raises(VATError, match=message):
             call()

@@ -1,16 +1,32 @@
-"""``fairseq-vat train``: an experiment of ``configs/`` through `fairseq-train`."""
+"""``fairseq-vat prepare`` and ``train``: from text to a model, through fairseq's commands."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
 import sys
+from functools import partial
+
+from fairseq_vat.cli.flags import add_number, at_least
+from fairseq_vat.cli.text_commands import add_tokenization_flags, tokenization
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add ``train``."""
+    """Add both."""
+    parser = subparsers.add_parser(
+        "prepare",
+        help="make a training's data from raw text",
+        description="Trains a sentencepiece vocabulary on the training text, encodes, and runs "
+        "fairseq-preprocess: DIR/data-bin is what fairseq-train reads. What is there already, from "
+        "the same text and options, is not made again.",
+    )
+    add_tokenization_flags(parser)
+    add_number(parser, "--workers", "processes (default: all cores)", kind=at_least(1))
+    parser.set_defaults(run=_prepare)
+
     parser = subparsers.add_parser(
         "train",
+        allow_abbrev=False,
         help="train an experiment's model on binarised text",
         usage="%(prog)s PRESET DATA SAVE_DIR [options] [fairseq-train's flags]",
         description="Runs fairseq-train with the flags of an experiment, and prints the command. "
@@ -24,15 +40,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("data", metavar="DATA", help="binarised text, of fairseq-vat prepare")
     parser.add_argument("save_dir", metavar="SAVE_DIR", help="checkpoints and log go there")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--gpus", type=int, metavar="N", help="N GPUs, a process each (nccl)")
-    where.add_argument("--cpus", type=int, metavar="N", help="N processes on the CPU (gloo)")
-    parser.add_argument("--nodes", type=int, default=1, metavar="M", help="run on M machines")
-    parser.add_argument("--node-rank", type=int, default=0, metavar="R", help="of this, from 0")
+    at_least_one = at_least(1)
+    where.add_argument("--gpus", type=at_least_one, metavar="N", help="N GPUs, a process each")
+    where.add_argument("--cpus", type=at_least_one, metavar="N", help="N processes on the CPU")
+    add_number(parser, "--nodes", "machines that it runs on", 1, at_least_one)
+    add_number(parser, "--node-rank", "which of them this is, from 0", 0, at_least(0))
     parser.add_argument("--master", metavar="HOST:PORT", help="of the first of several machines")
     parser.add_argument("--dry-run", action="store_true", help="print the command alone")
     parser.add_argument("--presets", action=_Presets, help="list the experiments and exit")
     parser.add_argument("--flags", action=_Flags, help="list the plugin's flags and exit")
-    parser.set_defaults(run=run, takes_further_flags=True)
+    parser.set_defaults(run=_train, takes_further_flags=True)
 
 
 class _Presets(argparse.Action):
@@ -69,8 +86,21 @@ def plugin_flags() -> str:
     return parser.format_help()
 
 
-def run(args: argparse.Namespace) -> int:
-    """Train; the exit status is `fairseq-train`'s."""
+def _prepare(args: argparse.Namespace) -> None:
+    from fairseq_vat.recipes.prepare import prepare
+
+    texts, output, settings = tokenization(args)
+    data = prepare(
+        *(texts, output),
+        workers=args.workers,
+        tell=partial(print, flush=True),
+        warn=partial(print, file=sys.stderr),
+        **settings,
+    )
+    print(f"next: {shlex.join(['fairseq-vat', 'train', 'vat_small', str(data), f'{output}/vat'])}")
+
+
+def _train(args: argparse.Namespace) -> int:
     from fairseq_vat.recipes.train import Processes, run_command, training_command
 
     device = "gpu" if args.gpus else "cpu" if args.cpus else None
@@ -80,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"+ {shlex.join(command)}", file=sys.stderr, flush=True)
     if args.dry_run:
         return 0
-    status = run_command(command, processes)
+    status = run_command(command, args.save_dir, processes)
     if status == 0:
         print(f"next: fairseq-vat reconstruct {shlex.quote(args.save_dir)} --input FILE")
     return status

@@ -1,0 +1,186 @@
+"""``fairseq-vat probe``: classification on sentence vectors, as in the VAT paper's table 5."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from typing import Any
+
+from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
+from fairseq_vat.cli.flags import above, add_number, at_least
+from fairseq_vat.cli.hf import add_hf_argument, load_encoders, load_hf, warn_of_encoders
+from fairseq_vat.cli.probe_tables import probe_lines, relatedness_lines
+from fairseq_vat.cli.quiet import quiet
+from fairseq_vat.cli.tables import add_format_flag
+from fairseq_vat.cli.warn import warn_of_left_out
+from fairseq_vat.errors import VATError
+from fairseq_vat.evaluation import ACTIVATIONS, MODES
+from fairseq_vat.latent.choices import POOLINGS
+
+_FILES = ("train", "valid", "test")
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add ``probe``."""
+    parser = subparsers.add_parser(
+        "probe",
+        help="train classifiers on a checkpoint's sentence vectors, extracted or fine-tuned",
+        description="Trains classifiers on pooled posterior means and prints accuracies with their "
+        "spread, and the most frequent label's beside them: the protocol of the VAT paper's table "
+        "5 (docs/probe.md).  Files hold label<TAB>sentence or, with --pairs, "
+        "label<TAB>sentence<TAB>sentence; plain, .gz or .xz.  The checkpoint isn't changed.",
+    )
+    add_checkpoint_arguments(parser)
+    parser.add_argument("--train", metavar="FILE")
+    parser.add_argument("--valid", metavar="FILE", help="default: a tenth of --train")
+    parser.add_argument("--test", metavar="FILE")
+    parser.add_argument("--cv", metavar="FILE", help="cross-validation on one file instead")
+    parser.add_argument(
+        "--pairs", action="store_true", help="two sentences a line, joined by the symbol </s>"
+    )
+    parser.add_argument(
+        "--relatedness",
+        action="store_true",
+        help="files hold score<TAB>sentence<TAB>sentence, and what is learned is the score, as "
+        "SentEval does on SICK-R and STS-B; --train, --valid and --test are needed",
+    )
+    parser.add_argument(
+        "--grades",
+        type=int,
+        nargs=2,
+        metavar=("LEAST", "MOST"),
+        help="of --relatedness: scores become shares of these whole numbers (default: 1 5)",
+    )
+    add_hf_argument(parser)
+    parser.add_argument(
+        "--mode",
+        nargs="+",
+        choices=MODES,
+        default=["features"],
+        help="vectors as they are, or the encoder trained with the classifier (default: features)",
+    )
+    parser.add_argument(
+        "--pooling",
+        nargs="+",
+        choices=POOLINGS,
+        default=["mean"],
+        help="with a latent for every token: the start token's, their mean, or their sum "
+        "(default: mean)",
+    )
+    at_least_1 = at_least(1)
+    text = "runs, with the seeds 1 to N (default: 5, with --cv 1)"
+    add_number(parser, "--seeds", text, kind=at_least_1)
+    add_number(parser, "--folds", "of --cv (default: 10)", kind=at_least(2))
+    text = "train and test only the first N of them (default: all)"
+    add_number(parser, "--max-folds", text, kind=at_least_1)
+    text = "width of the dense layer; 0: none (default: the latents')"
+    add_number(parser, "--hidden", text, kind=at_least(0))
+    parser.add_argument(
+        "--activation",
+        choices=ACTIVATIONS,
+        default=ACTIVATIONS[0],
+        help="of the dense layer (default: %(default)s, as SentEval's)",
+    )
+    add_number(parser, "--epochs", "of fine-tuning", 5, at_least_1)
+    add_number(parser, "--batch-size", "sentences an update of it", 32, at_least_1)
+    add_number(parser, "--lr", "of it", 1e-3, above(0), "LR")
+    add_number(parser, "--hf-lr", "of it, of --hf's", 2e-5, above(0), "LR")
+    parser.add_argument(
+        "--save", metavar="FILE", help="keep finished runs in this .json, and go on from it"
+    )
+    add_format_flag(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Read, train, print."""
+    _check(args)
+    found = _relatedness(args) if args.relatedness else _probe(args)
+    found = {"data": args.data, **found}
+    if args.json:
+        print(json.dumps(found, ensure_ascii=False, allow_nan=False))
+    else:
+        lines = relatedness_lines if args.relatedness else probe_lines
+        print("\n".join(lines(found, args.format)))
+
+
+def _probe(args: argparse.Namespace) -> dict[str, Any]:
+    with quiet():
+        from fairseq_vat.evaluation.classifier import Training
+        from fairseq_vat.evaluation.labelled import LabelledFiles
+        from fairseq_vat.evaluation.probe import probe
+        from fairseq_vat.evaluation.probed_encoders import encoders_of
+
+        paths = {name: getattr(args, name) for name in (*_FILES, "cv")}
+        paths = {name: path for name, path in paths.items() if path is not None}
+        files = LabelledFiles.read(paths, 2 if args.pairs else 1)
+        vat = load_hub(args)
+        beside = load_hf(args.hf, vat.device)
+        files = files.in_subwords(vat)
+        warn_of_left_out(files)
+        columns = zip(*(line.sentences for line in files.all_lines), strict=True)
+        encoders = encoders_of(vat, args.path, files.all_pieces, beside, *map(list, columns))
+        warn_of_encoders(encoders, ", ".join(paths.values()))
+        return probe(
+            *(encoders, files, args.mode, args.pooling),
+            seeds=args.seeds or (5 if args.cv is None else 1),
+            folds=args.folds or 10,
+            max_folds=args.max_folds,
+            hidden=args.hidden,
+            activation=args.activation,
+            fine_tuning=Training(args.epochs, args.batch_size, args.lr),
+            hf_lr=args.hf_lr,
+            save=args.save,
+        )
+
+
+def _relatedness(args: argparse.Namespace) -> dict[str, Any]:
+    from fairseq_vat.text.columns import read_pairs
+
+    least, most = args.grades or (1, 5)
+    pairs = {name: read_pairs(getattr(args, name)) for name in _FILES}
+    for name, some in pairs.items():
+        low, high = (end(pair.score for pair in some) for end in (min, max))
+        # SentEval's grades begin at 1 for STS-B too, whose scores begin at 0
+        if low < least - 1 or high > most:
+            raise VATError(
+                f"{getattr(args, name)}: scores from {low:g} to {high:g} don't fit the grades "
+                f"{least} to {most}; give --grades {math.floor(low)} {math.ceil(high)}"
+            )
+    with quiet():
+        from fairseq_vat.evaluation.relatedness import relatedness
+        from fairseq_vat.evaluation.sts import sentences_of
+
+        sentences = sentences_of([pair for some in pairs.values() for pair in some])
+        encoders = load_encoders(args, sentences)
+        warn_of_encoders(encoders, args.train)
+        return relatedness(
+            *(encoders, sentences, pairs, args.pooling, (least, most), args.seeds or 5)
+        )
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Flags that don't go together."""
+    if (args.train is None) == (args.cv is None):
+        raise VATError("give --train, with --valid and --test where there are any, or else --cv")
+    for name in ("valid", "test"):
+        if args.cv is not None and getattr(args, name) is not None:
+            raise VATError(f"--{name} goes with --train; --cv splits its file itself")
+    for name in ("folds", "max_folds"):
+        if args.cv is None and getattr(args, name) is not None:
+            raise VATError(f"--{name.replace('_', '-')} goes with --cv")
+    if not args.relatedness:
+        if args.grades is not None:
+            raise VATError("--grades goes with --relatedness")
+        return
+    if args.cv is not None or None in (args.valid, args.test):
+        raise VATError("--relatedness: give --train, --valid and --test")
+    if "finetune" in args.mode:
+        raise VATError("--mode finetune: --relatedness is learned from features alone")
+    for name in ("pairs", "save", "hidden"):
+        if getattr(args, name) is not None and getattr(args, name) is not False:
+            raise VATError(f"--{name} doesn't go with --relatedness")
+    if args.grades is not None and args.grades[0] >= args.grades[1]:
+        raise VATError(f"--grades {args.grades[0]} {args.grades[1]}: the first must be the smaller")

@@ -1,0 +1,147 @@
+"""``fairseq-vat sts``: semantic textual similarity of a checkpoint, and of other encoders."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from fairseq_vat.cli.checkpoint import add_checkpoint_arguments
+from fairseq_vat.cli.hf import add_hf_argument, load_encoders, names_of
+from fairseq_vat.cli.quiet import quiet
+from fairseq_vat.cli.tables import add_format_flag, prose, table
+from fairseq_vat.cli.warn import warn_of_unknown
+from fairseq_vat.latent.choices import POOLINGS
+
+_MEASURES = {"spearman": "Spearman", "pearson": "Pearson"}
+_AVERAGES = {
+    "mean": "mean of subsets",
+    "weighted_mean": "mean, weighted by pairs",
+    "all_pairs": "all pairs together",
+}
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add ``sts``."""
+    parser = subparsers.add_parser(
+        "sts",
+        help="semantic textual similarity: correlation of cosines with people's scores",
+        description="Correlates the cosine of two sentences' vectors with people's scores.  A "
+        "folder is a task, each .tsv file in it, of score<TAB>sentence<TAB>sentence, a subset; a "
+        "file alone is a task of one.  docs/sentence-embeddings.md says what each figure means.",
+    )
+    add_checkpoint_arguments(parser)
+    parser.add_argument(
+        "--sts",
+        metavar="PATH",
+        nargs="+",
+        required=True,
+        help="folders of .tsv files, or files; a file may be .gz or .xz",
+    )
+    parser.add_argument(
+        "--pooling",
+        choices=POOLINGS,
+        nargs="+",
+        help="one vector out of a latent for every token: the start token's, the mean, the sum "
+        "(default: all that the model has); without meaning where a sentence has one latent",
+    )
+    add_hf_argument(parser)
+    add_format_flag(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Read, embed, correlate, print."""
+    from fairseq_vat.text.columns import read_task
+
+    names = names_of(args.sts)
+    tasks = {name: read_task(path) for name, path in zip(names, args.sts, strict=True)}
+    with quiet():
+        from fairseq_vat.evaluation.sts import sentences_of, sts
+
+        # each once: the sets share sentences
+        subsets = [pairs for some in tasks.values() for pairs in some.values()]
+        sentences = sentences_of([pair for pairs in subsets for pair in pairs])
+        systems = sts(load_encoders(args, sentences), sentences, tasks, args.pooling)
+    for system in systems:
+        for task, share in system["unknown_share"].items():
+            warn_of_unknown(task, share, system["path"], ours="updates" in system)
+    found = {"data": args.data, "systems": systems}
+    if args.json:
+        print(json.dumps(found, ensure_ascii=False, allow_nan=False))
+    else:
+        print("\n".join(_lines(systems, args.format)))
+
+
+def _lines(systems: list[dict[str, Any]], style: str) -> Iterator[str]:
+    """Tables of both correlations, times 100, and why some are undefined."""
+    yield from prose(style, *map(_description, systems))
+    columns = {
+        f"{number} {pooling}": (system, pooling)
+        for number, system in enumerate(systems)
+        for pooling in system["poolings"]
+    }
+    rows = list(_rows(systems[0]))
+    yield from prose(style, "")
+    for number, (measure, title) in enumerate(_MEASURES.items()):
+        if number:
+            yield ""
+        yield table(
+            [
+                {"name": name, "pairs": pairs}
+                | {
+                    key: _cell(_at(system["poolings"][pooling], path)[measure])
+                    for key, (system, pooling) in columns.items()
+                }
+                for name, pairs, path in rows
+            ],
+            [
+                ("name", f"{title} x 100", ""),
+                ("pairs", "pairs", ","),
+                *((key, f"{system['name']} {p}", ".2f") for key, (system, p) in columns.items()),
+            ],
+            style,
+        )
+    reasons = {
+        f"undefined: {system['name']}, {pooling}: {name}: {correlation['undefined']}": None
+        for system, pooling in columns.values()
+        for name, _, path in rows
+        if (correlation := _at(system["poolings"][pooling], path))["undefined"]
+    }
+    if reasons:
+        yield from prose(style, "", *reasons)
+
+
+def _description(system: dict[str, Any]) -> str:
+    shares = ", ".join(f"{task} {share:.1%}" for task, share in system["unknown_share"].items())
+    what = f"vectors of width {system['width']}"
+    if "updates" in system:
+        one = "each token" if system["latent_level"] == "token" else "each sentence"
+        what = f"{system['updates']:,} updates, a latent of width {system['width']} for {one}"
+    return f"{system['name']}: {system['path']}: {what}; unknown pieces: {shares}"
+
+
+def _rows(system: dict[str, Any]) -> Iterator[tuple[str, int, tuple[str, ...]]]:
+    """Title, number of pairs, and where the correlation stands among a pooling's results."""
+    results = next(iter(system["poolings"].values()))
+    for task, result in results["tasks"].items():
+        for subset, correlation in result["subsets"].items():
+            yield f"{task} {subset}", correlation["pairs"], ("tasks", task, "subsets", subset)
+        for kind, title in _AVERAGES.items():
+            yield f"{task}, {title}", result[kind]["pairs"], ("tasks", task, kind)
+    if len(results["tasks"]) > 1:
+        for kind, title in _AVERAGES.items():
+            pairs = results["average_of_tasks"][kind]["pairs"]
+            yield f"mean over tasks of: {title}", pairs, ("average_of_tasks", kind)
+
+
+def _at(results: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    for key in path:
+        results = results[key]
+    return results
+
+
+def _cell(value: float | None) -> float | str:
+    return "undefined" if value is None else 100 * value

@@ -1,0 +1,79 @@
+"""From raw text to binarised data: clean, train subwords, encode, `fairseq-preprocess`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fairseq_vat.errors import VATError
+from fairseq_vat.files import lock_folder, read_json
+from fairseq_vat.text.subword_files import SubwordFiles
+from fairseq_vat.text.tokenization import SPLITS, tokenize
+
+
+def prepare(
+    texts: Mapping[str, str | os.PathLike],
+    out: str | os.PathLike,
+    *,
+    workers: int | None = None,
+    tell: Callable[[str], object] = lambda line: None,
+    **tokenization: Any,
+) -> Path:
+    """The data directory for `fairseq-train`, ``OUT/data-bin``; made once from the same text.
+
+    Beside fairseq's files it holds how text becomes its tokens (`SubwordFiles`), which training
+    puts into every checkpoint.
+
+    Args:
+        texts: the file of each of `SPLITS`, a sentence a line; plain, ``.gz`` or ``.xz``.
+        out: the folder, also of the subwords and of the text as subwords.
+        workers: processes of `fairseq-preprocess`; None takes all cores.
+        tell: is given a line about each step.
+        **tokenization: as for `tokenize`.
+
+    Raises:
+        VATError: for texts that `tokenize` refuses, a folder that another run is at work in, and
+            where `fairseq-preprocess` failed.
+    """
+    out = Path(out)
+    lock_folder(out, "another run is at work there: wait for its end, or give another folder")
+    made_from = tokenize(texts, out, tell=tell, **tokenization)
+    data = out / "data-bin"
+    if read_json(data / "made_from.json") == made_from and SubwordFiles.read(data) is not None:
+        tell(f"{data}: up to date, nothing to do")
+        return data
+
+    # Made beside its place and moved there whole, so that data-bin is never half a data set.
+    partial = out / "data-bin.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    command = [sys.executable, "-m", "fairseq_cli.preprocess", "--only-source"]
+    command += ["--srcdict", str(out / "dict.txt"), "--destdir", str(partial)]
+    for split in SPLITS:
+        command += [f"--{split}pref", str(out / f"{split}.pieces")]
+    command += ["--workers", str(workers or os.cpu_count() or 1)]
+    tell(f"+ fairseq-preprocess {shlex.join(command[3:])}")
+    done = subprocess.run(command, capture_output=True, text=True)
+    for split in SPLITS:
+        # fairseq-preprocess can end with status 0 after a worker died
+        if done.returncode or not (partial / f"{split}.idx").is_file():
+            last = [line for line in done.stderr.splitlines() if line.strip()] or ["it is silent"]
+            raise VATError(f"fairseq-preprocess wrote no {split} data: {last[-1]}")
+    _subwords(out, made_from).write(partial)
+    shutil.copyfile(out / "tokenize.json", partial / "made_from.json")
+    shutil.rmtree(data, ignore_errors=True)
+    os.replace(partial, data)
+    tell(f"{data}: {made_from['splits']['train']['sentences']:,} sentences to train on")
+    return data
+
+
+def _subwords(out: Path, made_from: Mapping[str, Any]) -> SubwordFiles:
+    if "gpt2_sha256" in made_from["made_from"]:
+        names = {"gpt2_encoder_json": "vocab.json", "gpt2_vocab_bpe": "merges.txt"}
+        return SubwordFiles.of("gpt2", {key: out / name for key, name in names.items()})
+    return SubwordFiles.of("sentencepiece", {"sentencepiece_model": out / "sentencepiece.model"})

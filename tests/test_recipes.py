@@ -1,0 +1,172 @@
+"""`fairseq-vat prepare` and `train`: fairseq's own commands, with a recipe's flags."""
+
+import random
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from fairseq import options
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from helpers import commands
+from helpers.configs import composed
+from omegaconf import OmegaConf
+
+from fairseq_vat.cli.main import main
+from fairseq_vat.errors import VATError
+from fairseq_vat.files import read_json
+from fairseq_vat.recipes.prepare import prepare
+from fairseq_vat.recipes.train import Processes, training_command
+from fairseq_vat.recipes.training_presets import preset_flags, preset_names
+from fairseq_vat.text.subword_files import SubwordFiles
+from fairseq_vat.text.tokenization import fitting_vocab_size
+
+# what the machine and the place decide, and Hydra's own way to write the same
+APART = {"save_dir", "log_format", "fp16", "user_dir", "data", "no_save"}
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("texts")
+    rng = random.Random(5)
+    words = ["".join(rng.choices("abcdefgh", k=rng.randint(2, 6))) for _ in range(300)]
+    files = {}
+    for split, count in {"train": 500, "valid": 30, "test": 30}.items():
+        files[split] = folder / f"{split}.txt"
+        lines = [" ".join(rng.choices(words, k=rng.randint(3, 9))) for _ in range(count)]
+        files[split].write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return files
+
+
+@pytest.fixture(scope="module")
+def prepared(texts, tmp_path_factory):
+    return prepare(texts, tmp_path_factory.mktemp("prepared"), workers=1)
+
+
+def test_data_say_how_text_becomes_tokens(prepared):
+    model = (prepared.parent / "sentencepiece.model").read_bytes()
+    assert SubwordFiles.read(prepared) == SubwordFiles(
+        "sentencepiece", {"sentencepiece_model": model}
+    )
+    assert read_json(prepared / "made_from.json") == read_json(prepared.parent / "tokenize.json")
+
+
+def test_what_is_there_is_not_made_again(texts, prepared):
+    before = {path: path.stat().st_mtime_ns for path in prepared.iterdir()}
+    told = []
+    assert prepare(texts, prepared.parent, tell=told.append) == prepared
+    assert told[-1] == f"{prepared}: up to date, nothing to do"
+    assert {path: path.stat().st_mtime_ns for path in prepared.iterdir()} == before
+
+
+def test_an_interrupted_one_goes_on(texts, prepared):
+    (prepared / "made_from.json").unlink()
+    (prepared.parent / "data-bin.partial").mkdir()
+    prepare(texts, prepared.parent, workers=1)
+    assert (prepared / "made_from.json").exists()
+    assert not (prepared.parent / "data-bin.partial").exists()
+
+
+def test_the_vocabulary_fits_the_text(texts, tmp_path, prepared):
+    """Of 300 words sentencepiece can't make the 512 entries that the text's length asks for."""
+    assert fitting_vocab_size(texts["train"]) == 256
+    text = tmp_path / "text"
+    text.write_text("a b c d e f g h\n" * 20_000)
+    assert fitting_vocab_size(text) == 2048
+    out = tmp_path / "out"
+    prepare(dict.fromkeys(("train", "valid", "test"), text), out, workers=1)
+    assert len((out / "dict.txt").read_text().splitlines()) + 4 < 2048
+    with pytest.raises(VATError, match="--vocab-size 2048 is too large"):
+        prepare(dict.fromkeys(("train", "valid", "test"), text), tmp_path / "2", vocab_size=2048)
+
+
+def test_a_folder_in_use_is_left_alone(texts, tmp_path):
+    code = (
+        "import sys, time; from fairseq_vat.files import lock_folder; "
+        "lock_folder(sys.argv[1], ''); print('locked', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(VATError, match="another run is at work there"):
+            prepare(texts, tmp_path)
+        other.kill()
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_is_its_hydra_file(name, prepared):
+    parser = options.get_training_parser()
+    flags = [str(prepared), "--user-dir", commands.PLUGIN, *preset_flags(name)]
+    by_flags = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, flags))
+    by_hydra = composed(name, f"task.data={prepared}")
+    for group, values in by_hydra.items():
+        if not isinstance(values, dict) and not OmegaConf.is_config(values):
+            continue
+        one, other = (
+            OmegaConf.to_container(cfg[group], resolve=True, enum_to_str=True)
+            for cfg in (by_flags, by_hydra)
+        )
+        for key in set(other) & set(one) - APART:
+            if (group, key) != ("model", "_name"):  # a preset's name, or its class and settings
+                assert str(one[key]) == str(other[key]), f"{group}.{key}"
+
+
+def test_the_command_is_fairseq_s(prepared, tmp_path):
+    command = training_command(str(prepared), str(tmp_path), "demo", flags=["--kl-weight", "0.3"])
+    assert command[:3] == [sys.executable, "-m", "fairseq_cli.train"]
+    assert command[-2:] == ["--kl-weight", "0.3"]
+    assert "--precision" in command or "--fp16" in command or "--cpu" in command
+    given = training_command(str(prepared), str(tmp_path), "demo", flags=["--fp16"])
+    assert "--precision" not in given
+    two = training_command(str(prepared), str(tmp_path), "demo", Processes("cpu", 2))
+    assert two[1:5] == ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    assert "--standalone" in two
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["nothing", "DATA", "out"], r"--preset nothing: must be one of .*demo"),
+        (["demo", "missing", "out"], "missing has no dict.txt: make it with fairseq-vat prepare"),
+        (["demo", "DATA", "out", "--nodes", "2"], "--nodes needs --gpus or --cpus"),
+        (["demo", "DATA", "out", "--node-rank", "1"], "--node-rank 1: must be from 0 to .* 0"),
+        (
+            ["demo", "DATA", "out", "--cpus", "1", "--nodes", "2", "--master", "a"],
+            "--master a: must be HOST:PORT",
+        ),
+    ],
+)
+def test_mistakes_are_told_in_one_line(flags, message, prepared, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *(str(prepared) if flag == "DATA" else flag for flag in flags)]) == 1
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_presets_and_flags_are_listed(capsys):
+    for flag, expected in (("--presets", "vae_transformer_ptb"), ("--flags", "--kl-annealing")):
+        with pytest.raises(SystemExit) as caught:
+            main(["train", flag])
+        assert caught.value.code == 0
+        assert expected in capsys.readouterr().out
+
+
+def test_it_trains_and_goes_on(prepared, tmp_path):
+    """In a process of its own, as a user has it."""
+    flags = ["--arch", "vat_transformer_tiny", "--max-tokens", "300", "--num-workers", "0", "--cpu"]
+    command = [sys.executable, "-m", "fairseq_vat.cli", "train", "demo", str(prepared)]
+    command += [str(tmp_path / "run"), *flags, "--precision", "float32"]
+    for updates in ("2", "4"):
+        done = subprocess.run(
+            [*command, "--max-update", updates], capture_output=True, text=True, check=True
+        )
+        assert done.stderr.startswith("+ ")
+        assert "next: fairseq-vat reconstruct" in done.stdout
+    assert "Loaded checkpoint" in done.stdout + done.stderr
+    state = torch.load(tmp_path / "run/checkpoint_last.pt", weights_only=True)
+    assert state["optimizer_history"][-1]["num_updates"] == 4
+    assert (tmp_path / "run/train.log").stat().st_size
