@@ -78,6 +78,7 @@ def test_parity(data_dir, tmp_path, capsys, monkeypatch):
     assert "see" in run("--updates", "6", "--seeds", "3", "--", "--prior-std", "-1", status=1)
 
 
+@pytest.mark.slow
 def test_benchmark(capsys, monkeypatch):
     import benchmark
 

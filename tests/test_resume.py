@@ -62,6 +62,7 @@ def test_stopped_and_resumed(
     assert_same_end(tmp_path, unstopped[0])
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(data_dir: Path, tmp_path: Path):
     """SIGKILL between two checkpoints: the updates since the last one are made again."""
     flags = [*FLAGS, "--save-interval-updates", "20", "--max-update", "46"]
