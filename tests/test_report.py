@@ -314,6 +314,16 @@ def test_mistakes_in_files_are_one_line(data_dir, checkpoint, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["text"]
 
 
+def test_latents_that_are_not_finite_are_said(data_dir, checkpoint, tmp_path, capsys):
+    state = torch.load(checkpoint, weights_only=True)
+    state["model"]["encoder.head.mean.bias"].fill_(math.nan)
+    torch.save(state, tmp_path / "diverged.pt")
+    output = tmp_path / "page.html"
+    command = ("report", data_dir, "--path", tmp_path / "diverged.pt", "--output", output)
+    assert "latents are not finite" in failure(capsys, *command, *QUICK)
+    assert not output.exists()
+
+
 def test_a_language_model_is_refused(data_dir, tmp_path, capsys):
     commands.train(
         data_dir, tmp_path, "--arch", "transformer_decoder_lm", "--max-update", "1", *SMALL
