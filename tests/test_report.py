@@ -139,10 +139,13 @@ def test_the_page_is_whole(pages, level):
     assert len(re.findall(r"<title>[^<]*w\d", pages[level])) >= 20  # points tell their sentence
 
 
-def test_text_is_escaped(pages):
+def test_text_is_escaped(pages, gathered):
     assert "<script" not in pages["token"]
     assert unescape(pages["token"]).count(EVIL) >= 1  # at least the map's tooltip
     assert "&lt;script&gt;" in pages["token"]
+    told = page.build(gathered, "runs/<b onclick=x>.pt", None, "<i>no log</i>")
+    assert "<b onclick" not in told and "<i>no" not in told
+    assert told.count("&lt;b onclick=x&gt;.pt") == 3  # title, heading, file
 
 
 def test_the_log_beside_the_checkpoint_is_found(pages):
