@@ -179,8 +179,10 @@ _fairseq_progress_bar = progress_bar.progress_bar
 
 
 def _progress_bar(*args: Any, **kwargs: Any) -> Any:
+    # that of a validation names no file: it writes to the training's
+    opens = kwargs.get("log_file") is not None
     for handler in list(progress_bar.logger.handlers):
-        if isinstance(handler, logging.FileHandler):
+        if opens and isinstance(handler, logging.FileHandler):
             progress_bar.logger.removeHandler(handler)
             handler.close()
     return _fairseq_progress_bar(*args, **kwargs)

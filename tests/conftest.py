@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
-from helpers import commands
+from helpers import commands, composition
 from helpers.models import build
 from helpers.oracle import Oracle
 from helpers.text import sentences
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _composed_once():
+    """Most of the time that a small command takes is Hydra's."""
+    with mock.patch("fairseq.dataclass.utils.compose", composition.compose):
+        yield
 
 
 @pytest.fixture(scope="session")

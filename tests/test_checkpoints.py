@@ -39,8 +39,8 @@ def test_a_cut_off_checkpoint_is_named(data_dir, checkpoint, tmp_path, share):
 def test_a_run_does_not_start_over_a_cut_off_checkpoint(data_dir, checkpoint, tmp_path):
     path = tmp_path / "checkpoint_last.pt"
     path.write_bytes(checkpoint.read_bytes()[:5000])
-    assert f"checkpoint {path} can't be read" in refused(commands.train, data_dir, tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint_last.pt"]
+    assert f"{path} is cut off or damaged" in refused(commands.train, data_dir, tmp_path)
+    assert [*tmp_path.glob("*.pt")] == [path]
     assert path.stat().st_size == 5000
 
 
@@ -62,7 +62,9 @@ def test_a_malicious_checkpoint_is_refused(data_dir, checkpoint, tmp_path, legac
     torch.save(state, path, _use_new_zipfile_serialization=not legacy)
     for command in (commands.generate, commands.validate):
         assert f"checkpoint {path} is refused" in refused(command, data_dir, path)
-    assert f"checkpoint {path} is refused" in refused(commands.train, data_dir, tmp_path)
+    # where training saves there are zip archives alone
+    says = f"{path} is cut off or damaged" if legacy else f"checkpoint {path} is refused"
+    assert says in refused(commands.train, data_dir, tmp_path)
     assert not (tmp_path / "harm").exists()
 
 

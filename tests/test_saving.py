@@ -1,6 +1,7 @@
 """What a training leaves in its folder: whole checkpoints, one run's, and a log without repeats."""
 
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from fairseq.logging import progress_bar
 from helpers import commands
 
 from fairseq_vat.errors import VATError
+from fairseq_vat.evaluation.training_log import read_training_log
 from fairseq_vat.files import SaveFolder, atomic_path, copy_whole
 
 FLAGS = ["--save-interval-updates", "4", "--keep-interval-updates", "1", "--max-update", "10"]
@@ -138,14 +140,19 @@ def test_training_goes_on_with_its_own_dictionary_alone(permuted, run, copied, t
     assert not list((tmp_path / "new").glob("*.pt"))
 
 
-def test_a_log_file_is_open_once(tmp_path):
-    """fairseq makes a progress bar for every epoch and every validation."""
+def test_a_log_file_gets_each_line_once(data_dir, tmp_path):
+    """fairseq opens it for every epoch, and validation writes to the training's."""
     file = tmp_path / "train.log"
-    for _ in range(3):
-        progress_bar.progress_bar([], log_format="simple", log_file=str(file))
+    commands.train(data_dir, tmp_path / "run", "--log-file", file, "--max-update", "40")
     handlers = [h for h in progress_bar.logger.handlers if isinstance(h, logging.FileHandler)]
     assert [handler.baseFilename for handler in handlers] == [str(file)]
-    progress_bar.progress_bar([], log_format="simple")  # closes it
+    for handler in handlers:
+        progress_bar.logger.removeHandler(handler)
+        handler.close()
+    lines = [line for line in file.read_text().splitlines() if re.match(r"epoch \d", line)]
+    assert len(set(lines)) == len(lines)
+    kinds = [(record.kind, record.num_updates) for record in read_training_log(file)]
+    assert {("valid", 18), ("train", 18), ("train_inner", 20), ("valid", 40)} <= {*kinds}
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
