@@ -138,10 +138,13 @@ def test_the_page_is_whole(pages, level):
     assert len(re.findall(r"<title>[^<]*w\d", pages[level])) >= 20  # points tell their sentence
 
 
-def test_text_is_escaped(pages):
+def test_text_is_escaped(pages, gathered):
     assert "<script" not in pages["token"]
     assert unescape(pages["token"]).count(EVIL) >= 1  # at least the map's tooltip
     assert "&lt;script&gt;" in pages["token"]
+    told = page.build(gathered, "runs/<b onclick=x>.pt", None, "<i>no log</i>")
+    assert "<b onclick" not in told and "<i>no" not in told
+    assert told.count("&lt;b onclick=x&gt;.pt") == 3  # title, heading, file
 
 
 def test_the_log_beside_the_checkpoint_is_found(pages):
@@ -313,6 +316,16 @@ def test_mistakes_in_files_are_one_line(data_dir, checkpoint, tmp_path, capsys):
     inside = text / "page.html"
     assert "nothing can be written" in failure(capsys, *command, "--output", inside)
     assert [path.name for path in tmp_path.iterdir()] == ["text"]
+
+
+def test_latents_that_are_not_finite_are_said(data_dir, checkpoint, tmp_path, capsys):
+    state = torch.load(checkpoint, weights_only=True)
+    state["model"]["encoder.head.mean.bias"].fill_(math.nan)
+    torch.save(state, tmp_path / "diverged.pt")
+    output = tmp_path / "page.html"
+    command = ("report", data_dir, "--path", tmp_path / "diverged.pt", "--output", output)
+    assert "latents are not finite" in failure(capsys, *command, *QUICK)
+    assert not output.exists()
 
 
 def test_a_language_model_is_refused(data_dir, tmp_path, capsys):

@@ -42,8 +42,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="of the training (default: train.log beside the checkpoint, if there is one)",
     )
     for name, default, text in (
-        ("sentences", 500, "sentences measured and mapped, evenly spaced"),
-        ("examples", 8, "sentences decoded"),
+        ("sentences", 500, "sentences measured, reconstructed and mapped, evenly spaced"),
+        ("examples", 8, "sentences shown"),
         ("samples", 4, "draws of each example"),
         ("steps", 6, "sentences of an interpolation, both ends included"),
         ("beam", 5, "width of the beam search"),

@@ -119,6 +119,9 @@ def gather(
         sentences: of `read_subset` or `read_text`.
         settings: how much is shown.
         progress: told what comes next.
+
+    Raises:
+        VATError: for latents that aren't finite.
     """
     vat = VATHubInterface(vat.cfg, vat.task, vat.model, bpe=None, max_tokens=vat.max_tokens)
     pieces, texts = sentences.pieces, sentences.texts
@@ -209,10 +212,12 @@ def _measure(
     )
     batches = (_with_target(batch, vat.task) for batch in vat.batches(sentences.pieces))
     measured = evaluate.measure(vat.model, batches, wanted)
+    mean_NL = torch.cat(measured.means).double()
+    if not mean_NL.isfinite().all():
+        raise VATError("the checkpoint's latents are not finite: its training has diverged")
     tokens = sum(len(line.split()) + 1 for line in sentences.pieces)
     words = sum(max(1, len(text.split())) for text in sentences.texts)
     measures = evaluate.figures(measured, tokens, words, wanted, vat.device)
-    mean_NL = torch.cat(measured.means).double()
     posterior = DiagonalGaussian(mean_NL, torch.cat(measured.logvars).double())
     variance_L = active_units.mean_variance(
         len(mean_NL), mean_NL.sum(dim=0), mean_NL.square().sum(dim=0)
@@ -221,11 +226,7 @@ def _measure(
 
 
 def _with_target(batch: dict[str, Any], task: Any) -> dict[str, Any]:
-    """A batch of `VATHubInterface.batches` with what the decoder is to write, as in training.
-
-    The target is the source without its start token; the decoder's input is the target moved by
-    one, after an end of sentence.
-    """
+    """A batch with what the decoder is to write, as in training: the source, start token apart."""
     target_BS = batch["net_input"]["src_tokens"][:, int(task.start_token) :]
     pad, eos = task.target_dictionary.pad(), task.target_dictionary.eos()
     previous_BS = target_BS.roll(1, dims=1)
