@@ -166,8 +166,8 @@ def _resume(cfg: Any, trainer: Any, **more: Any) -> Any:
 def _open_log_files_once() -> None:
     """Let ``--log-file`` get each line once.
 
-    fairseq opens the file anew for every epoch and every validation, and writes to all of them:
-    lines are repeated, and after some 250 epochs the process may open no more files.
+    fairseq opens it anew for every epoch and writes to all: lines are repeated, and after some
+    250 epochs the process may open no more files. A validation names none and uses the last.
     """
     if progress_bar.progress_bar is not _progress_bar:
         global _fairseq_progress_bar
@@ -179,10 +179,8 @@ _fairseq_progress_bar = progress_bar.progress_bar
 
 
 def _progress_bar(*args: Any, **kwargs: Any) -> Any:
-    # that of a validation names no file: it writes to the training's
-    opens = kwargs.get("log_file") is not None
-    for handler in list(progress_bar.logger.handlers):
-        if opens and isinstance(handler, logging.FileHandler):
+    for handler in list(progress_bar.logger.handlers) if kwargs.get("log_file") else []:
+        if isinstance(handler, logging.FileHandler):
             progress_bar.logger.removeHandler(handler)
             handler.close()
     return _fairseq_progress_bar(*args, **kwargs)

@@ -44,7 +44,7 @@ from fairseq_vat.cli.flags import Parser, add_number, at_least
 from fairseq_vat.cli.tables import table
 from fairseq_vat.hub.interface import VATHubInterface
 from fairseq_vat.hub.loading import load_model
-from fairseq_vat.tasks import variational_lm
+from fairseq_vat.tasks import generation
 
 PLUGIN = Path(__file__).resolve().parent.parent / "fairseq_vat"
 COMMON = ["--user-dir", str(PLUGIN), "--task", "variational_lm", "--num-workers", "0"]
@@ -139,7 +139,7 @@ def generate_seconds(folder: Path, args: argparse.Namespace, *flags: str, stock:
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
         if stock:
             for name in ("VariationalSequenceGenerator", "LatentSequenceGenerator"):
-                stack.enter_context(mock.patch.object(variational_lm, name, StockGenerator))
+                stack.enter_context(mock.patch.object(generation, name, StockGenerator))
         start = time.perf_counter()
         fairseq_generate.main(cfg)
         return time.perf_counter() - start - sum(loading)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -70,46 +69,6 @@ def test_sample_shows_sentence_mean_and_variants(corpus):
         assert [line.split()[0] for line in block[1:]] == ["mean", "sample", "sample"]
     wrong = run(SCRIPTS / "sample.sh", checkpoint, data, "none.model", cwd=corpus)
     assert wrong.returncode == 1 and "there is no file none.model" in wrong.stderr
-
-
-@pytest.mark.parametrize(
-    ("gpu", "fast", "arguments", "expected"),
-    [
-        ("0", "float32", [], "--precision float32"),
-        ("0", "bfloat16", [], "--precision bfloat16"),
-        ("1", "bfloat16", [], "--precision bfloat16"),
-        ("1", "float32", [], "--fp16"),
-        ("1", "float32", ["--gpus", "2"], "--fp16"),
-        ("1", "bfloat16", ["--cpus", "2"], "--precision float32"),  # the GPU's speed is no matter
-        ("0", "bfloat16", ["--", "--precision", "float32"], None),
-        ("1", "bfloat16", ["--", "--fp16"], None),
-    ],
-)
-def test_train_takes_the_precision_that_is_fast(tmp_path, gpu, fast, arguments, expected):
-    pretend = {
-        "python": f"""case $2:{gpu}:${{CUDA_VISIBLE_DEVICES-all}} in
-            *cuda*) echo {gpu} ;;
-            *:1:) echo float32 ;; # what the CPU beside the GPU is fast in
-            *) echo {fast} ;;
-        esac""",
-        **dict.fromkeys(("fairseq-train", "fairseq-vat", "torchrun"), 'printf "%s\\n" "$@"'),
-    }
-    for name, body in pretend.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
-        (tmp_path / name).chmod(0o755)
-    (tmp_path / "dict.txt").touch()
-    path = f"{tmp_path}:{os.environ['PATH']}"
-    done = run(SCRIPTS / "train.sh", ".", "save", *arguments, cwd=tmp_path, PATH=path)
-    assert done.returncode == 0, done.stderr
-    (told,) = done.stderr.splitlines()
-    given = [line for line in done.stdout.splitlines() if not line.startswith("+ ")]
-    own = arguments[arguments.index("--") + 1 :] if expected is None else expected.split()
-    among = ("--precision", "--fp16", "float32", "bfloat16")
-    assert [word for word in given if word in among] == own
-    if expected is None:
-        assert told == "training in the precision of the flags given"
-    else:
-        assert told == f"training in {own[-1].removeprefix('--')}"
 
 
 def test_latent_tables(data_dir, checkpoint, tmp_path, capsys, monkeypatch):
