@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ from helpers import commands
 from helpers.models import batch, build
 
 from fairseq_vat.errors import VATError, explain
+from fairseq_vat.tasks.variational_lm import VariationalLMTask
 
 
 def test_source_is_target_headed_by_a_start_token(data_dir):
@@ -122,3 +124,18 @@ def test_another_dictionary_than_the_checkpoint_s(data_dir, checkpoint, tmp_path
 def test_positions_without_room_are_refused(data_dir, flag):
     with pytest.raises(VATError, match=f"{flag} must be at least 3"):
         build(data_dir, flag, "2")
+
+
+def test_validations_leave_no_loader_processes(data_dir, tmp_path, monkeypatch):
+    running = []
+    begin = VariationalLMTask.begin_valid_epoch
+
+    def counted(self, epoch, model):
+        begin(self, epoch, model)
+        running.append(len(multiprocessing.active_children()))
+
+    monkeypatch.setattr(VariationalLMTask, "begin_valid_epoch", counted)
+    flags = ["--num-workers", "1", "--validate-interval-updates", "1", "--max-update", "6"]
+    commands.train(data_dir, tmp_path, *flags)
+    assert len(running) >= 6
+    assert running[-1] <= running[0] + 1  # one that is ending

@@ -9,6 +9,7 @@ the sums of them all, so it doesn't depend on either; mutual information is the 
 Shape legend: B sentences, T source positions, N vectors measured, L latent width.
 """
 
+import gc
 import logging
 import math
 from typing import Any
@@ -66,6 +67,15 @@ class ValidationTask(FairseqTask):
         if self.cfg.log_isotropy > 0 and not hasattr(model, "encoder"):
             raise VATError(f"{FLAG} needs a model with latents: a language model has none")
         return model
+
+    def begin_valid_epoch(self, epoch: int, model: Any) -> None:
+        """Let the last validation's loader processes end.
+
+        fairseq's iterators refer to each other in a circle: without this their processes stay, one
+        more for every validation, each with a copy of the training's memory.
+        """
+        super().begin_valid_epoch(epoch, model)
+        gc.collect()
 
     def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> tuple:
         """fairseq's, with the sums of what is measured of this batch."""
