@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import shutil
 
@@ -10,7 +11,7 @@ import torch
 from helpers import commands
 from helpers.models import batch, build
 
-from fairseq_vat.errors import VATError, explain
+from fairseq_vat.errors import VATError
 from fairseq_vat.tasks.variational_lm import VariationalLMTask
 
 
@@ -114,10 +115,8 @@ def test_another_dictionary_than_the_checkpoint_s(data_dir, checkpoint, tmp_path
     run = tmp_path / "run"
     run.mkdir()
     shutil.copy(checkpoint, run / "checkpoint_last.pt")
-    with pytest.raises(Exception, match="Cannot load model parameters") as wrapped:
+    with pytest.raises(VATError, match="48 types then, 24 now"):
         commands.train(other, run)
-    told = explain(wrapped.value, wrapped.value.__traceback__)
-    assert told.startswith("the checkpoint was trained with a dictionary of 48 entries")
 
 
 @pytest.mark.parametrize("flag", ["--max-source-positions", "--max-target-positions"])
@@ -136,6 +135,10 @@ def test_validations_leave_no_loader_processes(data_dir, tmp_path, monkeypatch):
 
     monkeypatch.setattr(VariationalLMTask, "begin_valid_epoch", counted)
     flags = ["--num-workers", "1", "--validate-interval-updates", "1", "--max-update", "6"]
-    commands.train(data_dir, tmp_path, *flags)
+    gc.disable()  # it comes by itself in a small process, and hours late in a large one
+    try:
+        commands.train(data_dir, tmp_path, *flags)
+    finally:
+        gc.enable()
     assert len(running) >= 6
     assert running[-1] <= running[0] + 1  # one that is ending
