@@ -145,13 +145,9 @@ def gather(
     draws = vat.sample(chosen, settings.samples, seed=settings.seed, **search)
     progress("samples from the prior")
     # lengths of the training data may be beyond the longest of these sentences
-    prior_samples = vat.sample_prior(
-        settings.examples,
-        length=_prior_length(vat, sentences),
-        prior_std=settings.prior_std,
-        seed=settings.seed,
-        beam=settings.beam,
-    )
+    length = _prior_length(vat, sentences)
+    common = {"prior_std": settings.prior_std, "seed": settings.seed, "beam": settings.beam}
+    prior_samples = vat.sample_prior(settings.examples, length=length, **common)
     progress("interpolations")
     firsts = range(0, min(len(rows), 6) - 1, 2)
     paths = vat.interpolate(
