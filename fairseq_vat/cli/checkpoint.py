@@ -14,14 +14,41 @@ _SUBWORD_FILES = ("sentencepiece_model", "gpt2_encoder_json", "gpt2_vocab_bpe")
 
 
 def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add DATA, --path, --bpe with the files it needs, and --cpu."""
-    parser.add_argument("data", metavar="DATA", help="folder with the training's dict.txt")
-    parser.add_argument("--path", metavar="CHECKPOINT", required=True)
-    parser.add_argument("--bpe", metavar="NAME", help="subwords, as for fairseq-interactive")
+    """Add MODEL, --data, --path, --bpe with the files it needs, and --cpu."""
+    add_model_arguments(parser)
+    parser.add_argument(
+        "--bpe",
+        metavar="NAME",
+        help="subwords, as for fairseq-interactive (default: those of MODEL); none: the text is in "
+        "subwords already",
+    )
     for name in _SUBWORD_FILES:
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, metavar="FILE", help="of --bpe " + name.partition("_")[0])
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add MODEL, --data, --path and --cpu."""
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a checkpoint, or the folder of one; with --path the data directory of its training",
+    )
+    parser.add_argument("--path", metavar="CHECKPOINT", help="the checkpoint, MODEL being its data")
+    parser.add_argument(
+        "--data", metavar="DIR", help="a data directory with the training's dictionary"
+    )
     parser.add_argument("--cpu", action="store_true", help="leave a CUDA device alone")
+
+
+def locate(args: argparse.Namespace) -> None:
+    """Set `args.path` and `args.data` by what was given, for MODEL and for DATA --path MODEL."""
+    if args.path is None:
+        args.path = args.model
+    elif args.data is None:
+        args.data = args.model
+    else:
+        raise VATError("--data and --path: MODEL is the checkpoint or the data; leave one out")
 
 
 def load_hub(args: argparse.Namespace, **task_overrides: Any) -> VATHubInterface:
@@ -43,6 +70,8 @@ def load_hub(args: argparse.Namespace, **task_overrides: Any) -> VATHubInterface
     for setting in settings:
         if setting.partition("_")[0] != name:
             raise VATError(f"--{setting.replace('_', '-')} is no setting of --bpe {name}")
-    bpe = build_bpe(name, **settings)
+    bpe = build_bpe(None if name == "none" else name, **settings)
     loaded = load_model(args.path, args.data, "cpu" if args.cpu else None, **task_overrides)
-    return VATHubInterface(loaded.cfg, loaded.task, loaded.model, bpe)
+    if name == "none":
+        return VATHubInterface(loaded.cfg, loaded.task, loaded.model)
+    return VATHubInterface.of(loaded, bpe)

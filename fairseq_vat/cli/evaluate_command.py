@@ -7,10 +7,12 @@ import json
 from functools import partial
 from pathlib import Path
 
+from fairseq_vat.cli.checkpoint import add_model_arguments
 from fairseq_vat.cli.evaluation_table import evaluation_tables
 from fairseq_vat.cli.flags import above, add_number, at_least
 from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.cli.tables import add_format_flag
+from fairseq_vat.errors import VATError
 from fairseq_vat.text.pieces import PIECE_KINDS
 
 # flags that `evaluation.evaluate.evaluate` has keywords for, of the same names
@@ -29,14 +31,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--json one object.  docs/measures.md says what each figure means.  No figure depends on "
         "--batch-size or --max-tokens.",
     )
-    parser.add_argument("data", metavar="DATA", help="folder made by fairseq-preprocess")
-    parser.add_argument("--path", metavar="CHECKPOINT", required=True)
+    add_model_arguments(parser)
     parser.add_argument(
         "--gen-subset", default="test", metavar="SPLIT", help="default: %(default)s"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_format_flag(parser)
-    parser.add_argument("--cpu", action="store_true", help="leave a CUDA device alone")
     add = partial(add_number, parser, kind=at_least(1))
     add("--first", "measure only the first N sentences")
     parser.add_argument(
@@ -89,6 +89,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Load, measure, print."""
+    if args.data is None:
+        raise VATError("--data is needed: the folder of fairseq-vat prepare or fairseq-preprocess")
     with quiet():
         from fairseq_vat.evaluation.evaluate import evaluate
         from fairseq_vat.hub.loading import load_model

@@ -22,6 +22,7 @@ from fairseq_vat.cli import (
     sts_command,
     text_commands,
 )
+from fairseq_vat.cli.checkpoint import locate
 from fairseq_vat.cli.flags import Parser, message_of
 from fairseq_vat.errors import VATError
 
@@ -87,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(further)}")
     args.further_flags = [flag for flag in further if flag != "--"]
     try:
+        if hasattr(args, "model"):
+            locate(args)
         status = args.run(args)
         sys.stdout.flush()  # here, so that a reader gone away is met inside the try
     except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""``fairseq-vat prepare`` and ``train``: from text to a model, through fairseq's commands."""
+"""``fairseq-vat prepare``, ``train`` and ``pack``: from text to a model to give away."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import sys
 from functools import partial
 
 from fairseq_vat.cli.flags import add_number, at_least
+from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.cli.text_commands import add_tokenization_flags, tokenization
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add both."""
+    """Add all three."""
     parser = subparsers.add_parser(
         "prepare",
         help="make a training's data from raw text",
@@ -50,6 +51,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--presets", action=_Presets, help="list the experiments and exit")
     parser.add_argument("--flags", action=_Flags, help="list the plugin's flags and exit")
     parser.set_defaults(run=_train, takes_further_flags=True)
+
+    parser = subparsers.add_parser(
+        "pack",
+        help="a checkpoint as a small folder to give away",
+        description="Writes model.pt in half precision, dict.txt, the subwords' files and a card, "
+        "README.md, into DIR. fairseq-generate --path opens it too.",
+    )
+    parser.add_argument("checkpoint", metavar="MODEL", help="a checkpoint, or the folder of one")
+    parser.add_argument("output", metavar="DIR", help="is made")
+    parser.add_argument("--single", action="store_true", help="keep single precision")
+    parser.set_defaults(run=_pack)
 
 
 class _Presets(argparse.Action):
@@ -114,3 +126,11 @@ def _train(args: argparse.Namespace) -> int:
     if status == 0:
         print(f"next: fairseq-vat reconstruct {shlex.quote(args.save_dir)} --input FILE")
     return status
+
+
+def _pack(args: argparse.Namespace) -> None:
+    with quiet():
+        from fairseq_vat.hub.packing import pack
+
+        path = pack(args.checkpoint, args.output, half=not args.single)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")

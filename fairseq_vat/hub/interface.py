@@ -27,7 +27,14 @@ from tqdm import tqdm
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.hub.latent_operations import LatentOperations
-from fairseq_vat.hub.loading import TASK_SETTINGS, LoadedModel, build_bpe, load_model, pick_device
+from fairseq_vat.hub.loading import (
+    TASK_SETTINGS,
+    LoadedModel,
+    bpe_of,
+    build_bpe,
+    load_model,
+    pick_device,
+)
 from fairseq_vat.latent.choices import POOLINGS
 from fairseq_vat.latent.gaussian import DiagonalGaussian, Latents
 from fairseq_vat.latent.pooling import check_pooling, pool
@@ -36,6 +43,7 @@ from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.tasks.variational_lm import VariationalLMTask
 from fairseq_vat.text.cutting import cut
 from fairseq_vat.text.lines import clean_line
+from fairseq_vat.text.pieces import check_subwords
 
 __all__ = [
     "Latents",
@@ -86,6 +94,12 @@ class VATHubInterface(LatentOperations, nn.Module):
         self.cfg, self.task, self.model, self.bpe = cfg, task, model, bpe
         self.max_tokens = max_tokens
         self.eval()
+
+    @classmethod
+    def of(cls, loaded: LoadedModel, bpe: Any = None) -> VATHubInterface:
+        """Of a loaded checkpoint, with its own subwords unless others are given."""
+        bpe = bpe_of(loaded.subwords) if bpe is None else bpe
+        return cls(loaded.cfg, loaded.task, loaded.model, bpe)
 
     @property
     def device(self) -> torch.device:
@@ -198,7 +212,9 @@ class VATHubInterface(LatentOperations, nn.Module):
         """The sentences' tokens, the start token apart, cut to the model's positions."""
         if isinstance(sentences, str):
             raise TypeError("a list of sentences is needed, not one string")
-        tokens = [self.binarize(line) for line in self._apply_bpe(sentences)]
+        lines = self._apply_bpe(sentences)
+        check_subwords(lines, self.task.source_dictionary)
+        tokens = [self.binarize(line) for line in lines]
         room = self.task.room
         too_long = sum(len(sentence) > room for sentence in tokens)
         if too_long:
@@ -245,8 +261,8 @@ class VATHubInterface(LatentOperations, nn.Module):
 
 def from_pretrained(
     model_name_or_path: str | os.PathLike,
-    checkpoint_file: str = "checkpoint_last.pt",
-    data_name_or_path: str | os.PathLike = ".",
+    checkpoint_file: str | None = None,
+    data_name_or_path: str | os.PathLike | None = None,
     bpe: str | None = None,
     device: str | torch.device | None = None,
     **kwargs: Any,
@@ -254,25 +270,30 @@ def from_pretrained(
     """A checkpoint as a `VATHubInterface`; `VATModel.from_pretrained` is the same.
 
     Args:
-        model_name_or_path: the folder of the checkpoint; nothing is downloaded.
-        checkpoint_file: the checkpoint's name in it.
+        model_name_or_path: the checkpoint or its folder; nothing is downloaded.
+        checkpoint_file: the checkpoint's name in the folder; None takes ``checkpoint_last.pt``.
         data_name_or_path: the data directory, for its dict.txt; one that starts with a dot is
-            looked for in `model_name_or_path`, as everywhere in fairseq's hub.
+            looked for in `model_name_or_path`, as everywhere in fairseq's hub. None takes the
+            dictionary that the checkpoint holds, or one beside it.
         bpe: fairseq's name of the subwords, such as ``sentencepiece``; its settings are keywords
-            (``sentencepiece_model=...``, ``bpe_vocab=...``).
+            (``sentencepiece_model=...``). None takes those that the checkpoint holds.
         device: as for `load_model`.
         **kwargs: settings of the subwords, and of the task as for `load_model`.
 
     Raises:
         VATError: for everything `load_model` and `build_bpe` refuse.
     """
-    folder, data = os.fspath(model_name_or_path), os.fspath(data_name_or_path)
-    if data.startswith("."):
+    path = os.fspath(model_name_or_path)
+    folder = path if os.path.isdir(path) else os.path.dirname(path)
+    data = None if data_name_or_path is None else os.fspath(data_name_or_path)
+    if data is None and os.path.isfile(os.path.join(folder, "dict.txt")):
+        data = folder
+    elif data is not None and data.startswith("."):
         data = os.path.abspath(os.path.join(folder, data))
     settings = {name: kwargs.pop(name) for name in list(kwargs) if name not in TASK_SETTINGS}
     encoder = build_bpe(bpe, **settings)
-    loaded = load_model(os.path.join(folder, checkpoint_file), data, device, **kwargs)
-    return VATHubInterface(loaded.cfg, loaded.task, loaded.model, encoder)
+    path = path if checkpoint_file is None else os.path.join(folder, checkpoint_file)
+    return VATHubInterface.of(load_model(path, data, device, **kwargs), encoder)
 
 
 def _padding(out: EncoderOut) -> Tensor:

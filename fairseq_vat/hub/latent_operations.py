@@ -271,18 +271,21 @@ class LatentOperations(LatentDecoding):
                     f"--length {length}: must be from 1 to {room - extra}, the model's positions"
                 )
             return [length + extra] * count
-        path = f"{utils.split_paths(self.cfg.task.data)[0]}/{self.task.cfg.train_subset}"
-        sentences = load_sentences(path, self.task.source_dictionary)
-        if sentences is None or len(sentences) == 0:
-            raise VATError(
-                f"no {path}.bin and .idx to draw lengths from: give a length, or the data "
-                "directory of the training"
-            )
-        sizes = np.asarray(sentences.sizes)
         generator = np.random.default_rng(seed % 2**64)  # numpy takes no negative seed
         drawn = generator.random(count)  # number n doesn't depend on the count
-        chosen = sizes[(drawn * len(sizes)).astype(int)] + extra - 1
-        return np.minimum(chosen, room).tolist()
+        if self.cfg.task.data:
+            path = f"{utils.split_paths(self.cfg.task.data)[0]}/{self.task.cfg.train_subset}"
+            sentences = load_sentences(path, self.task.source_dictionary)
+            if sentences is None or len(sentences) == 0:
+                raise VATError(
+                    f"no {path}.bin and .idx to draw lengths from: give a length, or the data "
+                    "directory of the training"
+                )
+            sizes = np.asarray(sentences.sizes)[(drawn * len(sentences)).astype(int)]
+        else:  # the checkpoint has them
+            ends = self.task.training_lengths.cumsum(0).numpy()
+            sizes = np.searchsorted(ends, drawn * ends[-1], side="right")
+        return np.minimum(sizes + extra - 1, room).tolist()
 
 
 def _sampling(samples: int, temperature: float, seed: int) -> LatentSampling:

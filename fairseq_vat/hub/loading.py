@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from argparse import Namespace
 from dataclasses import dataclass, fields
 from typing import Any
@@ -17,8 +18,10 @@ from fairseq_vat.errors import VATError, explain
 from fairseq_vat.latent.prior import Prior
 from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.tasks.config import VariationalLMConfig
+from fairseq_vat.tasks.data_directory import first_data_directory, vocabulary_of
 from fairseq_vat.tasks.variational_lm import VariationalLMTask
 from fairseq_vat.text import subwords
+from fairseq_vat.text.subword_files import SubwordFiles
 
 TASK_SETTINGS = frozenset(field.name for field in fields(VariationalLMConfig))
 # fairseq keeps all flags of a training in its checkpoints, also those that are for generation only:
@@ -30,6 +33,10 @@ _OF_GENERATION = {
 }
 
 
+# what a model's folder is searched for, in this order
+_IN_A_FOLDER = ("checkpoint_last.pt", "model.pt")
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A checkpoint, ready to use.
@@ -38,11 +45,13 @@ class LoadedModel:
         model: in evaluation mode, on its device.
         task: set up as in the training, with the data directory that was asked for.
         cfg: the checkpoint's whole configuration (`cfg.criterion.prior_std` and so on).
+        subwords: how text becomes tokens, where the checkpoint or the data directory says it.
     """
 
     model: VATModel
     task: VariationalLMTask
     cfg: DictConfig
+    subwords: SubwordFiles | None = None
 
     @property
     def device(self) -> torch.device:
@@ -52,16 +61,16 @@ class LoadedModel:
 
 def load_model(
     path: str | os.PathLike,
-    data: str | os.PathLike,
+    data: str | os.PathLike | None = None,
     device: str | torch.device | None = None,
     **task_overrides: Any,
 ) -> LoadedModel:
     """Load a checkpoint of this plugin through fairseq's own loader.
 
     Args:
-        path: the checkpoint.
+        path: the checkpoint, or its folder, as for `checkpoint_of`.
         data: a data directory with the dictionary of the training (several, separated by colons,
-            as for fairseq-train).
+            as for fairseq-train); None takes the dictionary that the checkpoint holds.
         device: where the model goes; None takes a CUDA device if there is one, else the CPU.
         **task_overrides: settings of the task that are to differ from the training's, such as
             ``truncate=True``, but for those of generation (``latent_...``), which are at their
@@ -72,22 +81,32 @@ def load_model(
             or if the data directory isn't one or has another dictionary.
     """
     device = pick_device(device)
-    path = os.fspath(path)
-    if not os.path.isfile(path):
-        what = "is a folder" if os.path.isdir(path) else "doesn't exist"
-        raise VATError(f"checkpoint {path} {what}; give the path of a .pt checkpoint")
+    path = checkpoint_of(path)
     try:
         state = checkpoint_utils.load_checkpoint_to_cpu(path)
         cfg = state["cfg"]
+        vocabulary = vocabulary_of(state.get("task_state", {}))
+        if data is None and vocabulary is None:
+            raise VATError(
+                f"checkpoint {path} holds no dictionary, being of an earlier version: give the "
+                "data directory of its training"
+            )
+        subword_files = vocabulary and vocabulary.subwords
+        if data is not None and subword_files is None:
+            subword_files = SubwordFiles.read(first_data_directory(os.fspath(data)))
         with open_dict(cfg):
-            for name, value in {"data": os.fspath(data), **task_overrides}.items():
+            place = "" if data is None else os.fspath(data)
+            for name, value in {"data": place, **task_overrides}.items():
                 if name not in TASK_SETTINGS:
                     raise TypeError(f"variational_lm has no setting {name!r}")
                 if name in _OF_GENERATION:
                     raise TypeError(f"{name}: give it to what generates, such as sample()")
                 cfg.task[name] = value
             cfg.task.update(_OF_GENERATION)
-        task = tasks.setup_task(cfg.task, from_checkpoint=True)
+        # that of a data directory has to be equal, which fairseq's loader asks the task
+        dictionary = vocabulary.dictionary if data is None else None
+        task = tasks.setup_task(cfg.task, from_checkpoint=True, dictionary=dictionary)
+        task.training_lengths = vocabulary and vocabulary.lengths
         (model,), cfg, task = checkpoint_utils.load_model_ensemble_and_task(
             [path], task=task, state=state
         )
@@ -96,7 +115,24 @@ def load_model(
         if line is None or isinstance(error, VATError):
             raise
         raise VATError(line) from error
-    return LoadedModel(model.to(device).eval(), task, cfg)
+    return LoadedModel(model.to(device).eval(), task, cfg, subword_files)
+
+
+def checkpoint_of(name_or_path: str | os.PathLike) -> str:
+    """The path of a checkpoint: of a file itself, of a folder what `_IN_A_FOLDER` finds first.
+
+    Raises:
+        VATError: there is none.
+    """
+    path = os.fspath(name_or_path)
+    if os.path.isfile(path):
+        return path
+    if not os.path.isdir(path):
+        raise VATError(f"model {path} doesn't exist: give a checkpoint, or the folder of one")
+    for name in _IN_A_FOLDER:
+        if os.path.isfile(os.path.join(path, name)):
+            return os.path.join(path, name)
+    raise VATError(f"model {path} is a folder without {' or '.join(_IN_A_FOLDER)}")
 
 
 def prior_of(cfg: DictConfig, model: VATModel, std: float | None = None) -> Prior:
@@ -130,6 +166,14 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise VATError(f"device {device}: torch sees no CUDA device here; give cpu")
     return device
+
+
+def bpe_of(files: SubwordFiles | None) -> Any:
+    """fairseq's encoder of a checkpoint's subwords; None for words, and where nothing is known."""
+    if files is None or files.kind == "words":
+        return None
+    with tempfile.TemporaryDirectory() as folder:  # they are read at once
+        return build_bpe(files.kind, **files.write(folder))
 
 
 def build_bpe(name: str | None, **settings: Any) -> Any:

@@ -7,17 +7,21 @@ without end. Here they are compared with the files first.
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import os
 import struct
+from dataclasses import dataclass
 from glob import glob
 from typing import Any
 
 import numpy as np
+import torch
 from fairseq import utils
 from fairseq.data import Dictionary, data_utils, indexed_dataset
 
 from fairseq_vat.errors import VATError
+from fairseq_vat.text.subword_files import SubwordFiles
 
 
 def first_data_directory(data: str) -> str:
@@ -162,3 +166,77 @@ def fingerprint(dictionary: Dictionary) -> str:
     """The dictionary's size and a hash of its symbols in their order."""
     digest = hashlib.sha256("\n".join(dictionary.symbols).encode()).hexdigest()
     return f"{len(dictionary)} {digest}"
+
+
+def check_dictionary(state: dict[str, Any], dictionary: Dictionary, data: str) -> None:
+    """Raise `VATError` unless a checkpoint was trained with the dictionary.
+
+    Args:
+        state: the checkpoint's ``task_state``; one of an early version says nothing.
+        dictionary: of the data directory.
+        data: the data directory, or several.
+    """
+    trained_with = state.get("dictionary", fingerprint(dictionary))
+    if trained_with != fingerprint(dictionary):
+        raise VATError(
+            f"{os.path.join(utils.split_paths(data)[0], 'dict.txt')} is not the dictionary the "
+            f"checkpoint was trained with ({trained_with.split()[0]} types then, "
+            f"{len(dictionary)} now): give the data directory of the training, or binarise with "
+            "its dict.txt (fairseq-preprocess --srcdict)"
+        )
+
+
+def vocabulary_state(dictionary: Dictionary, data: str, sizes_N: np.ndarray) -> dict[str, Any]:
+    """What a checkpoint keeps, so that it needs no data directory: symbols, subwords, lengths.
+
+    Args:
+        dictionary: of the training.
+        data: its data directory, which may say how its text became tokens.
+        sizes_N: tokens of each of its sentences, the end counted.
+    """
+    symbols = io.StringIO()
+    dictionary.save(symbols)
+    subwords = SubwordFiles.read(data)
+    # of sentences of 0, 1, ... tokens how many there are
+    state = {"symbols": symbols.getvalue(), "lengths": torch.from_numpy(np.bincount(sizes_N))}
+    return state if subwords is None else {**state, "subwords": subwords.state()}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a checkpoint keeps of its training's data directory.
+
+    Attributes:
+        dictionary: of its tokens.
+        subwords: how text becomes them, where the data said it.
+        lengths: of sentences of 0, 1, ... tokens how many there were.
+    """
+
+    dictionary: Dictionary
+    subwords: SubwordFiles | None
+    lengths: torch.Tensor
+
+
+def vocabulary_of(state: dict[str, Any]) -> Vocabulary | None:
+    """What `vocabulary_state` put into a checkpoint; None for one of an earlier version.
+
+    Args:
+        state: the checkpoint's ``task_state``.
+
+    Raises:
+        VATError: for one that can't be read, or doesn't fit its own fingerprint.
+    """
+    if "symbols" not in state:
+        return None
+    try:
+        dictionary = Dictionary.load(io.StringIO(state["symbols"]))
+    except Exception as error:  # of what kind depends on what is wrong
+        reason = " ".join(str(error).split())[:200]
+        raise VATError(f"the checkpoint's dictionary can't be read ({reason})") from None
+    if fingerprint(dictionary) != state.get("dictionary"):
+        raise VATError("the checkpoint's dictionary isn't the one that it was trained with")
+    lengths, subwords = state.get("lengths"), state.get("subwords")
+    if not (isinstance(lengths, torch.Tensor) and lengths.dim() == 1 and lengths.sum() > 0):
+        raise VATError("the checkpoint's lengths of sentences can't be read")
+    files = None if subwords is None else SubwordFiles.from_state(subwords)
+    return Vocabulary(dictionary, files, lengths)

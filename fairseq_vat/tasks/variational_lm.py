@@ -5,7 +5,6 @@ Shape legend: B sentences, T source positions.
 
 import argparse
 import logging
-import os
 from typing import Any
 
 import torch
@@ -17,13 +16,13 @@ from torch import Tensor
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.models.vat_transformer import VATModel
-from fairseq_vat.tasks import generation
+from fairseq_vat.tasks import data_directory, generation
 from fairseq_vat.tasks.aggressive import AggressiveTask
 from fairseq_vat.tasks.config import VariationalLMConfig, latent_sampling
-from fairseq_vat.tasks.data_directory import fingerprint, load_dictionary, load_split
 from fairseq_vat.tasks.selection import LatentSelection
 from fairseq_vat.text.cutting import CutDataset, cut
 from fairseq_vat.text.lines import clean_line
+from fairseq_vat.text.pieces import check_subwords
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +55,10 @@ class VariationalLMTask(AggressiveTask):
         self._max_positions = (cfg.max_source_positions, cfg.max_target_positions)
         self._nbest: int | None = None
         self._lines_read = 0
+        self._vocabulary_state: dict[str, Any] = {}  # of a training, which keeps it in checkpoints
+        self.training_lengths: Tensor | None = (
+            None  # of a checkpoint: sentences of 0, 1, ... tokens
+        )
         self._tokenizer: Any = None
         self._bpe: Any = None
 
@@ -72,8 +75,8 @@ class VariationalLMTask(AggressiveTask):
 
     @classmethod
     def setup_task(cls, cfg: VariationalLMConfig, **kwargs: Any) -> "VariationalLMTask":
-        """Load the dictionary of the (first) data directory."""
-        dictionary = load_dictionary(cfg.data)
+        """Load the dictionary of the (first) data directory, unless ``dictionary`` is given."""
+        dictionary = kwargs.get("dictionary") or data_directory.load_dictionary(cfg.data)
         logger.info(f"dictionary: {len(dictionary):,} types")
         return cls(cfg, dictionary)
 
@@ -82,7 +85,7 @@ class VariationalLMTask(AggressiveTask):
         paths = utils.split_paths(self.cfg.data)
         is_train = split == self.cfg.train_subset
         path = paths[(epoch - 1) % len(paths)] if is_train else paths[0]
-        sentences = load_split(path, split, self.dictionary, combine)
+        sentences = data_directory.load_split(path, split, self.dictionary, combine)
         if self.cfg.truncate:
             too_long = int((sentences.sizes > self.room).sum())
             sentences = CutDataset(sentences, self.room)
@@ -100,6 +103,10 @@ class VariationalLMTask(AggressiveTask):
             left_pad_source=False,
             left_pad_target=False,
         )
+        if is_train:
+            self._vocabulary_state = data_directory.vocabulary_state(
+                self.dictionary, path, sentences.sizes
+            )
         logger.info(f"{path}: {split}, {len(sentences):,} sentences")
 
     def can_reuse_epoch_itr(self, dataset: Any) -> bool:
@@ -177,6 +184,7 @@ class VariationalLMTask(AggressiveTask):
         lines = self.latent_selection.read_lines(
             lines, self._lines_read + 1, encode_fn, self._decode_subwords
         )
+        check_subwords([encode_fn(line) for line in lines if line][:1], self.dictionary)
         tokens, lengths = super().get_interactive_tokens_and_lengths(lines, encode_fn)
         for number, sentence in enumerate(tokens, self._lines_read + 1):
             words = sentence[:-1]
@@ -265,19 +273,12 @@ class VariationalLMTask(AggressiveTask):
         return hypotheses
 
     def state_dict(self) -> dict[str, Any]:
-        """What goes into a checkpoint: the dictionary's fingerprint."""
-        return {"dictionary": fingerprint(self.dictionary)}
+        """What goes into a checkpoint, which then needs no data directory."""
+        return {"dictionary": data_directory.fingerprint(self.dictionary), **self._vocabulary_state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Refuse a checkpoint that was trained with another dictionary."""
-        trained_with = state_dict.get("dictionary", fingerprint(self.dictionary))
-        if trained_with != fingerprint(self.dictionary):
-            raise VATError(
-                f"{os.path.join(utils.split_paths(self.cfg.data)[0], 'dict.txt')} is not the "
-                f"dictionary the checkpoint was trained with ({trained_with.split()[0]} types "
-                f"then, {len(self.dictionary)} now): give the data directory of the training, or "
-                "binarise with its dict.txt (fairseq-preprocess --srcdict)"
-            )
+        data_directory.check_dictionary(state_dict, self.dictionary, self.cfg.data)
 
     def max_positions(self) -> tuple[int, int]:
         """Longest source and target."""

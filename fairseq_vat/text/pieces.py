@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,32 @@ class Pieces:
             return post_process(line, self.kind)
         pieces = [int(piece) if piece.isdecimal() else piece for piece in line.split()]
         return self._gpt2.decode(pieces).strip()
+
+
+def check_subwords(lines: Sequence[str], dictionary: Any) -> None:
+    """Raise `VATError` for lines that aren't in the dictionary's subwords.
+
+    A sentence of sentencepiece's begins with its mark of a word, GPT-2's tokens are numbers. Raw
+    text would be read as unknown words, and answered with an invention.
+
+    Args:
+        lines: sentences, their tokens between spaces.
+        dictionary: with the entries that they should have.
+    """
+    symbols = dictionary.symbols[dictionary.nspecial :]
+    firsts = [line.split(maxsplit=1)[0] for line in lines if line.strip()]
+    if not symbols or not firsts:
+        return
+    if any(symbol.startswith("\u2581") for symbol in symbols):
+        fit = all(first.startswith(("\u2581", "<unk>")) for first in firsts)
+        wanted = "sentencepiece subwords: give --sentencepiece-model"
+    elif all(symbol.isdecimal() or symbol.startswith("madeupword") for symbol in symbols):
+        fit = all(first.isdecimal() for first in firsts)
+        wanted = "GPT-2's tokens: give --gpt2-encoder-json and --gpt2-vocab-bpe"
+    else:
+        return
+    if not fit:
+        raise VATError(f"the dictionary has {wanted}, the model of the training")
 
 
 def find_gpt2_vocabulary(data: str | os.PathLike) -> Path | None:

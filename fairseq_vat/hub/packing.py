@@ -1,0 +1,111 @@
+"""A checkpoint as a small folder to give away."""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq import checkpoint_utils
+from fairseq.dataclass.configs import CheckpointConfig, CommonConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from fairseq_vat.errors import VATError
+from fairseq_vat.files import atomic_path
+from fairseq_vat.hub.loading import checkpoint_of, load_model
+from fairseq_vat.tasks.data_directory import vocabulary_of
+
+_CARD = """# {name}
+
+A {architecture} of fairseq_vat: {parameters:,} parameters in {precision}, {updates:,} updates.
+
+```python
+from fairseq_vat import VATModel
+
+vat = VATModel.from_pretrained("{name}")
+vat.reconstruct(["A sentence."])
+```
+
+The folder has the model, its dictionary and its subwords; `fairseq-vat COMMAND {name}` and
+`fairseq-generate DATA --path {name}/model.pt` open it too.
+
+| setting | value |
+| --- | --- |
+{settings}
+"""
+
+
+def pack(model: str | os.PathLike, out: str | os.PathLike, half: bool = True) -> Path:
+    """Write ``model.pt``, ``dict.txt``, the subwords' files and a card, ``README.md``.
+
+    What only training needs is left out (optimizer, meters), and so are the paths of the machine
+    that it ran on. Parameters that aren't finite in half precision are refused.
+
+    Args:
+        model: a checkpoint or its folder.
+        out: the folder; is made.
+        half: keep parameters in half precision.
+
+    Returns:
+        the path of ``model.pt``.
+
+    Raises:
+        VATError: as `load_model`, for a checkpoint of an earlier version, which holds no
+            dictionary, and for parameters beyond half precision.
+    """
+    path, out = checkpoint_of(model), Path(out)
+    loaded = load_model(path, device="cpu")
+    state = checkpoint_utils.load_checkpoint_to_cpu(path)
+    parameters = {name: value.half() if half else value for name, value in state["model"].items()}
+    for name, value in parameters.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise VATError(f"{path}: {name} has values that aren't finite in half precision")
+    vocabulary = vocabulary_of(state["task_state"])
+    packed = {
+        "args": None,
+        "cfg": OmegaConf.to_container(_without_paths(state["cfg"])),
+        "model": parameters,
+        "criterion": None,
+        "optimizer_history": [
+            {**state["optimizer_history"][-1], "optimizer_name": None, "lr_scheduler_state": {}}
+        ],
+        "task_state": state["task_state"],
+        "extra_state": {"train_iterator": state["extra_state"]["train_iterator"]},
+        "last_optimizer_state": None,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    vocabulary.dictionary.save(str(out / "dict.txt"))
+    if vocabulary.subwords is not None:
+        vocabulary.subwords.write(out)
+    card = _CARD.format(
+        name=out.name,
+        architecture=state["cfg"].model._name,
+        parameters=sum(parameter.numel() for parameter in loaded.model.parameters()),
+        precision="half precision" if half else "single precision",
+        updates=loaded.model.num_updates,
+        settings=_settings(state["cfg"].criterion),
+    )
+    with atomic_path(out / "README.md") as temporary:
+        temporary.write_text(card, encoding="utf-8")
+    with atomic_path(out / "model.pt") as temporary:
+        torch.save(packed, temporary)
+    return out / "model.pt"
+
+
+def _without_paths(cfg: DictConfig) -> DictConfig:
+    cfg = copy.deepcopy(cfg)
+    defaults = {"common": CommonConfig(), "checkpoint": CheckpointConfig()}
+    with open_dict(cfg):
+        for group, config in defaults.items():
+            for name in cfg[group]:
+                if hasattr(config, name) and isinstance(cfg[group][name], str):
+                    cfg[group][name] = getattr(config, name)
+        cfg.task.data = ""
+    return cfg
+
+
+def _settings(criterion: Any) -> str:
+    names = [name for name in criterion if name.startswith(("prior", "kl_", "free"))]
+    return "\n".join(f"| `--{name.replace('_', '-')}` | {criterion[name]} |" for name in names)
