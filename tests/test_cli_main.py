@@ -168,7 +168,7 @@ def ending_with(monkeypatch):
         def run(args):
             raise exception
 
-        parser = SimpleNamespace(parse_args=lambda argv: SimpleNamespace(run=run))
+        parser = SimpleNamespace(parse_known_args=lambda argv: (SimpleNamespace(run=run), []))
         monkeypatch.setattr(cli, "build_parser", lambda: parser)
 
     return set_exception

@@ -46,8 +46,8 @@ def corpus(text_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_prepare_corpus_hands_the_directory_on(tmp_path):
-    for name in ("fairseq-train", "fairseq-vat"):  # tokenize fails, so the recipe goes no further
-        (tmp_path / name).write_text("#!/bin/sh\nexit 7\n")
+    for name in ("fairseq-train", "fairseq-vat"):  # says what it was given
+        (tmp_path / name).write_text('#!/bin/sh\necho "$@" >&2\nexit 7\n')
         (tmp_path / name).chmod(0o755)
     (tmp_path / "text").write_text("w1\n")
     path = f"{tmp_path}:{os.environ['PATH']}"
@@ -59,8 +59,8 @@ def test_prepare_corpus_hands_the_directory_on(tmp_path):
         env={**os.environ, "PATH": path, "GPT2_DIR": "small"},
     )
     assert done.returncode == 7
-    command = done.stderr.split("+ ")[-1].split()
-    assert command[:2] == ["fairseq-vat", "tokenize"] and "--vocab-size" not in command
+    command = done.stderr.splitlines()[-1].split()
+    assert command[0] == "prepare" and "--vocab-size" not in command
     assert command[command.index("--gpt2") + 1] == str(tmp_path / "small")
 
 

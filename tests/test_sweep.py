@@ -29,7 +29,7 @@ if name == "fairseq-train":
         "epoch 001 | valid on 'valid' subset | loss 3 | nll_loss 2 | kl_weight 0.5 "
         "| accuracy 75 | num_updates 9"
     )
-if name == "fairseq-vat" and args[0] == "tokenize":
+if name == "fairseq-vat" and args[0] == "prepare":
     out = Path(value("--out"))
     out.mkdir(parents=True, exist_ok=True)
     (out / "tokenize.json").write_text("made")
@@ -93,7 +93,7 @@ def test_every_step_is_done_once_and_more_can_be_added(work):
     assert flag(call, "--prior-std") == "0.4" and flag(call, "--kl-reduction") == "mean"
     assert flag(call, "--max-update") == "40" and flag(call, "--kl-annealing-updates") == "20"
     assert flag(call, "--max-tokens") == "77" and "--cpu" in call
-    assert len(work.calls("fairseq-vat", "tokenize")) == 1
+    assert len(work.calls("fairseq-vat", "prepare")) == 1
     assert len(work.calls("fairseq-vat", "evaluate")) == 4
     assert flag(work.calls("fairseq-vat", "isotropy")[0], "--sts").endswith("/sts")
     # 0.5 x 12.8 nats a token; the mean over 128 dimensions is 128 times less

@@ -125,6 +125,7 @@ def test_positions_without_room_are_refused(data_dir, flag):
         build(data_dir, flag, "2")
 
 
+@pytest.mark.slow
 def test_validations_leave_no_loader_processes(data_dir, tmp_path, monkeypatch):
     running = []
     begin = VariationalLMTask.begin_valid_epoch
