@@ -14,7 +14,7 @@ import re
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
 from fairseq_vat.cli.flags import Parser, above, add_number, at_least
-from fairseq_vat.cli.quiet import quiet
+from fairseq_vat.cli.terminal import quiet
 from fairseq_vat.errors import VATError
 from fairseq_vat.text.lines import read_lines
 

@@ -26,11 +26,11 @@ from latent_tables import block, counted
 from tqdm import tqdm
 
 from fairseq_vat.cli.flags import Parser, above, add_number, at_least
-from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.cli.tables import table
+from fairseq_vat.cli.terminal import quiet
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation.bleu import bleu_figures
 from fairseq_vat.evaluation.sentence_measures import EvaluationSettings, measure
+from fairseq_vat.evaluation.texts import bleu_figures
 from fairseq_vat.files import write_json
 from fairseq_vat.hub.interface import VATHubInterface
 from fairseq_vat.hub.loading import LoadedModel, build_bpe, load_model, prior_of

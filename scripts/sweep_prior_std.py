@@ -209,7 +209,7 @@ def curves_of(folder: Path) -> dict[str, Any]:
 
 def draw(out: Path, settings: list[str], stds: list[float]) -> None:
     """The figures, of what there is."""
-    from fairseq_vat.cli.quiet import quiet
+    from fairseq_vat.cli.terminal import quiet
 
     with quiet():  # fairseq makes matplotlib tell what it does
         import sweep_plots

@@ -29,8 +29,8 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.utils import move_to_cuda
 
 from fairseq_vat.cli.flags import Parser, add_number, at_least
-from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.cli.tables import table
+from fairseq_vat.cli.terminal import quiet
 
 PLUGIN = Path(__file__).resolve().parent.parent / "fairseq_vat"
 SYSTEMS = (

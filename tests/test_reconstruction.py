@@ -8,7 +8,7 @@ import pytest
 from fairseq.data import Dictionary
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation.bleu import bleu_figures
+from fairseq_vat.evaluation.texts import bleu_figures
 from fairseq_vat.text.pieces import PIECE_KINDS, Pieces, find_gpt2_vocabulary, to_text
 
 

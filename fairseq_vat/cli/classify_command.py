@@ -9,10 +9,8 @@ from typing import Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
 from fairseq_vat.cli.flags import above, add_number, at_least
-from fairseq_vat.cli.mean_and_std import MeanAndStd
-from fairseq_vat.cli.quiet import quiet
-from fairseq_vat.cli.tables import add_format_flag, prose, table
-from fairseq_vat.cli.warn import warn_of_left_out, warn_of_unknown
+from fairseq_vat.cli.tables import MeanAndStd, add_format_flag, prose, table
+from fairseq_vat.cli.terminal import quiet, warn_of_left_out, warn_of_unknown
 from fairseq_vat.evaluation import LATENTS, PROTOCOLS
 from fairseq_vat.latent.choices import POOLINGS
 

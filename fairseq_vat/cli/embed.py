@@ -14,7 +14,7 @@ from fairseq_vat.cli.latent_commands import (
     json_line,
     load_for,
 )
-from fairseq_vat.cli.quiet import quiet
+from fairseq_vat.cli.terminal import quiet
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from fairseq_vat.cli.checkpoint import add_model_arguments
 from fairseq_vat.cli.evaluation_table import evaluation_tables
 from fairseq_vat.cli.flags import above, add_number, at_least
-from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.cli.tables import add_format_flag
+from fairseq_vat.cli.terminal import quiet
 from fairseq_vat.errors import VATError
 from fairseq_vat.text.pieces import PIECE_KINDS
 

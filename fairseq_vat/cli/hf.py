@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fairseq_vat.cli.checkpoint import load_hub
-from fairseq_vat.cli.warn import warn_of_unknown
+from fairseq_vat.cli.terminal import warn_of_unknown
 from fairseq_vat.errors import VATError
 
 if TYPE_CHECKING:

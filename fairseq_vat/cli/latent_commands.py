@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
 from fairseq_vat.cli.flags import above, add_number, at_least
 from fairseq_vat.cli.inputs import add_input_argument, input_name, read_input, read_sentences
-from fairseq_vat.cli.quiet import quiet
-from fairseq_vat.cli.warn import warn_of_unknown
+from fairseq_vat.cli.terminal import quiet, warn_of_unknown
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation.unknown_pieces import unknown_share
+from fairseq_vat.evaluation.texts import unknown_share
 from fairseq_vat.latent.choices import INTERPOLATION_METHODS, POOLINGS
 
 if TYPE_CHECKING:

@@ -15,10 +15,9 @@ from fairseq_vat.cli import (
     evaluate_command,
     isotropy_command,
     latent_commands,
-    plot,
     probe_command,
     recipe_commands,
-    report,
+    report_commands,
     sts_command,
     text_commands,
 )
@@ -32,7 +31,7 @@ from fairseq_vat.errors import VATError
 #     it returns is the exit status; takes_further_flags=True leaves unknown flags to it.
 SUBCOMMANDS = {
     "text": (text_commands,),
-    "a model": (recipe_commands, plot, evaluate_command, report),
+    "a model": (recipe_commands, evaluate_command, report_commands),
     "latents": (latent_commands, embed),
     "measures of latents and representations": (
         isotropy_command,

@@ -11,9 +11,8 @@ from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
 from fairseq_vat.cli.flags import above, add_number, at_least
 from fairseq_vat.cli.hf import add_hf_argument, load_encoders, load_hf, warn_of_encoders
 from fairseq_vat.cli.probe_tables import probe_lines, relatedness_lines
-from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.cli.tables import add_format_flag
-from fairseq_vat.cli.warn import warn_of_left_out
+from fairseq_vat.cli.terminal import quiet, warn_of_left_out
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation import ACTIVATIONS, MODES
 from fairseq_vat.latent.choices import POOLINGS

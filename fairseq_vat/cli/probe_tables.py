@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fairseq_vat.cli.classify_command import label_shares
-from fairseq_vat.cli.mean_and_std import MeanAndStd
-from fairseq_vat.cli.tables import prose, table
+from fairseq_vat.cli.tables import MeanAndStd, prose, table
 
 _PARTS = {"valid": "dev", "test": "test"}
 

@@ -8,7 +8,7 @@ import sys
 from functools import partial
 
 from fairseq_vat.cli.flags import add_number, at_least
-from fairseq_vat.cli.quiet import quiet
+from fairseq_vat.cli.terminal import quiet
 from fairseq_vat.cli.text_commands import add_tokenization_flags, tokenization
 
 

@@ -9,9 +9,8 @@ from typing import Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments
 from fairseq_vat.cli.hf import add_hf_argument, load_encoders, names_of
-from fairseq_vat.cli.quiet import quiet
 from fairseq_vat.cli.tables import add_format_flag, prose, table
-from fairseq_vat.cli.warn import warn_of_unknown
+from fairseq_vat.cli.terminal import quiet, warn_of_unknown
 from fairseq_vat.latent.choices import POOLINGS
 
 _MEASURES = {"spearman": "Spearman", "pearson": "Pearson"}

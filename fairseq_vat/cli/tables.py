@@ -7,6 +7,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from numbers import Number
+from typing import NamedTuple
 
 MISSING = "\N{EN DASH}"
 # with the names of tabulate's; its "github" leaves the columns' alignment to whoever renders it
@@ -74,3 +75,23 @@ def _cell(value: object, form: str) -> str:
 def prose(style: str, *parts: str) -> list[str]:
     """Text around tables, for formats that people read; none beside latex and csv."""
     return list(parts) if style in ("github", "plain") else []
+
+
+class MeanAndStd(NamedTuple):
+    """Printed as ``mean ± std``, both in one format; of one run as its figure."""
+
+    mean: float
+    std: float | None
+
+    @classmethod
+    def of(
+        cls, figures: Mapping[str, float | None], name: str, scale: float = 1
+    ) -> MeanAndStd | None:
+        """``NAME`` and, if it is there, ``NAME_std``, times `scale`; None where it is undefined."""
+        mean, std = figures[name], figures.get(f"{name}_std")
+        if mean is None:
+            return None
+        return cls(scale * mean, None if std is None else scale * std)
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.mean:{spec}}" + ("" if self.std is None else f" ± {self.std:{spec}}")

@@ -32,7 +32,7 @@ from fairseq_vat.evaluation.heads import (
     score_logits,
 )
 from fairseq_vat.evaluation.labelled import LabelledFiles
-from fairseq_vat.evaluation.unknown_pieces import unknown_share
+from fairseq_vat.evaluation.texts import unknown_share
 from fairseq_vat.hub.interface import VATHubInterface
 from fairseq_vat.latent.gaussian import DiagonalGaussian
 

@@ -14,10 +14,10 @@ import torch
 from fairseq import utils
 from tqdm import tqdm
 
-from fairseq_vat.evaluation.bleu import bleu_figures
 from fairseq_vat.evaluation.reconstruction import reconstruct
 from fairseq_vat.evaluation.sentence_measures import EvaluationSettings, Measured, measure
 from fairseq_vat.evaluation.subset import Subset
+from fairseq_vat.evaluation.texts import bleu_figures
 from fairseq_vat.hub.loading import LoadedModel, prior_of
 from fairseq_vat.measures import active_units, collapse
 from fairseq_vat.measures.mutual_information import (

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation.bleu import bleu_figures
+from fairseq_vat.evaluation.texts import bleu_figures
 
 _LINE = re.compile(r"(?P<kind>[STD])-(?P<id>\d+)\t(?P<rest>.*)")
 

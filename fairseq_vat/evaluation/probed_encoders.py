@@ -17,7 +17,7 @@ from fairseq.data import data_utils
 from torch import Tensor, nn
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation.unknown_pieces import count_pieces, share_of
+from fairseq_vat.evaluation.texts import count_pieces, share_of
 from fairseq_vat.files import sha256
 from fairseq_vat.hub.huggingface import HuggingFaceEncoder
 from fairseq_vat.hub.interface import VATHubInterface

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fairseq_vat.evaluation.probed_encoders import ProbedEncoder
-from fairseq_vat.evaluation.unknown_pieces import share_of
+from fairseq_vat.evaluation.texts import share_of
 from fairseq_vat.measures.correlation import average, cosines, summarize
 from fairseq_vat.text.columns import ScoredPair
 

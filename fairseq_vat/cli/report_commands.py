@@ -1,25 +1,38 @@
-"""``fairseq-vat report``: one self-contained HTML page about a checkpoint."""
+"""``fairseq-vat report`` and ``plot``: a page about a checkpoint, figures from a log."""
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
-from fairseq_vat.cli.quiet import quiet
+from fairseq_vat.cli.flags import above, add_number, at_least
+from fairseq_vat.cli.terminal import quiet
 from fairseq_vat.errors import VATError
 
 if TYPE_CHECKING:
     from fairseq_vat.evaluation.training_log import Record
 
-_LEAST = {"sentences": 2, "examples": 2, "samples": 1, "steps": 2, "beam": 1}
-
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add ``report``."""
+    """Add both."""
+    parser = subparsers.add_parser(
+        "plot",
+        help="draw learning curves and the KL weight from a training log",
+        description="Reads the log of 'fairseq-train --log-file LOG --log-format json' (or simple) "
+        "and draws DIR/learning_curves.png (reconstruction, KL, weighted KL and KL weight by "
+        "update, train and valid) and DIR/annealing.png (KL weight).",
+    )
+    parser.add_argument("log", metavar="LOG")
+    parser.add_argument("--out", metavar="DIR", required=True)
+    parser.add_argument(
+        "--kl-only", action="store_true", help="leave the reconstruction out of the curves"
+    )
+    parser.set_defaults(run=_plot)
+
     parser = subparsers.add_parser(
         "report",
         help="one self-contained HTML page about a checkpoint",
@@ -41,26 +54,24 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="FILE",
         help="of the training (default: train.log beside the checkpoint, if there is one)",
     )
-    for name, default, text in (
-        ("sentences", 500, "sentences measured, reconstructed and mapped, evenly spaced"),
-        ("examples", 8, "sentences shown"),
-        ("samples", 4, "draws of each example"),
-        ("steps", 6, "sentences of an interpolation, both ends included"),
-        ("beam", 5, "width of the beam search"),
-        ("seed", 1, "of all draws"),
-    ):
-        help_text = f"{text} (default: %(default)s)"
-        parser.add_argument(f"--{name}", type=int, metavar="N", default=default, help=help_text)
-    parser.add_argument(
+    add = partial(add_number, parser)
+    two, one = at_least(2), at_least(1)
+    add("--sentences", "sentences measured, reconstructed and mapped, evenly spaced", 500, two)
+    add("--examples", "sentences shown", 8, two)
+    add("--samples", "draws of each example", 4, one)
+    add("--steps", "sentences of an interpolation, both ends included", 6, two)
+    add("--beam", "width of the beam search", 5, one)
+    add("--seed", "of all draws", 1)
+    add(
         "--prior-std",
-        type=float,
+        "standard deviation of the latents' prior (default: the training's)",
+        kind=above(0),
         metavar="S",
-        help="standard deviation of the latents' prior (default: the training's)",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=_report)
 
 
-def run(args: argparse.Namespace) -> None:
+def _report(args: argparse.Namespace) -> None:
     """Load, measure and decode, write."""
     _check(args)
     records, log_note = _log(args)
@@ -96,12 +107,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name, least in _LEAST.items():
-        value = getattr(args, name)
-        if value < least:
-            raise VATError(f"--{name} {value}: must be at least {least}")
-    if args.prior_std is not None and not 0 < args.prior_std < math.inf:
-        raise VATError(f"--prior-std {args.prior_std}: must be a standard deviation above 0")
     output = Path(args.output)
     if output.is_dir():
         raise VATError(f"--output {output} is a folder; give the name of a file in it")
@@ -140,3 +145,16 @@ def _read_log(path: str | Path) -> list[Record]:
             "--criterion token_kl_cross_entropy"
         )
     return records
+
+
+def _plot(args: argparse.Namespace) -> None:
+    """Draw both figures."""
+    from fairseq_vat.evaluation.training_log import read_training_log
+    from fairseq_vat.report import plots
+
+    records = read_training_log(args.log)
+    out = Path(args.out)
+    plots.learning_curves(records, out / "learning_curves.png", kl_only=args.kl_only)
+    print(out / "learning_curves.png")
+    plots.annealing(records, out / "annealing.png")
+    print(out / "annealing.png")
