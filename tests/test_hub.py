@@ -84,7 +84,7 @@ def test_files_that_are_no_checkpoint(data_dir, checkpoint, tmp_path):
     (tmp_path / "text.pt").write_text("root:x:0:0:root:/root:/bin/bash\n", encoding="utf-8")
     torch.save(commands.parameters(checkpoint), tmp_path / "bare.pt")
     for name, message in {
-        "none.pt": "doesn't exist; give the path of a .pt checkpoint",
+        "none.pt": "doesn't exist: give one, or the folder of one",
         ".": "is a folder",
         "cut.pt": "cut off",
         "text.pt": "is no checkpoint of fairseq's",

@@ -92,11 +92,11 @@ def test_commands_ask_for_nothing_else(alone, trained, data, capsys):
     [
         (
             ["reconstruct", "nothing", "--input", "lines"],
-            "model nothing doesn't exist: give a checkpoint, or the",
+            "checkpoint nothing doesn't exist: give one, or the",
         ),
         (
             ["reconstruct", ".", "--input", "lines"],
-            r"model \. is a folder without checkpoint_last\.pt or model\.pt",
+            r"checkpoint \. is a folder without checkpoint_last\.pt or model\.pt",
         ),
         (["evaluate", "x.pt"], "--data is needed"),
         (["embed", "x", "--path", "y", "--data", "z", "--output", "v.npy"], "leave one out"),

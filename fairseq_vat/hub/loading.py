@@ -128,11 +128,11 @@ def checkpoint_of(name_or_path: str | os.PathLike) -> str:
     if os.path.isfile(path):
         return path
     if not os.path.isdir(path):
-        raise VATError(f"model {path} doesn't exist: give a checkpoint, or the folder of one")
+        raise VATError(f"checkpoint {path} doesn't exist: give one, or the folder of one")
     for name in _IN_A_FOLDER:
         if os.path.isfile(os.path.join(path, name)):
             return os.path.join(path, name)
-    raise VATError(f"model {path} is a folder without {' or '.join(_IN_A_FOLDER)}")
+    raise VATError(f"checkpoint {path} is a folder without {' or '.join(_IN_A_FOLDER)}")
 
 
 def prior_of(cfg: DictConfig, model: VATModel, std: float | None = None) -> Prior:
