@@ -2,7 +2,7 @@
 
     from fairseq_vat import VATModel
 
-    vat = VATModel.from_pretrained("checkpoints", data_name_or_path="data-bin")
+    vat = VATModel.from_pretrained("checkpoints")
 
 Imported where fairseq is (its commands, its hub), the package registers its parts
 (`fairseq_vat.plugin`). Elsewhere it loads neither fairseq nor torch before they are needed.

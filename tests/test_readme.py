@@ -81,3 +81,13 @@ def test_flags_and_presets_it_names_exist(capsys):
     helped = capsys.readouterr().out
     for name in set(re.findall(r"`fairseq-vat ([\w-]+)", text)):
         assert name in helped
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"])
+def test_modules_it_names_are_there(page):
+    """As ``fairseq_vat.room.module``, with a name in it or not, or as a file."""
+    for name in re.findall(r"\bfairseq_vat((?:[./]\w+)+)", page.read_text(encoding="utf-8")):
+        parts = re.split(r"[./]", name.removesuffix(".py"))[1:]
+        places = [ROOT.joinpath("fairseq_vat", *parts[: len(parts) - n]) for n in range(2)]
+        found = [place for place in places if place.is_dir() or place.with_suffix(".py").is_file()]
+        assert found and found[0] != ROOT / "fairseq_vat", f"fairseq_vat{name}"

@@ -11,6 +11,7 @@ from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from helpers import commands
 from helpers.configs import composed
+from helpers.processes import locked_by_another
 from omegaconf import OmegaConf
 
 from fairseq_vat.cli.main import main
@@ -82,16 +83,11 @@ def test_the_vocabulary_fits_the_text(texts, tmp_path, prepared):
 
 
 def test_a_folder_in_use_is_left_alone(texts, tmp_path):
-    code = (
-        "import sys, time; from fairseq_vat.files import lock_folder; "
-        "lock_folder(sys.argv[1], ''); print('locked', flush=True); time.sleep(60)"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "locked\n"
-        with pytest.raises(VATError, match="another run is at work there"):
-            prepare(texts, tmp_path)
-        other.kill()
+    with (
+        locked_by_another(tmp_path),
+        pytest.raises(VATError, match="another run is at work there"),
+    ):
+        prepare(texts, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 

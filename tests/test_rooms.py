@@ -20,6 +20,8 @@ ORDER = (
 EXCEPTIONS = {
     ("models", "hub"),  # VATModel.from_pretrained, as in fairseq
     ("", "plugin"),  # the package registers itself where fairseq is
+    # nothing is registered without the plugin's checks, whichever module is imported first
+    *((room, "plugin") for room in ("models", "criterions", "tasks")),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted(Path(__file__).parent.rglob("*.py"))
@@ -88,6 +90,20 @@ def test_light_imports(module):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["hub.loading", "models.config", "tasks.config", "criterions.config", "evaluation.evaluate"],
+)
+def test_nothing_is_registered_without_the_checks(module):
+    """As its first import, before fairseq's."""
+    code = (
+        f"import fairseq_vat.{module}; from fairseq import checkpoint_utils, models; "
+        "assert 'vat_transformer' in models.ARCH_MODEL_REGISTRY; "
+        "assert checkpoint_utils.torch.check.__name__ == 'check_checkpoint'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_the_python_interface_registers_the_plugin():

@@ -12,6 +12,7 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.logging import progress_bar
 from helpers import commands
+from helpers.processes import locked_by_another
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.training_log import read_training_log
@@ -95,16 +96,11 @@ def test_copies_are_whole(run, tmp_path):
 
 
 def test_a_folder_is_one_run_s(copied):
-    code = (
-        "import sys, time; from fairseq_vat.files import SaveFolder; "
-        "SaveFolder(sys.argv[1]).lock(); print('locked', flush=True); time.sleep(60)"
-    )
-    command = [sys.executable, "-c", code, str(copied)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "locked\n"
-        with pytest.raises(VATError, match="another training writes there"):
-            SaveFolder(copied).lock()
-        other.kill()
+    with (
+        locked_by_another(copied),
+        pytest.raises(VATError, match="another training writes there"),
+    ):
+        SaveFolder(copied).lock()
     SaveFolder(copied).lock()  # a kill frees it
     SaveFolder(copied).lock()  # and a run may be resumed by its own process
 

@@ -1,7 +1,6 @@
 """One Python interface over a checkpoint; tools and scripts go through it.
 
-    vat = VATModel.from_pretrained("checkpoints", data_name_or_path="data-bin",
-                                   bpe="sentencepiece", sentencepiece_model="sentencepiece.model")
+    vat = VATModel.from_pretrained("checkpoints")
     vectors = vat.embed(["A sentence.", "Another one."])
 
 Shape legend: N sentences asked for, B of a batch, T source positions, P latents of a sentence (its

@@ -58,7 +58,10 @@ def pack(model: str | os.PathLike, out: str | os.PathLike, half: bool = True) ->
     path, out = checkpoint_of(model), Path(out)
     loaded = load_model(path, device="cpu")
     state = checkpoint_utils.load_checkpoint_to_cpu(path)
-    parameters = {name: value.half() if half else value for name, value in state["model"].items()}
+    parameters = {
+        name: value.half() if half and value.is_floating_point() else value
+        for name, value in state["model"].items()
+    }
     for name, value in parameters.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise VATError(f"{path}: {name} has values that aren't finite in half precision")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -42,3 +43,19 @@ def _run(output: Path, function: Callable[..., object], *args: object) -> None:
         except Exception:
             sys.excepthook(*sys.exc_info())
             sys.exit(1)
+
+
+@contextlib.contextmanager
+def locked_by_another(folder: Path) -> Iterator[None]:
+    """In this context another process has the folder's lock; it is killed at the end."""
+    code = (
+        "import sys, time; from fairseq_vat.files import lock_folder; "
+        "lock_folder(sys.argv[1], ''); print('locked', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout.readline() == "locked\n"
+            yield
+        finally:
+            other.kill()
