@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import re
+import shutil
 from html import unescape
 from html.parser import HTMLParser
 
@@ -151,6 +152,15 @@ def test_the_log_beside_the_checkpoint_is_found(pages):
     assert "Reconstruction by update" in pages["sentence"]
     assert "There is no train.log beside the checkpoint" in pages["token"]
     assert "Reconstruction by update" not in pages["token"]
+
+
+def test_the_log_in_the_model_s_folder_is_found(data_dir, checkpoint, tmp_path):
+    shutil.copy(checkpoint, tmp_path)
+    (tmp_path / "train.log").write_text("no statistics")
+    page = tmp_path / "page.html"
+    command = ["report", str(tmp_path), "--data", str(data_dir), "--output", str(page), *QUICK]
+    assert cli.main(command) == 0
+    assert f"{tmp_path}/train.log has no statistics" in page.read_text(encoding="utf-8")
 
 
 def test_the_same_command_gives_the_same_page(pages, data_dir, sentence_level, tmp_path, capsys):

@@ -123,7 +123,8 @@ def _log(args: argparse.Namespace) -> tuple[list[Record] | None, str]:
     """
     if args.train_log is not None:
         return _read_log(args.train_log), f"From {args.train_log}."
-    path = Path(args.path).parent / "train.log"
+    model = Path(args.path)
+    path = (model if model.is_dir() else model.parent) / "train.log"
     if path.is_file():
         try:
             return _read_log(path), f"From {path}."
