@@ -1,4 +1,4 @@
-"""Values of fairseq's own flags that can't be meant: one line, before anything is read or written."""
+"""Values of fairseq's flags that can't be meant: one line, before anything is read or written."""
 
 import shutil
 import sys
@@ -85,8 +85,7 @@ def test_a_loss_that_is_no_number(data_dir, tmp_path):
         commands.train, data_dir, tmp_path, *flags[:3], "--lr", "1e30", "--reset-optimizer"
     )
     assert "aren't finite at update" in line and "--lr" in line
-    assert commands.parameters(tmp_path / "checkpoint_last.pt").keys()
-    assert before
+    assert (tmp_path / "checkpoint_last.pt").read_bytes() == before.read_bytes()
 
 
 def test_language_models_need_no_kl(data_dir, tmp_path):
