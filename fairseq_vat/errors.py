@@ -55,6 +55,10 @@ def explain(error: BaseException, tb: TracebackType | None) -> str | None:
     if isinstance(error, MissingMandatoryValue):
         flag = str(getattr(error, "full_key", "")).split(".")[-1].replace("_", "-")
         return f"--{flag} is needed and was not given"
+    if flag := _flag_being_read(tb):
+        return flag
+    if isinstance(error, FloatingPointError):
+        return _not_finite(tb)
     path = _checkpoint_being_loaded(tb)
     if path is None:
         return None
@@ -76,4 +80,29 @@ def _checkpoint_being_loaded(tb: TracebackType | None) -> str | None:
     for frame, _ in traceback.walk_tb(tb):
         if frame.f_code.co_name == "load_checkpoint_to_cpu":
             return str(frame.f_locals.get("path"))
+    return None
+
+
+def _flag_being_read(tb: TracebackType | None) -> str | None:
+    """A line about the value that argparse was converting, if it was."""
+    for frame, _ in traceback.walk_tb(tb):
+        if frame.f_code.co_name == "_get_value" and frame.f_globals["__name__"] == "argparse":
+            action, text = frame.f_locals.get("action"), frame.f_locals.get("arg_string")
+            if action is not None:
+                return f"{'/'.join(action.option_strings)}: {text!r} can't be read"
+    return None
+
+
+def _not_finite(tb: TracebackType | None) -> str | None:
+    """A line about a training whose gradients are no numbers any more."""
+    for frame, _ in traceback.walk_tb(tb):
+        trainer = frame.f_locals.get("self")
+        if hasattr(trainer, "get_num_updates") and hasattr(trainer, "get_lr"):
+            criterion = getattr(trainer.cfg, "criterion", None)
+            return (
+                f"loss or gradients aren't finite at update {trainer.get_num_updates() + 1:,} "
+                f"(learning rate {trainer.get_lr():g}, --kl-weight "
+                f"{getattr(criterion, 'kl_weight', 'none')}): try a lower --lr, a longer "
+                "--warmup-updates, or --clip-norm 1; checkpoint_last.pt is from before"
+            )
     return None

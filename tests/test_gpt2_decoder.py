@@ -13,7 +13,7 @@ import torch
 from helpers import gpt2
 from helpers.gpt2 import END, dictionary
 
-from fairseq_vat.compat import import_transformers
+from fairseq_vat.compat.packages import import_transformers
 from fairseq_vat.errors import VATError
 from fairseq_vat.latent.likelihood import token_likelihood
 from fairseq_vat.models.gpt2_decoder import GPT2Decoder

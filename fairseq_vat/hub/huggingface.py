@@ -20,7 +20,7 @@ from fairseq.data import data_utils
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fairseq_vat.compat import import_transformers, quiet_transformers
+from fairseq_vat.compat.packages import import_transformers, quiet_transformers
 from fairseq_vat.errors import VATError
 from fairseq_vat.latent.choices import POOLINGS
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from fairseq_vat.compat import import_transformers, quiet_transformers
+from fairseq_vat.compat.packages import import_transformers, quiet_transformers
 from fairseq_vat.errors import VATError
 from fairseq_vat.text.gpt2_vocabulary import check_config, read_config
 

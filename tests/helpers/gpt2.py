@@ -12,7 +12,7 @@ import torch
 from fairseq.data import Dictionary
 from fairseq.data.encoders.gpt2_bpe_utils import bytes_to_unicode
 
-from fairseq_vat.compat import import_transformers
+from fairseq_vat.compat.packages import import_transformers
 
 MERGES = ["Ġ w", "t h", "th e", "Ġ c", "a t", "Ġc at", "i s", "Ġ is"]
 

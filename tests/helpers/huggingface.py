@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from fairseq_vat.compat import import_transformers
+from fairseq_vat.compat.packages import import_transformers
 
 POSITIONS = 16
 

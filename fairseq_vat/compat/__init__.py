@@ -1,0 +1,29 @@
+"""Everything the plugin changes outside its own names, in one place, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fairseq_vat.compat import checkpoints, commands
+
+
+def install(
+    check_checkpoint: Callable[[str, Any], None], check_flags: Callable[[Any, str], None]
+) -> None:
+    """Apply all of it; a second call changes nothing, but for commands imported since.
+
+    Args:
+        check_checkpoint: of a checkpoint's path and content; raises `VATError` for one that
+            fairseq must not see.
+        check_flags: of a command's configuration and its name; raises `VATError` for a value that
+            can't be meant.
+    """
+    checkpoints.allow_configuration_types()
+    checkpoints.check_checkpoints(check_checkpoint)
+    checkpoints.resume_safely()
+    commands.check_flags_first(check_flags)
+    commands.open_log_files_once()
+    commands.install_exception_hook()
+    commands.replace_interactive_reader()
+    commands.read_overrides_as_literals()
