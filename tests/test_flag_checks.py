@@ -1,13 +1,16 @@
 """Values of fairseq's flags that can't be meant: one line, before anything is read or written."""
 
-import shutil
+import re
 import sys
 
 import pytest
+from fairseq import options
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from helpers import commands
 from helpers.checkpoints import refused
 
-from fairseq_vat.errors import VATError, explain
+from fairseq_vat.errors import VATError
+from fairseq_vat.tasks.flag_checks import check_flags
 
 
 @pytest.mark.parametrize(
@@ -15,7 +18,7 @@ from fairseq_vat.errors import VATError, explain
     [
         (["--lr", "0"], "--lr 0.0: must be numbers above 0"),
         (["--lr", "-1"], "--lr -1.0: must be numbers above 0"),
-        (["--lr", "nan"], "--lr nan: must be numbers above 0"),
+        (["--lr", ""], "--lr '': must be numbers above 0"),
         (["--update-freq", "0"], "--update-freq 0: must be whole numbers, at least 1"),
         (["--max-tokens", "0"], "--max-tokens 0: must be at least 1"),
         (["--batch-size", "-1"], "--batch-size -1: must be at least 1"),
@@ -25,11 +28,18 @@ from fairseq_vat.errors import VATError, explain
         (["--clip-norm", "nan"], "--clip-norm nan: must be at least 0"),
         (["--log-interval", "0"], "--log-interval 0: must be at least 1"),
         (["--seed", "-1"], "--seed -1: must be at least 0"),
+        (["--seed", "4294967296"], "--seed 4294967296: must be below 2^32"),
         (["--adam-betas", "abc"], "--adam-betas abc: must be two numbers"),
         (["--adam-betas", "(0.9, 1.5)"], "must be two numbers of [0, 1)"),
         (["--latent-sampling"], "--latent-sampling is of generation"),
         (["--criterion", "cross_entropy"], "--criterion cross_entropy leaves the KL out"),
         (["--fp16"], "--fp16 needs a CUDA device"),
+        (["--bf16"], "--bf16 and --tpu need a TPU"),
+        (["--kl-annealing-updates", "9"], "--kl-annealing-updates 9 does nothing with"),
+        (
+            ["--kl-annealing", "cyclic", "--kl-annealing-updates", "4"],
+            "--kl-annealing-cycles 5: must be at most --kl-annealing-updates, 4",
+        ),
     ],
 )
 def test_training(flags, message, data_dir, tmp_path):
@@ -42,6 +52,9 @@ def test_training(flags, message, data_dir, tmp_path):
     [
         (["--beam", "0"], "--beam 0: must be at least 1"),
         (["--max-len-b", "0"], "--max-len-b 0: must be at least 1"),
+        (["--nbest", "3"], "--nbest 3: must be at most --beam, 2"),
+        (["--min-len", "31"], "--min-len 31: must be at most --max-len-b, 30"),
+        (["--model-overrides", "{'a'"], "--model-overrides must be a dictionary"),
         (["--min-len", "-1"], "--min-len -1: must be at least 0"),
         (["--temperature", "0"], "--temperature 0.0: must be above 0"),
         (["--max-tokens", "0"], "--max-tokens 0: must be at least 1"),
@@ -65,27 +78,66 @@ def test_results_into_a_file(data_dir, checkpoint, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize("flags", [["--lr", ""], ["--lr", "abc"], ["--update-freq", "x"]])
-def test_what_argparse_can_t_read(flags, data_dir, tmp_path, capsys):
-    with pytest.raises((SystemExit, Exception)) as caught:
-        commands.train(data_dir, tmp_path / "run", *flags)
-    if isinstance(caught.value, SystemExit):
-        line = capsys.readouterr().err.splitlines()[-1]
-    else:
-        line = explain(caught.value, caught.value.__traceback__)
-    assert flags[0] in line
+@pytest.fixture
+def parser():
+    return options.get_training_parser()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--lr", "abc"], "--lr 'abc': must be numbers, separated by commas"),
+        (["--lr", "nan"], "--lr 'nan': must be numbers, separated by commas"),
+        (["--update-freq", "x"], "--update-freq 'x': must be numbers, separated by commas"),
+        (["--max-tokens", "1.5"], "--max-tokens '1.5': must be a whole number"),
+        (["--clip-norm", "x"], "--clip-norm 'x': must be a number"),
+        (["--optimizer", "none"], "argument --optimizer: invalid choice: 'none'"),
+        (["--nothing", "1"], "unrecognized arguments: --nothing 1"),
+    ],
+)
+def test_what_argparse_can_t_read(flags, message, parser, capsys):
+    """Without fairseq's two hundred flags around it."""
+    with pytest.raises(SystemExit) as left:
+        options.parse_args_and_arch(parser, ["data", *commands.TRAIN_FLAGS, *flags])
+    assert left.value.code == 2
+    told = capsys.readouterr().err
+    assert message in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("parser_of", "flags", "message"),
+    [
+        ("training", ["--arch", "vat_transformer"], "--arch vat_transformer needs --task variat"),
+        ("training", ["--task", "variational_lm"], "--arch is needed and was not given"),
+        ("generation", [], "--task translation: this needs --task variational_lm"),
+        ("interactive_generation", [], "--task translation: this needs --task variational_lm"),
+        ("validation", [], "--task (none): this needs --task variational_lm"),
+    ],
+)
+def test_names_that_are_forgotten(parser_of, flags, message):
+    parser = getattr(options, f"get_{parser_of}_parser")()
+    user_dir = commands.PLUGIN_FLAGS[:2]
+    assert message in refused(options.parse_args_and_arch, parser, ["data", *user_dir, *flags])
+
+
+def test_an_optimizer_that_is_forgotten(parser):
+    flags = ["data", *commands.PLUGIN_FLAGS, "--arch", "vat_transformer", "--max-tokens", "9"]
+    flags += ["--criterion", "token_kl_cross_entropy"]
+    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, flags))
+    assert "--optimizer is needed" in refused(check_flags, cfg, "train")
 
 
 def test_a_loss_that_is_no_number(data_dir, tmp_path):
     """One line; what was saved before stays whole."""
     flags = ["--save-interval-updates", "2", "--disable-validation", "--max-update", "4"]
     commands.train(data_dir, tmp_path, *flags)
-    before = shutil.copy(tmp_path / "checkpoint_last.pt", tmp_path / "before")
-    line = refused(
-        commands.train, data_dir, tmp_path, *flags[:3], "--lr", "1e30", "--reset-optimizer"
-    )
-    assert "aren't finite at update" in line and "--lr" in line
-    assert (tmp_path / "checkpoint_last.pt").read_bytes() == before.read_bytes()
+    before = (tmp_path / "checkpoint_last.pt").read_bytes()
+    flags = ["--disable-validation", "--max-update", "9", "--lr", "1e30", "--reset-optimizer"]
+    line = refused(commands.train, data_dir, tmp_path, *flags, "--reset-lr-scheduler")
+    assert re.search(r"aren't finite at update \d \(learning rate 1e\+30, KL weight 1\): ", line)
+    assert line.endswith("checkpoint_last.pt is from before")
+    assert (tmp_path / "checkpoint_last.pt").read_bytes() == before
+    assert not (tmp_path / "crash.pt").exists()
 
 
 def test_language_models_need_no_kl(data_dir, tmp_path):
