@@ -10,7 +10,7 @@ from typing import Any
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
 from fairseq_vat.cli.flags import above, add_number, at_least
 from fairseq_vat.cli.tables import MeanAndStd, add_format_flag, prose, table
-from fairseq_vat.cli.terminal import quiet, warn_of_left_out, warn_of_unknown
+from fairseq_vat.cli.terminal import quiet, warn_of_labelled, warn_of_unknown
 from fairseq_vat.evaluation import LATENTS, PROTOCOLS
 from fairseq_vat.latent.choices import POOLINGS
 
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
         files = LabelledFiles.read({name: getattr(args, name) for name in _SPLITS})
         vat = load_hub(args)
         files = files.in_subwords(vat)
-        warn_of_left_out(files)
+        warn_of_labelled(files)
         found = classify(vat, files, **settings)
     found = {"checkpoint": args.path, "data": args.data, **found}
     warn_of_unknown(args.train, found["unknown_share"]["train"])

@@ -12,7 +12,7 @@ from fairseq_vat.cli.flags import above, add_number, at_least
 from fairseq_vat.cli.hf import add_hf_argument, load_encoders, load_hf, warn_of_encoders
 from fairseq_vat.cli.probe_tables import probe_lines, relatedness_lines
 from fairseq_vat.cli.tables import add_format_flag
-from fairseq_vat.cli.terminal import quiet, warn_of_left_out
+from fairseq_vat.cli.terminal import quiet, warn_of_labelled
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation import ACTIVATIONS, MODES
 from fairseq_vat.latent.choices import POOLINGS
@@ -118,7 +118,7 @@ def _probe(args: argparse.Namespace) -> dict[str, Any]:
         vat = load_hub(args)
         beside = load_hf(args.hf, vat.device)
         files = files.in_subwords(vat)
-        warn_of_left_out(files)
+        warn_of_labelled(files)
         columns = zip(*(line.sentences for line in files.all_lines), strict=True)
         encoders = encoders_of(vat, args.path, files.all_pieces, beside, *map(list, columns))
         warn_of_encoders(encoders, ", ".join(paths.values()))

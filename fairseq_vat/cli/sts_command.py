@@ -10,7 +10,7 @@ from typing import Any
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments
 from fairseq_vat.cli.hf import add_hf_argument, load_encoders, names_of
 from fairseq_vat.cli.tables import add_format_flag, prose, table
-from fairseq_vat.cli.terminal import quiet, warn_of_unknown
+from fairseq_vat.cli.terminal import quiet, warn, warn_of_unknown
 from fairseq_vat.latent.choices import POOLINGS
 
 _MEASURES = {"spearman": "Spearman", "pearson": "Pearson"}
@@ -67,6 +67,8 @@ def run(args: argparse.Namespace) -> None:
     for system in systems:
         for task, share in system["unknown_share"].items():
             warn_of_unknown(task, share, system["path"], ours="updates" in system)
+    if reasons := _reasons(systems):
+        warn(f"{len(reasons):,} correlations are undefined, the first: {reasons[0]}")
     found = {"data": args.data, "systems": systems}
     if args.json:
         print(json.dumps(found, ensure_ascii=False, allow_nan=False))
@@ -103,14 +105,20 @@ def _lines(systems: list[dict[str, Any]], style: str) -> Iterator[str]:
             ],
             style,
         )
-    reasons = {
-        f"undefined: {system['name']}, {pooling}: {name}: {correlation['undefined']}": None
-        for system, pooling in columns.values()
-        for name, _, path in rows
-        if (correlation := _at(system["poolings"][pooling], path))["undefined"]
-    }
+    reasons = _reasons(systems)
     if reasons:
-        yield from prose(style, "", *reasons)
+        yield from prose(style, "", *(f"undefined: {reason}" for reason in reasons))
+
+
+def _reasons(systems: list[dict[str, Any]]) -> list[str]:
+    """What is undefined, and why."""
+    return [
+        f"{system['name']}, {pooling}: {name}: {correlation['undefined']}"
+        for system in systems
+        for pooling, results in system["poolings"].items()
+        for name, _, path in _rows(systems[0])
+        if (correlation := _at(results, path))["undefined"]
+    ]
 
 
 def _description(system: dict[str, Any]) -> str:

@@ -56,8 +56,8 @@ def warn_of_unknown(path: str, share: float, model: str = "the model", ours: boo
         warn(f"{share:.0%} of the pieces in {path} are unknown to {model}{advice}")
 
 
-def warn_of_left_out(files: LabelledFiles) -> None:
-    """Say how many lines of each file have an empty sentence."""
+def warn_of_labelled(files: LabelledFiles) -> None:
+    """Say how many lines of each file have an empty sentence, and which labels it lacks."""
     for name, left_out in files.left_out.items():
         if left_out:
             total = len(left_out) + len(files.lines[name])
@@ -65,3 +65,9 @@ def warn_of_left_out(files: LabelledFiles) -> None:
                 f"{files.paths[name]}: {len(left_out):,} of {total:,} lines have an empty sentence "
                 f"and are left out, the first is line {left_out[0]}"
             )
+    for name, lines in list(files.lines.items())[1:]:
+        missing = sorted({*files.labels} - {line.label for line in lines})
+        if missing:
+            some = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
+            first = next(iter(files.paths.values()))
+            warn(f"{files.paths[name]} lacks {len(missing):,} of the labels of {first}: {some}")

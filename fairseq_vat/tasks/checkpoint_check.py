@@ -123,6 +123,11 @@ def _check_parts(state: dict[str, Any]) -> None:
     for name, value in state["model"].items():
         if not (isinstance(name, str) and isinstance(value, Tensor)):
             raise VATError(f"model: {_told(name)} is no tensor")
+        if value.is_floating_point() and not value.isfinite().all():
+            raise VATError(
+                f"its parameter {name} holds values that aren't finite: the training diverged; use "
+                "an earlier checkpoint"
+            )
     for name, kind in {"optimizer_history": list, "extra_state": dict, "task_state": dict}.items():
         if not isinstance(state.get(name, kind()), kind):
             raise VATError(f"{name} is {_told(state[name])}, no {kind.__name__}")

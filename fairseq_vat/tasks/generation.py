@@ -229,6 +229,9 @@ def check_generation(models: list[Any], args: Any, sampling: LatentSampling | No
     """Raise `VATError` for models, or settings of fairseq's generation, that don't go together."""
     if len({hasattr(model, "encoder") for model in models}) > 1:
         raise VATError("--path: an ensemble can't mix language models and models with latents")
+    types = min((len(model.decoder.dictionary) for model in models), default=args.beam)
+    if args.beam > types:
+        raise VATError(f"--beam {args.beam}: the dictionary has {types} types; give fewer")
     for flag in ("print_alignment", "score_reference"):
         if sampling is not None and getattr(args, flag, None):
             name = flag.replace("_", "-")
