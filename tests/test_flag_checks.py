@@ -55,6 +55,8 @@ def test_training(flags, message, data_dir, tmp_path):
         (["--nbest", "3"], "--nbest 3: must be at most --beam, 2"),
         (["--min-len", "31"], "--min-len 31: must be at most --max-len-b, 30"),
         (["--model-overrides", "{'a'"], "--model-overrides must be a dictionary"),
+        (["--model-overrides", "{'nothing': 3}"], "--model-overrides nothing: a model of this"),
+        (["--model-overrides", "{'dropout': 'x'}"], "--model-overrides dropout: 'x' is of another"),
         (["--min-len", "-1"], "--min-len -1: must be at least 0"),
         (["--temperature", "0"], "--temperature 0.0: must be above 0"),
         (["--max-tokens", "0"], "--max-tokens 0: must be at least 1"),
@@ -109,9 +111,9 @@ def test_what_argparse_can_t_read(flags, message, parser, capsys):
     [
         ("training", ["--arch", "vat_transformer"], "--arch vat_transformer needs --task variat"),
         ("training", ["--task", "variational_lm"], "--arch is needed and was not given"),
-        ("generation", [], "--task translation: this needs --task variational_lm"),
-        ("interactive_generation", [], "--task translation: this needs --task variational_lm"),
-        ("validation", [], "--task (none): this needs --task variational_lm"),
+        ("generation", [], "--task translation: --user-dir fairseq_vat needs --task variatio"),
+        ("interactive_generation", [], "--user-dir fairseq_vat needs --task variational_lm"),
+        ("validation", [], "--task (none): --user-dir fairseq_vat needs --task variational_lm"),
     ],
 )
 def test_names_that_are_forgotten(parser_of, flags, message):

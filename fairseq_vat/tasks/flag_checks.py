@@ -10,16 +10,24 @@ import ast
 import importlib.util
 import math
 import os
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from fairseq import models
+from fairseq.dataclass.configs import FairseqConfig
 from omegaconf import DictConfig
 
+from fairseq_vat.criterions.config import TokenKLCrossEntropyConfig
 from fairseq_vat.errors import VATError
+from fairseq_vat.models.config import VATTransformerConfig
 from fairseq_vat.models.vat_transformer import VATModel
+from fairseq_vat.tasks.checkpoint_check import fits
+from fairseq_vat.tasks.config import VariationalLMConfig
 
+_OURS = (VATTransformerConfig, VariationalLMConfig, TokenKLCrossEntropyConfig)
+_OF_FAIRSEQ = [field.type for field in fields(FairseqConfig) if is_dataclass(field.type)]
 PACKAGE = Path(__file__).parents[1]
 
 # group, name, lowest value, and whether the lowest itself is wrong; None counts as not given
@@ -48,6 +56,12 @@ _NUMBERS: tuple[tuple[str, str, float, bool], ...] = (
     ("generation", "min_len", 0, False),
     ("generation", "temperature", 0, True),
 )
+# what a checkpoint's configuration holds, with its type
+_OVERRIDABLE: dict[str, Any] = {
+    field.name: field.type if dataclass in _OURS else Any
+    for dataclass in (*_OF_FAIRSEQ, *_OURS)
+    for field in fields(dataclass)
+}
 _COMMANDS_THAT_GENERATE = ("generate", "interactive")
 
 
@@ -59,17 +73,16 @@ def check_names(args: argparse.Namespace) -> None:
     """
     if hasattr(args, "only_source"):  # fairseq-preprocess, which needs neither
         return
-    arch, ours = getattr(args, "arch", None), False
-    if hasattr(args, "arch"):
+    arch, ours, what = getattr(args, "arch", None), False, "--user-dir fairseq_vat"
+    if not hasattr(args, "path"):  # a training
         if arch is None:
             raise VATError("--arch is needed and was not given, such as --arch vat_transformer")
-        kind = models.ARCH_MODEL_REGISTRY.get(arch)
+        kind, what = models.ARCH_MODEL_REGISTRY.get(arch), f"--arch {arch}"
         ours = isinstance(kind, type) and issubclass(kind, VATModel)
     elif args.task in (None, "translation"):  # fairseq's defaults
-        ours = os.path.realpath(getattr(args, "user_dir", None) or "") == str(PACKAGE.resolve())
+        ours = os.path.realpath(args.user_dir or "") == str(PACKAGE.resolve())
     if args.task is None or (ours and args.task != "variational_lm"):
-        what = f"--arch {arch} needs" if arch else "this needs"
-        raise VATError(f"--task {args.task or '(none)'}: {what} --task variational_lm")
+        raise VATError(f"--task {args.task or '(none)'}: {what} needs --task variational_lm")
 
 
 def check_flags(cfg: DictConfig, command: str) -> None:
@@ -101,6 +114,8 @@ def check_flags(cfg: DictConfig, command: str) -> None:
 
 
 def _check_evaluation(cfg: DictConfig) -> None:
+    if cfg.common_eval.path is None:
+        raise VATError("--path is needed and was not given: the path of a .pt checkpoint")
     results = cfg.common_eval.results_path
     if results is not None and os.path.isfile(results):
         raise VATError(f"--results-path {results} is a file; give a folder")
@@ -113,6 +128,12 @@ def _check_evaluation(cfg: DictConfig) -> None:
             "--model-overrides must be a dictionary of plain values, not "
             f"{cfg.common_eval.model_overrides!r}"
         )
+    if getattr(cfg.task, "_name", None) == "variational_lm":
+        for name, value in overrides.items():
+            if name not in _OVERRIDABLE:
+                raise VATError(f"--model-overrides {name}: a model of this plugin has no such flag")
+            if not fits(value, _OVERRIDABLE[name]):
+                raise VATError(f"--model-overrides {name}: {value!r} is of another type")
 
 
 def _check_generation(cfg: DictConfig, command: str) -> None:
