@@ -1,15 +1,17 @@
 """Values of fairseq's flags that can't be meant: one line, before anything is read or written."""
 
+import errno
 import re
 import sys
 
 import pytest
-from fairseq import options
+import torch
+from fairseq import checkpoint_utils, options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from helpers import commands
 from helpers.checkpoints import refused
 
-from fairseq_vat.errors import VATError
+from fairseq_vat.errors import VATError, explain
 from fairseq_vat.tasks.flag_checks import check_flags
 
 
@@ -158,3 +160,35 @@ def test_no_check_is_made_twice():
     before = utils.call_main, sys.modules["fairseq_cli.generate"].main
     plugin.install()
     assert (utils.call_main, sys.modules["fairseq_cli.generate"].main) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (FileNotFoundError(errno.ENOENT, "No such file", "/none"), "/none: No such file"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (MemoryError(), "out of memory: lower --max-tokens or --batch-size"),
+        (RuntimeError("CUDA out of memory. Tried to"), "out of memory: lower --max-tokens or"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory: lower"),
+        (RuntimeError("a defect"), None),
+        (OSError(errno.EINVAL, "Invalid argument"), None),
+        (KeyError("a defect"), None),
+    ],
+)
+def test_what_the_machine_lacks(error, message):
+    """A defect keeps its traceback."""
+    line = explain(error, None)
+    assert line is None if message is None else line.startswith(message)
+
+
+def test_a_full_disk_leaves_nothing_of_a_checkpoint(tmp_path, monkeypatch):
+    def full(state, file):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    path = tmp_path / "checkpoint_last.pt"
+    path.write_bytes(b"whole")
+    line = refused(checkpoint_utils.torch_persistent_save, {}, str(path))
+    assert line == f"checkpoint {path} can't be written: No space left on device"
+    assert path.read_bytes() == b"whole" and list(tmp_path.iterdir()) == [path]

@@ -23,7 +23,7 @@ from fairseq_vat.cli import (
 )
 from fairseq_vat.cli.checkpoint import locate
 from fairseq_vat.cli.flags import Parser, message_of
-from fairseq_vat.errors import VATError
+from fairseq_vat.errors import VATError, explain, is_debugging
 
 # By the heading they have in the help.  A new subcommand is a module with
 #   add_parser(subparsers): adds its parser and sets run as its default,
@@ -98,7 +98,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fairseq-vat: interrupted", file=sys.stderr)
         return 130
-    except (VATError, OSError) as error:
-        print(f"fairseq-vat: error: {message_of(error)}", file=sys.stderr)
+    except Exception as error:
+        own = isinstance(error, (VATError, OSError))
+        line = message_of(error) if own else explain(error, error.__traceback__)
+        if line is None or is_debugging():
+            raise
+        print(f"fairseq-vat: error: {line}", file=sys.stderr)
         return 1
     return status or 0
