@@ -192,3 +192,13 @@ def test_a_full_disk_leaves_nothing_of_a_checkpoint(tmp_path, monkeypatch):
     line = refused(checkpoint_utils.torch_persistent_save, {}, str(path))
     assert line == f"checkpoint {path} can't be written: No space left on device"
     assert path.read_bytes() == b"whole" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("command", ["generate", "interactive"])
+def test_a_closed_standard_output(command, monkeypatch):
+    parser = options.get_generation_parser(interactive=True)
+    flags = ["data", *commands.PLUGIN_FLAGS, "--path", "checkpoint.pt", "--max-tokens", "9"]
+    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, flags))
+    check_flags(cfg, command)
+    monkeypatch.setattr(sys, "stdout", None)
+    assert refused(check_flags, cfg, command).startswith("standard output is closed")

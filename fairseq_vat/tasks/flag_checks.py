@@ -10,6 +10,7 @@ import ast
 import importlib.util
 import math
 import os
+import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,8 @@ def _check_evaluation(cfg: DictConfig) -> None:
 
 
 def _check_generation(cfg: DictConfig, command: str) -> None:
+    if sys.stdout is None and (command == "interactive" or cfg.common_eval.results_path is None):
+        raise VATError("standard output is closed: nothing could be printed")
     how = cfg.generation
     if how.max_len_a == 0 and how.max_len_b == 0:
         raise _wrong("max_len_b", 0, "must be at least 1, without --max-len-a")
