@@ -190,9 +190,9 @@ def test_the_spread_of_mutual_information_is_shown(data_dir, checkpoint, evaluat
 
 
 def test_draws_and_sentences_are_what_was_asked_for(data_dir, checkpoint, evaluate):
-    found = evaluate(data_dir, checkpoint, "--json", "--first", "7", "--bleu-sentences", "3")
+    found = evaluate(data_dir, checkpoint, "--json", "--sentences", "7", "--bleu-sentences", "3")
     assert found["sentences"] == 7 and found["reconstruction"]["sentences"] == 3
-    rest = ("--json", "--first", "7", "--no-bleu", "--iw-samples", "0")
+    rest = ("--json", "--sentences", "7", "--no-bleu", "--iw-samples", "0")
     same, other = (evaluate(data_dir, checkpoint, *rest, "--seed", seed) for seed in ("1", "2"))
     assert same["nll_samples"] == found["nll_samples"] != other["nll_samples"]
     assert same["nll_mean"] == other["nll_mean"]
@@ -202,14 +202,14 @@ def test_draws_and_sentences_are_what_was_asked_for(data_dir, checkpoint, evalua
 
 
 def test_the_command_is_the_function(data_dir, checkpoint, evaluate):
-    found = evaluate(data_dir, checkpoint, "--json", "--first", "7", "--batch-size", "3")
+    found = evaluate(data_dir, checkpoint, "--json", "--sentences", "7", "--batch-size", "3")
     loaded = load_model(checkpoint, data_dir, "cpu")
     same = evaluate_model(loaded, "test", first=7, batch_size=3, beam=2, iw_samples=4)
     assert found == {"checkpoint": str(checkpoint), "data": str(data_dir), **same}
 
 
 def test_formats(data_dir, checkpoint, evaluate):
-    few = ("--first", "3", "--no-bleu")
+    few = ("--sentences", "3", "--no-bleu")
     rows = evaluate(data_dir, checkpoint, *few, "--format", "csv").splitlines()
     assert rows[0] == ",nats/sentence,nats/word,nats/token,bits/token,ppl/word,ppl/token"
     found = evaluate(data_dir, checkpoint, *few, "--json")
@@ -253,7 +253,7 @@ def test_sentences_too_long_are_refused(data_dir, tmp_path, evaluate):
         (("--mi-draws", "0"), "argument --mi-draws: must be at least 1, not 0"),
         (("--mi-batch", "0"), "argument --mi-batch: must be at least 1, not 0"),
         (("--beam", "0"), "argument --beam: must be at least 1, not 0"),
-        (("--first", "0"), "argument --first: must be at least 1, not 0"),
+        (("--sentences", "0"), "argument --sentences: must be at least 1, not 0"),
         (("--prior-std", "0"), "argument --prior-std: must be above 0, not 0"),
         (("--prior-std", "nan"), "argument --prior-std: must be above 0, not nan"),
         (("--max-tokens", "3"), "--max-tokens 3: the longest sentence has"),

@@ -30,7 +30,7 @@ if name == "fairseq-train":
         "| accuracy 75 | num_updates 9"
     )
 if name == "fairseq-vat" and args[0] == "prepare":
-    out = Path(value("--out"))
+    out = Path(value("--output"))
     out.mkdir(parents=True, exist_ok=True)
     (out / "tokenize.json").write_text("made")
     (out / "data-bin").mkdir(exist_ok=True)

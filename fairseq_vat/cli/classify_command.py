@@ -29,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     add_checkpoint_arguments(parser)
     for name in _SPLITS:
-        parser.add_argument(f"--{name}", metavar="FILE", required=True)
+        parser.add_argument(f"--{name}", metavar="FILE", required=True, help="label<TAB>sentence")
     parser.add_argument(
         "--protocol",
         choices=PROTOCOLS,

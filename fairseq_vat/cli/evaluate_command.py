@@ -17,7 +17,7 @@ from fairseq_vat.text.pieces import PIECE_KINDS
 
 # flags that `evaluation.evaluate.evaluate` has keywords for, of the same names
 _KEYWORDS = (
-    *("first", "max_tokens", "batch_size", "prior_std", "seed", "samples", "iw_samples"),
+    *("max_tokens", "batch_size", "prior_std", "seed", "samples", "iw_samples"),
     *("mi_draws", "mi_batch", "mi_latents", "bleu_sentences", "remove_bpe"),
 )
 
@@ -38,7 +38,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_format_flag(parser)
     add = partial(add_number, parser, kind=at_least(1))
-    add("--first", "measure only the first N sentences")
+    add("--sentences", "measure only the first N (default: all)")
+    parser.add_argument("--first", type=at_least(1), dest="sentences", help=argparse.SUPPRESS)
     parser.add_argument(
         "--truncate", action="store_true", help="cut sentences that are too long for the model"
     )
@@ -100,6 +101,7 @@ def run(args: argparse.Namespace) -> None:
         found = evaluate(
             loaded,
             args.gen_subset,
+            first=args.sentences,
             beam=None if args.no_bleu else args.beam,
             gpt2_vocabulary=args.gpt2_encoder_json,
             **{name: getattr(args, name) for name in _KEYWORDS},

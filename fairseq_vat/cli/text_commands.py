@@ -43,7 +43,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "the folder given as --results-path",
     )
     parser.add_argument("--samples", metavar="GEN", help="the same with --latent-sampling")
-    add_number(parser, "-n", "sentences to print", 10, at_least(0))
+    parser.add_argument(
+        *("-n", "--examples"),
+        type=at_least(0),
+        metavar="N",
+        default=10,
+        help="sentences to print (default: %(default)s); the figures are over all",
+    )
     add_number(
         parser,
         "--every",
@@ -61,7 +67,7 @@ def add_tokenization_flags(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{name}", metavar="FILE", required=True, help="a sentence a line; plain, .gz or .xz"
         )
-    parser.add_argument("--out", metavar="DIR", required=True)
+    parser.add_argument("--output", metavar="DIR", required=True, help="made if it is not there")
     add_number(
         parser,
         "--vocab-size",
@@ -92,7 +98,7 @@ def tokenization(args: argparse.Namespace) -> tuple[dict[str, str], str, dict[st
     """The texts, the folder and the settings of the vocabulary."""
     settings = ("vocab_size", "sentencepiece_model", "gpt2", "character_coverage", "max_pieces")
     texts = {name: getattr(args, name) for name in _SPLITS}
-    return texts, args.out, {name: getattr(args, name) for name in settings}
+    return texts, args.output, {name: getattr(args, name) for name in settings}
 
 
 def _tokenize(args: argparse.Namespace) -> None:
@@ -107,7 +113,7 @@ def _show(args: argparse.Namespace) -> None:
     from fairseq_vat.evaluation.generation_log import compare_generations
 
     found = compare_generations(args.mean, args.samples)
-    found["sentences"] = found["sentences"][:: args.every][: args.n]
+    found["sentences"] = found["sentences"][:: args.every][: args.examples]
     if args.json:
         print(json.dumps(found, ensure_ascii=False))
         return
