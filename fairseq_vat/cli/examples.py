@@ -24,7 +24,6 @@ EXAMPLES = {
     "isotropy": "fairseq-vat isotropy checkpoints --text sentences.txt --sentences 1000",
     "classify": "fairseq-vat classify checkpoints --train train.tsv --valid valid.tsv "
     "--test test.tsv",
-    "probe": "fairseq-vat probe checkpoints --train train.tsv --valid valid.tsv --test test.tsv "
-    "--mode features,finetune",
+    "probe": "fairseq-vat probe checkpoints --cv labelled.tsv --mode features,finetune",
     "sts": "fairseq-vat sts checkpoints --sts sts12,stsb/test.tsv",
 }
