@@ -250,15 +250,17 @@ def test_a_reader_that_went_away_is_no_traceback(ending_with, monkeypatch):
         assert cli.main([]) == 1
 
 
-def test_show(tmp_path, capsys):
-    def write(path, outputs):
-        lines = ["T-0\tThe cat sat on the mat."]
-        lines += [f"D-0\t-0.1\t{output}" for output in outputs]
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+def _generated(path, outputs, latents=(), sentence="The cat sat on the mat."):
+    lines = [f"T-0\t{sentence}", *(f"D-0\t-0.1\t{output}" for output in outputs)]
+    lines += [f"I-0\tlatents: {name}" for name in latents]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
+
+def test_show(tmp_path, capsys):
     mean, samples = tmp_path / "mean.txt", tmp_path / "samples.txt"
-    write(mean, ["The cat sat on the mat."])
-    write(samples, ["The cat sat on the hat.", "The cat sat on the mat."])
+    _generated(mean, ["The cat sat on the mat."], ["mean"])
+    drawn = ["The cat sat on the hat.", "The cat sat on the mat."]
+    _generated(samples, drawn, ["draw 1", "draw 2"])
     command = ["show", "--mean", str(mean), "--samples", str(samples)]
     assert cli.main(command) == 0
     printed = capsys.readouterr().out
@@ -271,6 +273,40 @@ def test_show(tmp_path, capsys):
     samples.write_text("T-0\tAnother one.\nD-0\t-0.1\tx\n", encoding="utf-8")
     assert cli.main(command) == 1
     assert "differ in sentence 0" in capsys.readouterr().err
+
+
+def test_show_says_from_mean_of_what_is_from_the_mean(tmp_path, capsys):
+    mean, samples, unknown = (tmp_path / name for name in ("mean", "samples", "unknown"))
+    _generated(mean, ["One."], ["mean"])
+    _generated(samples, ["One."], ["draw 1"])
+    _generated(unknown, ["One."])
+    assert cli.main(["show", "--mean", str(samples)]) == 1
+    assert "with --latent-sampling" in capsys.readouterr().err
+    assert cli.main(["show", "--mean", str(mean), "--samples", str(mean)]) == 1
+    assert "without --latent-sampling" in capsys.readouterr().err
+    assert cli.main(["show", "--mean", str(unknown), "--samples", str(unknown)]) == 0
+    captured = capsys.readouterr()
+    assert "\nhypothesis    One.\nhypothesis 1  One.\n" in captured.out
+    assert not re.search(r"from mean|from the mean|sample 1|Samples", captured.out)
+    assert "warning" in captured.err and captured.err.count("\n") == 1
+    assert cli.main(["show", "--mean", str(mean), "--samples", str(samples)]) == 0
+    assert not capsys.readouterr().err
+
+
+def test_show_names_bleu_of_pieces_and_marks_the_unknown(tmp_path, capsys):
+    path = tmp_path / "mean"
+    pieces = "\u2581The \u2581cat \u2581s at \u2581on \u2581the \u2581mat ."
+    _generated(path, [pieces], ["mean"], pieces)
+    assert cli.main(["show", "--mean", str(path)]) == 0
+    captured = capsys.readouterr()
+    assert "1 sentences: BLEU of pieces 100.0" in captured.out and "--post-process" in captured.err
+    assert cli.main(["show", "--mean", str(path), "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["figures"]["mean"]) == {
+        *("sentences", "bleu_of_pieces", "exact_match")
+    }
+    _generated(path, ["Caf<unk> Noir"], ["mean"], "Caf<<unk>> Noir")
+    assert cli.main(["show", "--mean", str(path)]) == 0
+    assert "Caf\u2047 Noir\nfrom mean     Caf<unk> Noir\n" in capsys.readouterr().out
 
 
 def test_show_every_nth(tmp_path, capsys):

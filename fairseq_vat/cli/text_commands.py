@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from fairseq_vat.cli.flags import above, add_number, at_least
+from fairseq_vat.cli.terminal import warn
 
 _SPLITS = ("train", "valid", "test")
 
@@ -117,20 +118,39 @@ def _show(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(found, ensure_ascii=False))
         return
-    for sentence in found["sentences"]:
+    _print_generations(**found)
+
+
+def _print_generations(
+    latents: dict[str, str | None], sentences: list[dict[str, Any]], figures: dict[str, Any]
+) -> None:
+    """What isn't known to be from the mean, or drawn, is called a hypothesis."""
+    from fairseq_vat.evaluation.texts import bleu_of
+
+    one = "from mean" if latents["mean"] else "hypothesis"
+    more = "sample" if latents["samples"] else "hypothesis"
+    for sentence in sentences:
         print(f"sentence {sentence['id']:<4} {sentence['sentence']}")
-        print(f"from mean     {sentence['mean']}")
+        print(f"{one:13} {sentence['mean']}")
         for number, sample in enumerate(sentence["samples"], start=1):
-            print(f"sample {number:<6} {sample}")
+            print(f"{f'{more} {number}':13} {sample}")
         print()
-    mean, drawn = (found["figures"].get(name) for name in ("mean", "samples"))
+    mean, drawn = (figures.get(name) for name in ("mean", "samples"))
+    what = "Reconstruction from the mean" if latents["mean"] else "Hypotheses of --mean"
+    name, bleu = bleu_of(mean)
     print(
-        f"Reconstruction from the mean, {mean['sentences']:,} sentences: BLEU {mean['bleu']:.1f}, "
+        f"{what}, {mean['sentences']:,} sentences: {name} {bleu:.1f}, "
         f"{mean['exact_match']:.1%} equal to the sentence"
     )
     if drawn:
+        what = "Samples" if latents["samples"] else "Hypotheses of --samples"
+        name, bleu = bleu_of(drawn)
         print(
-            f"Samples, {drawn['samples_per_sentence']:g} a sentence, {drawn['sentences']:,} "
-            f"sentences: BLEU {drawn['bleu']:.1f} against the sentence, {drawn['exact_match']:.1%} "
+            f"{what}, {drawn['samples_per_sentence']:g} a sentence, {drawn['sentences']:,} "
+            f"sentences: {name} {bleu:.1f} against the sentence, {drawn['exact_match']:.1%} "
             f"equal to it, {drawn['distinct_per_sentence']:.2f} different ones a sentence"
         )
+    if name != "BLEU":
+        warn("the outputs are subwords: generate with --post-process or --bpe to join them")
+    if None in (latents["mean"], latents["samples"] if drawn else "draws"):
+        warn("the output of an earlier version doesn't say which latents it was decoded from")
