@@ -101,14 +101,14 @@ def _latents(found: dict[str, Any]) -> list[dict[str, Any]]:
             f"{found['latents']:,} latents, one for each {found['latent_level']}",
         ),
         "penalty in training": (found["penalty_nats"], "per latent"),
-        "MI in batches": (
+        f"MI in batches of {batches['batch_sentences']}": (
             MeanAndStd.of(batches, "paired"),
-            f"{_mi(batches)}; batches of {batches['batch_sentences']}: {batches['batches']:,}",
+            f"{_mi(batches)}; {batches['batches']:,} batches",
         ),
         "MI in the whole set": (
             MeanAndStd.of(whole, "paired"),
-            f"{_mi(whole)}; {whole['latents']:,} latents"
-            + " by chance" * (whole["latents"] < found["latents"]),
+            f"{_mi(whole)}; {whole['latents']:,} "
+            + ("by chance" if whole["latents"] < found["latents"] else "latents"),
         ),
         "KL(q(z), prior)": (found["marginal_kl"], "KL per latent - MI in the whole set"),
         "gain of own latents": (
