@@ -304,6 +304,20 @@ def test_mistakes_in_flags_are_one_line(data_dir, checkpoint, evaluate, flags, m
     assert message in evaluate(data_dir, checkpoint, *flags)
 
 
+def test_what_is_not_finite_is_told(data_dir, checkpoint, tmp_path, evaluate):
+    """Of the checkpoint, and of latents that overflow in it."""
+    state = torch.load(checkpoint, weights_only=True)
+    mean = state["model"]["encoder.head.mean.weight"]
+    for value, message in (
+        (math.nan, "encoder.head.mean.weight has values that aren't finite"),
+        (3e38, "the checkpoint's latents are not finite"),
+    ):
+        mean.fill_(value)
+        torch.save(state, tmp_path / "diverged.pt")
+        for flags in ((), ("--json", "--no-bleu")):
+            assert message in evaluate(data_dir, tmp_path / "diverged.pt", *flags)
+
+
 def test_mistakes_in_files_are_one_line(data_dir, checkpoint, tmp_path, evaluate):
     assert "doesn't exist" in evaluate(data_dir, tmp_path / "missing.pt")
     no_checkpoint = tmp_path / "text.pt"
