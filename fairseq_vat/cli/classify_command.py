@@ -68,7 +68,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     # those that aren't given are the protocol's
     for flag, kind, text in (
-        ("--lr", above(0), "at the start (default: 1e-2, 1e-4)"),
+        ("--lr", above(0), "learning rate at the start (default: 1e-2, 1e-4)"),
         ("--epochs", at_least(1), "through the training file, at most (default: 500, 20)"),
         ("--batch-size", at_least(1), "sentences an update (default: 32)"),
     ):

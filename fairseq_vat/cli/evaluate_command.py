@@ -33,7 +33,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     add_model_arguments(parser)
     parser.add_argument(
-        "--gen-subset", default="test", metavar="SPLIT", help="default: %(default)s"
+        "--gen-subset",
+        default="test",
+        metavar="SPLIT",
+        help="of the data (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_format_flag(parser)

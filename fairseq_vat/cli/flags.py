@@ -198,5 +198,5 @@ def add_list(
         metavar=metavar or "{" + ",".join(choices or ()) + "}",
         default=default,
         required=required,
-        help=text,
+        help=f"{text}; several with spaces or commas between",
     )

@@ -70,10 +70,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         default=ACTIVATIONS[0],
         help="of the dense layer (default: %(default)s, as SentEval's)",
     )
-    add_number(parser, "--epochs", "of fine-tuning", 5, at_least_1)
-    add_number(parser, "--batch-size", "sentences an update of it", 32, at_least_1)
-    add_number(parser, "--lr", "of it", 1e-3, above(0), "LR")
-    add_number(parser, "--hf-lr", "of it, of --hf's", 2e-5, above(0), "LR")
+    add_number(parser, "--epochs", "epochs of fine-tuning", 5, at_least_1)
+    add_number(parser, "--batch-size", "sentences an update of fine-tuning", 32, at_least_1)
+    add_number(parser, "--lr", "learning rate of fine-tuning", 1e-3, above(0), "LR")
+    add_number(parser, "--hf-lr", "the same for --hf's encoders", 2e-5, above(0), "LR")
     parser.add_argument(
         "--save", metavar="FILE", help="keep finished runs in this .json, and go on from it"
     )
