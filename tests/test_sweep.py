@@ -15,8 +15,6 @@ from helpers.models import batch, build
 from helpers.scripts import Workplace
 from matplotlib import pyplot as plt
 
-from fairseq_vat.cli.tables import MISSING
-
 # what the real commands would leave
 PRETEND = """
 if name == "fairseq-train":
