@@ -100,6 +100,14 @@ def test_sample_and_vary(run, vat, tmp_path):
     assert sum(int(count.partition(" x")[2] or 1) for count in counts) == 3
 
 
+@pytest.mark.parametrize("marks", ["x", "[[", "[ ] {", "\\\\ ]"])
+def test_marks_that_are_none_are_not_the_input_s_fault(run, marks):
+    for text in ("w1 [w2]\n", "w1\n"):
+        status, out, err = run("vary", "--marks", marks, text=text)
+        assert (status, out) == (1, "") and err.count("\n") == 1
+        assert err.startswith(f"fairseq-vat: error: marks {marks!r}: give an opening and a closing")
+
+
 def test_interpolate_and_arithmetic(run, vat):
     _, out, _ = run("interpolate", "--steps", "3", "--beam", "2", text="w1 w2\tw3 w4 w5\n")
     way = vat.interpolate(["w1 w2"], ["w3 w4 w5"], steps=3, beam=2)[0]

@@ -33,7 +33,7 @@ if name == "fairseq-vat" and args[0] == "classify":
     split = {"loss": 0.5, "accuracy": 75.0}
     scores = dict.fromkeys(("train", "valid", "test"), split)
     print(json.dumps(
-        {"classifier": scores, "logistic_regression": scores, "without_latents": scores,
+        {"classifier": scores, "logistic_regression": scores, "majority": scores,
          "seeds": 5, "epochs": 20}
     ))
 """

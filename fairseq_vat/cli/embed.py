@@ -28,7 +28,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add_checkpoint_arguments(parser)
     add_input_argument(parser)
     add_pooling(parser)
-    parser.add_argument("--output", metavar="FILE.npy", required=True, type=output_file(".npy"))
+    parser.add_argument(
+        "--output", metavar="FILE.npy", required=True, type=output_file(".npy"), help="the matrix"
+    )
     parser.set_defaults(run=_embed)
 
     parser = subparsers.add_parser(
@@ -39,7 +41,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     add_checkpoint_arguments(parser)
     add_input_argument(parser)
-    parser.add_argument("--output", metavar="FILE.npz", required=True, type=output_file(".npz"))
+    parser.add_argument(
+        "--output", metavar="FILE.npz", required=True, type=output_file(".npz"), help="the latents"
+    )
     parser.set_defaults(run=_encode)
 
     parser = subparsers.add_parser(

@@ -15,6 +15,7 @@ from fairseq_vat.cli.terminal import quiet, warn_of_unknown
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.texts import unknown_share
 from fairseq_vat.latent.choices import INTERPOLATION_METHODS, POOLINGS
+from fairseq_vat.text.marks import parse_marks
 
 if TYPE_CHECKING:
     from fairseq_vat.hub.interface import VATHubInterface
@@ -171,6 +172,7 @@ def _sample(args: argparse.Namespace) -> None:
 
 
 def _vary(args: argparse.Namespace) -> None:
+    parse_marks(args.marks)  # what is wrong with them is no line's fault
     lines = {number: line for number, line in enumerate(read_sentences(args.input), 1) if line}
     if not lines:
         raise VATError("vary: the input has empty lines only")

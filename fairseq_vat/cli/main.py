@@ -22,18 +22,21 @@ from fairseq_vat.cli import (
     text_commands,
 )
 from fairseq_vat.cli.checkpoint import locate
+from fairseq_vat.cli.examples import EXAMPLES
 from fairseq_vat.cli.flags import Parser, message_of
 from fairseq_vat.errors import VATError, explain, is_debugging
 
 # By the heading they have in the help.  A new subcommand is a module with
 #   add_parser(subparsers): adds its parser and sets run as its default,
+#     A command line for its help is in EXAMPLES.
 #   run(args): calls what does the work, and prints; it imports what is slow to import itself.  What
 #     it returns is the exit status; takes_further_flags=True leaves unknown flags to it.
 SUBCOMMANDS = {
     "text": (text_commands,),
-    "a model": (recipe_commands, evaluate_command, report_commands),
+    "model": (recipe_commands, report_commands),
     "latents": (latent_commands, embed),
-    "measures of latents and representations": (
+    "measures": (
+        evaluate_command,
         isotropy_command,
         classify_command,
         probe_command,
@@ -51,7 +54,9 @@ class _Group:
 
     def add_parser(self, name: str, help: str, **settings: Any) -> argparse.ArgumentParser:
         self._listing.append(f"  {name:12} {help}")
-        return self._subparsers.add_parser(name, **settings)
+        further = f"{settings.pop('epilog')}\n\n" if "epilog" in settings else ""
+        example = f"\n{further}example:\n  {EXAMPLES[name]}"
+        return self._subparsers.add_parser(name, epilog=example, **settings)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -34,8 +34,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "It trains in bfloat16 where the machine has instructions for it; else on a GPU in fp16, "
         "on a CPU in float32. The same command goes on where a stopped run was. The log is "
         "SAVE_DIR/train.log.",
-        epilog="All other flags are fairseq-train's and win over the experiment's: "
-        "--max-update 10000, --kl-weight 0.2. --flags lists those of the plugin.",
+        epilog="All other flags are fairseq-train's and win over the experiment's, such as\n"
+        "--kl-weight 0.2; --flags lists those of the plugin.",
     )
     parser.add_argument("preset", metavar="PRESET", help="a name; --presets lists them")
     parser.add_argument("data", metavar="DATA", help="binarised text, of fairseq-vat prepare")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments
+from fairseq_vat.cli.flags import add_list
 from fairseq_vat.cli.hf import add_hf_argument, load_encoders, names_of
 from fairseq_vat.cli.tables import add_format_flag, prose, table
 from fairseq_vat.cli.terminal import quiet, warn, warn_of_unknown
@@ -31,19 +32,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "file alone is a task of one.  docs/sentence-embeddings.md says what each figure means.",
     )
     add_checkpoint_arguments(parser)
-    parser.add_argument(
-        "--sts",
-        metavar="PATH",
-        nargs="+",
-        required=True,
-        help="folders of .tsv files, or files; a file may be .gz or .xz",
-    )
-    parser.add_argument(
+    text = "folders of .tsv files, or files; a file may be .gz or .xz"
+    add_list(parser, "--sts", text, "PATH", required=True)
+    add_list(
+        parser,
         "--pooling",
-        choices=POOLINGS,
-        nargs="+",
-        help="one vector out of a latent for every token: the start token's, the mean, the sum "
+        "one vector out of a latent for every token: the start token's, the mean, the sum "
         "(default: all that the model has); without meaning where a sentence has one latent",
+        choices=POOLINGS,
     )
     add_hf_argument(parser)
     add_format_flag(parser)

@@ -33,7 +33,10 @@ def preset_flags(name: str) -> list[str]:
     """
     path = _folder() / f"{name}.yaml"
     if name not in preset_names():
-        raise VATError(f"--preset {name}: must be one of {', '.join(preset_names())}")
+        raise VATError(
+            f"PRESET {name}: must be one of {', '.join(preset_names())}; fairseq-train's flags go "
+            "behind PRESET DATA SAVE_DIR"
+        )
     cfg = OmegaConf.load(path)
     assert isinstance(cfg, DictConfig)
     (arch,) = (entry["model"] for entry in cfg.pop("defaults") if not isinstance(entry, str))

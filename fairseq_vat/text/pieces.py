@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from fairseq_vat.errors import VATError
 if TYPE_CHECKING:
     from torch import Tensor
 
+# sentencepiece's beginning of a word, subword-nmt's end of a piece
+_MARKED = re.compile(r"(?:^| )\u2581|@@(?: |$)")
 # what fairseq's --remove-bpe knows, and GPT-2's, whose entries are token numbers
 PIECE_KINDS = ("none", "sentencepiece", "subword_nmt", "gpt2")
 
@@ -73,6 +76,13 @@ class Pieces:
             return post_process(line, self.kind)
         pieces = [int(piece) if piece.isdecimal() else piece for piece in line.split()]
         return self._gpt2.decode(pieces).strip()
+
+
+def in_pieces(lines: Sequence[str]) -> bool:
+    """Whether most lines look like subwords that nobody has joined."""
+    lines = [line for line in lines if line.strip()]
+    marked = [line for line in lines if _MARKED.search(line) or line.replace(" ", "").isdecimal()]
+    return 2 * len(marked) > len(lines)
 
 
 def check_subwords(lines: Sequence[str], dictionary: Any) -> None:
