@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fairseq_vat.compat import checkpoints, commands
+from fairseq_vat.compat import checkpoints, commands, loaders, logs
 
 
 def install(
@@ -23,7 +23,10 @@ def install(
     checkpoints.check_checkpoints(check_checkpoint)
     checkpoints.resume_safely()
     commands.check_flags_first(check_flags)
-    commands.open_log_files_once()
+    logs.record_metrics()
+    logs.cap_perplexities()
+    logs.silence_known_warnings()
+    loaders.end_loaders()
     commands.install_exception_hook()
     commands.replace_interactive_reader()
     commands.read_overrides_as_literals()
