@@ -20,6 +20,19 @@ from fairseq_vat.errors import VATError
 logger = logging.getLogger(__name__)
 
 
+# the figures of a training, one JSON object for each line of its log
+METRICS = "metrics.jsonl"
+
+
+def metrics_path(log: str | os.PathLike) -> Path:
+    """The figures of a training by its log: ``metrics.jsonl`` beside ``train.log``.
+
+    Beside ``other.log`` it is ``other.metrics.jsonl``: the logs of several runs may be in a folder.
+    """
+    log = Path(log)
+    return log.with_name(METRICS if log.stem in ("train", "metrics") else f"{log.stem}.{METRICS}")
+
+
 @contextmanager
 def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside ``target`` that replaces it when the block ends well.

@@ -80,3 +80,12 @@ def test_a_training_that_uses_its_latents_is_not_warned(data_dir, tmp_path):
     log = commands.train(data_dir, tmp_path, *VALIDATIONS, *flags)
     assert "has collapsed" not in log
     assert float(commands.stats(log)[-1]["latent_gain"]) > 0.5
+
+
+def test_a_training_that_is_never_validated_is_warned_by_its_log(data_dir, tmp_path):
+    flags = ("--kl-weight", "20", "--max-update", "100", "--disable-validation", "--dropout", "0")
+    log = commands.train(data_dir, tmp_path, *flags, "--no-save")
+    (line,) = (line for line in log.splitlines() if "has collapsed" in line)
+    assert "| WARNING |" in line and "--prior-std" in line
+    figures = commands.updates(log)[int(line.partition("update ")[2].partition(":")[0])]
+    assert float(figures["kl_nats"]) < collapse.NATS or float(figures["active_units"]) == 0

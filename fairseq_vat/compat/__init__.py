@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
-from fairseq_vat.compat import arguments, checkpoints, commands, training
+from fairseq_vat.compat import arguments, checkpoints, commands, loaders, logs, training
 
 
 def install(
@@ -31,7 +31,10 @@ def install(
     training.end_where_nothing_is_finite()
     training.save_whole_or_say_why()
     commands.check_flags_first(check_flags)
-    commands.open_log_files_once()
+    logs.record_metrics()
+    logs.cap_perplexities()
+    logs.silence_known_warnings()
+    loaders.end_loaders()
     commands.install_exception_hook()
     commands.replace_interactive_reader()
     commands.read_overrides_as_literals()

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, ListConfig
 from omegaconf.base import ContainerMetadata, Metadata
 from omegaconf.nodes import AnyNode
 
+from fairseq_vat.compat import logs
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import SaveFolder, copy_whole
 
@@ -133,6 +134,7 @@ def _resume(cfg: Any, trainer: Any, **more: Any) -> Any:
         extra_state, epoch_itr = _fairseq_resume(cfg, trainer, **more)
     finally:
         checkpoint_utils.torch.task = None
+    logs.follow(trainer)
     last = trainer.cfg.optimization.max_update
     if extra_state is not None and 0 < last <= trainer.get_num_updates():
         logger.info(f"finished: {trainer.get_num_updates():,} of --max-update {last:,} updates")

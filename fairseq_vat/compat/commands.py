@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +12,6 @@ from typing import Any
 
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.distributed import utils as distributed_utils
-from fairseq.logging import progress_bar
 from omegaconf import DictConfig
 
 from fairseq_vat.errors import VATError, explain, is_debugging
@@ -65,29 +63,6 @@ def _command(name: str) -> ModuleType | None:
 def _name_of(main: Callable[..., Any]) -> str:
     module = sys.modules[main.__module__]
     return (module.__spec__.name if module.__spec__ else main.__module__).rpartition(".")[2]
-
-
-def open_log_files_once() -> None:
-    """Let ``--log-file`` get each line once.
-
-    fairseq opens it anew for every epoch and writes to all: lines are repeated, and after some
-    250 epochs the process may open no more files. A validation names none and uses the last.
-    """
-    if progress_bar.progress_bar is not _progress_bar:
-        global _fairseq_progress_bar
-        _fairseq_progress_bar = progress_bar.progress_bar
-        progress_bar.progress_bar = _progress_bar
-
-
-_fairseq_progress_bar = progress_bar.progress_bar
-
-
-def _progress_bar(*args: Any, **kwargs: Any) -> Any:
-    for handler in list(progress_bar.logger.handlers) if kwargs.get("log_file") else []:
-        if isinstance(handler, logging.FileHandler):
-            progress_bar.logger.removeHandler(handler)
-            handler.close()
-    return _fairseq_progress_bar(*args, **kwargs)
 
 
 def read_overrides_as_literals() -> None:

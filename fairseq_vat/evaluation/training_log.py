@@ -1,13 +1,18 @@
-"""Read the statistics back out of a training log of fairseq."""
+"""Read a training's statistics: ``metrics.jsonl``, or a log of fairseq."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from fairseq_vat.errors import VATError
+from fairseq_vat.files import METRICS, metrics_path
+
+LOG = "train.log"
 
 # Standard output has this before each message; a --log-file has the bare message.
 _LOGGER_PREFIX = re.compile(r"^[\d-]+ [\d:]+ \| [A-Z]+ \| [^|]+ \| ")
@@ -15,6 +20,9 @@ _INNER = re.compile(r"^epoch (?P<epoch>\d+):\s+\d+ / \d+ (?P<stats>.*)$")
 _END_OF_EPOCH = re.compile(
     r"^epoch (?P<epoch>\d+) \| (?:valid on '(?P<subset>[^']+)' subset \| )?(?P<stats>.*)$"
 )
+
+
+_Key = tuple[str, str, int]  # kind, subset, update
 
 
 @dataclass(frozen=True)
@@ -37,27 +45,61 @@ class Record:
 
 
 def read_training_log(path: str | os.PathLike) -> list[Record]:
-    """The records of a training log, in the order of their updates.
+    """The records of a training, in the order of their updates.
 
-    Understands ``--log-format json`` and ``simple``, from ``--log-file`` or from standard output.
-    Of several records for one kind and update the last counts: fairseq opens the log file once more
+    From ``metrics.jsonl`` if it is given or lies beside the log; what the log has from before it is
+    added. Of a log it understands ``--log-format json`` and ``simple``, from ``--log-file`` or from
+    standard output. Of several records for one kind and update the last counts: fairseq opens the log file once more
     in every epoch and then writes each line several times, and a run resumed from a checkpoint does
     over again what came after it.
 
+    Args:
+        path: a log, ``metrics.jsonl``, or a folder with ``train.log`` or ``metrics.jsonl`` in it.
+
     Raises:
-        VATError: when there is no record in the file.
+        VATError: when there is no record.
     """
-    records: dict[tuple[str, str, int], Record] = {}
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if record := _parse(line.strip()):
-                records[record.kind, record.subset, record.num_updates] = record
+    log, figures = _files(Path(path))
+    records = _read(figures, _parse_figures) if figures.is_file() else {}
+    if log is not None:
+        first = min((key[-1] for key in records), default=None)
+        before = _read(log, _parse)
+        records |= {k: r for k, r in before.items() if first is None or k[-1] < first}
     if not records:
         raise VATError(
             f"{path} has no statistics of a fairseq training; give the file of "
             "'fairseq-train --log-file FILE --log-format json' (or simple)"
         )
     return sorted(records.values(), key=lambda record: (record.num_updates, record.kind))
+
+
+def _files(run: Path) -> tuple[Path | None, Path]:
+    """The log, if there is one, and where its figures would be."""
+    if run.is_dir():
+        log, figures = run / LOG, run / METRICS
+        if not (log.is_file() or figures.is_file()):
+            raise VATError(f"{run} has neither {METRICS} nor {LOG}; give the log of its training")
+        return (log if log.is_file() else None), figures
+    return (None, run) if run.suffix == ".jsonl" else (run, metrics_path(run))
+
+
+def _read(path: Path, parse: Callable[[str], Record | None]) -> dict[_Key, Record]:
+    records = {}
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if record := parse(line.strip()):
+                records[record.kind, record.subset, record.num_updates] = record
+    return records
+
+
+def _parse_figures(line: str) -> Record | None:
+    try:
+        stats = json.loads(line)
+        head = {name: stats.pop(name) for name in ("epoch", "update", "subset", "kind")}
+    except (ValueError, AttributeError, TypeError, KeyError):  # cut off by a crash
+        return None
+    subset = head["subset"] if head["kind"] == "valid" else "train"
+    return _record(head["kind"], head["epoch"], {**stats, "num_updates": head["update"]}, subset)
 
 
 def last_validation(path: str | os.PathLike) -> Record | None:

@@ -1,7 +1,8 @@
 """What validation measures beside the criterion, by hooks of the task alone.
 
 The isotropy of the latents, where it is asked for; their mutual information with the sentences,
-where aggressive training looks at it; and a line in the log, once, when the posterior collapses.
+where aggressive training looks at it; and a line in the log, once, when the posterior
+collapses: there or, by what the log interval shows, between validations.
 
 What a batch adds are sums, which fairseq adds up over batches and processes. Isotropy follows from
 the sums of them all, so it doesn't depend on either; mutual information is the mean over batches.
@@ -9,7 +10,6 @@ the sums of them all, so it doesn't depend on either; mutual information is the 
 Shape legend: B sentences, T source positions, N vectors measured, L latent width.
 """
 
-import gc
 import logging
 import math
 from typing import Any
@@ -58,7 +58,7 @@ class ValidationTask(FairseqTask):
         if cfg.log_isotropy < 0:
             raise VATError(f"{FLAG} must be a number of sentences, 0 or more: {cfg.log_isotropy}")
         self.measures_mi = False  # in the validation that is going on
-        self._criterion: Any = None  # of the last validation
+        self._criterion: Any = None  # knows how far the annealing is
         self._collapsed = False  # whether it was told
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
@@ -68,19 +68,18 @@ class ValidationTask(FairseqTask):
             raise VATError(f"{FLAG} needs a model with latents: a language model has none")
         return model
 
-    def begin_valid_epoch(self, epoch: int, model: Any) -> None:
-        """Let the last validation's loader processes end.
+    def get_batch_iterator(self, *args: Any, **kwargs: Any) -> Any:
+        """fairseq's; its loader processes end with their batches (`compat.loaders`).
 
-        fairseq's iterators refer to each other in a circle: without this their processes stay, one
-        more for every validation, each with a copy of the training's memory.
+        fairseq would keep them for a next epoch, but each has an iterator of its own.
         """
-        super().begin_valid_epoch(epoch, model)
-        gc.collect()
+        iterator = super().get_batch_iterator(*args, **kwargs)
+        iterator.persistent_workers = False
+        return iterator
 
     def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> tuple:
         """fairseq's, with the sums of what is measured of this batch."""
         loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
-        self._criterion = criterion  # knows how far the annealing is
         if self.measures_mi:
             logging_output.update(batch_information(model.encoder, sample["net_input"]))
         if self.cfg.log_isotropy > 0:
@@ -93,6 +92,7 @@ class ValidationTask(FairseqTask):
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
         """fairseq's, and the measures where their sums are."""
         super().reduce_metrics(logging_outputs, criterion)
+        self._criterion = criterion
 
         def total(key: str) -> Any:
             return sum(log.get(key, 0) for log in logging_outputs)
@@ -109,19 +109,28 @@ class ValidationTask(FairseqTask):
             name = "isotropy_intra_sentence_similarity"
             metrics.log_scalar(name, float(total("isotropy_intra")) / sentences, sentences, round=4)
 
+    def post_log(self, update: int, stats: dict[str, Any]) -> None:
+        """Called after each log interval of the training; warns of collapse once in a run."""
+        # a language model, or another criterion, has none
+        if stats.get("kl_nats") is not None:
+            self._warn_of_collapse(update, stats, metrics.get_meters("train_inner"))
+
     def post_validate(self, model: Any, stats: dict[str, Any], agg: Any) -> None:
         """Called by fairseq after each validation subset; warns of collapse once in a run."""
-        # a language model, or another criterion, has no gain
-        if self._collapsed or "latent_gain" not in stats:
+        if "latent_gain" in stats:
+            nll_prior = stats["nll_loss"] + stats["latent_gain"]
+            gain = stats["latent_gain"] / nll_prior if nll_prior > 0 else None
+            self._warn_of_collapse(stats["num_updates"], stats, agg, gain)
+
+    def _warn_of_collapse(
+        self, update: int, stats: dict[str, Any], meters: Any, gain: float | None = None
+    ) -> None:
+        if self._collapsed or self._criterion.annealing.weight(update) < _ANNEALED:
             return
-        update = stats["num_updates"]
-        if self._criterion.annealing.weight(update) < _ANNEALED:
-            return
-        nll_prior = stats["nll_loss"] + stats["latent_gain"]
         why = collapse.reason(
             kl_nats=stats["kl_nats"],
-            gain=stats["latent_gain"] / nll_prior if nll_prior > 0 else None,
-            active_units=int(agg.get_smoothed_value("_active_units_least")),
+            gain=gain,
+            active_units=int(meters.get_smoothed_value("_active_units_least")),
         )
         if why is not None:
             self._collapsed = True

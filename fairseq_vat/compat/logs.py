@@ -1,0 +1,184 @@
+"""What a training tells: its log, ``metrics.jsonl``, and no warning of what it can't change."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from numbers import Number
+from typing import Any
+
+import torch
+from fairseq.logging import progress_bar
+
+from fairseq_vat.files import METRICS, atomic_path, metrics_path
+
+# what fairseq does with torch and Hydra and nobody who runs its commands can change: the
+# beginnings of the messages, as regular expressions
+_WARNINGS = (
+    r"hydra\.experimental\.(initialize|compose)\(\) is no longer experimental",
+    r"\s*The version_base parameter is not specified",
+    r"\s*The strict flag in the compose API is deprecated",
+    r"In 'config': Usage of deprecated keyword in package header",
+    r"\s*'config' is validated against ConfigStore schema with the same name",
+    r"'pin_memory' argument is set as true but no accelerator is found",
+    r"`torch\.cuda\.amp\.(autocast|GradScaler)\(args\.\.\.\)` is deprecated",
+    # a bool and a float mask side by side
+    r"Support for mismatched key_padding_mask and attn_mask is deprecated",
+)
+# a perplexity above tells no more than that it is: an untrained KL makes it 1e+145
+MOST_PERPLEXITY = 1e6
+
+
+def silence_known_warnings() -> None:
+    """Keep some 20 lines of deprecations in fairseq's own code off each of its commands.
+
+    All other warnings are printed. A Python program that uses the plugin keeps its own filters.
+    """
+    if any(name.partition(".")[0] == "fairseq_cli" for name in list(sys.modules)):
+        for message in _WARNINGS:
+            warnings.filterwarnings("ignore", message)
+
+
+def cap_perplexities() -> None:
+    """Let a log's text say ``>1e6`` for a perplexity above.
+
+    The json format and TensorBoard, which don't come by here, keep the number.
+    """
+    if progress_bar.BaseProgressBar._format_stats is not _format_stats:
+        global _fairseq_format_stats
+        _fairseq_format_stats = progress_bar.BaseProgressBar._format_stats
+        progress_bar.BaseProgressBar._format_stats = _format_stats
+
+
+_fairseq_format_stats = progress_bar.BaseProgressBar._format_stats
+
+
+def _format_stats(bar: Any, stats: dict[str, Any]) -> dict[str, str]:
+    formatted = _fairseq_format_stats(bar, stats)
+    for name in {"ppl", "elbo_ppl"} & stats.keys():
+        if stats[name] > MOST_PERPLEXITY:
+            formatted[name] = ">1e6"
+    return formatted
+
+
+def record_metrics() -> None:
+    """Let ``--log-file`` get each line once, and ``metrics.jsonl`` its figures.
+
+    fairseq opens the log anew for every epoch and writes to all: lines are repeated, and after some
+    250 epochs the process may open no more files. A validation names none and uses the last.
+    """
+    if progress_bar.progress_bar is not _progress_bar:
+        global _fairseq_progress_bar
+        _fairseq_progress_bar = progress_bar.progress_bar
+        progress_bar.progress_bar = _progress_bar
+
+
+_fairseq_progress_bar = progress_bar.progress_bar
+
+
+def _progress_bar(*args: Any, **kwargs: Any) -> Any:
+    for handler in list(progress_bar.logger.handlers) if kwargs.get("log_file") else []:
+        if isinstance(handler, logging.FileHandler):
+            progress_bar.logger.removeHandler(handler)
+            handler.close()
+    bar = _fairseq_progress_bar(*args, **kwargs)
+    # the bars of trainings are the ones that are told the folder
+    if _training is not None and kwargs.get("aim_param_checkpoint_dir") == _training.save_dir:
+        kind = "train" if kwargs.get("prefix") is None else "valid"
+        return _Recorded(bar, _training, kwargs["epoch"], kind)
+    return bar
+
+
+_training: _Training | None = None
+
+
+def follow(trainer: Any) -> None:
+    """Record the training that begins or goes on; its checkpoint is loaded.
+
+    Args:
+        trainer: fairseq's.
+    """
+    global _training
+    _training = _Training(trainer)
+
+
+class _Training:
+    """Where a training's figures go: a file, and the task's ``post_log``, if it has one."""
+
+    def __init__(self, trainer: Any):
+        common, checkpoint = trainer.cfg.common, trainer.cfg.checkpoint
+        self.save_dir = checkpoint.save_dir
+        self._post_log = getattr(trainer.task, "post_log", None)
+        self._path = None
+        if trainer.data_parallel_rank == 0 and (common.log_file or not checkpoint.no_save):
+            self._path = metrics_path(common.log_file or os.path.join(self.save_dir, METRICS))
+            _forget_after(self._path, trainer.get_num_updates())
+
+    def record(self, kind: str, subset: str, epoch: int, stats: dict[str, Any]) -> None:
+        figures = {name: _number(x) for name, x in stats.items() if _is_number(x)}
+        if "num_updates" not in figures:  # an epoch without one
+            return
+        update = int(figures.pop("num_updates"))
+        if self._path is not None:
+            head = {"update": update, "epoch": epoch, "subset": subset, "kind": kind}
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({**head, **figures}, allow_nan=False) + "\n")
+        if self._post_log is not None and kind == "train_inner":
+            self._post_log(update, figures)
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, Number) or (torch.is_tensor(x) and x.numel() == 1)
+
+
+def _number(x: Any) -> float | int | None:
+    """None, JSON's null, for what JSON has no number for."""
+    x = x.item() if torch.is_tensor(x) else x
+    return x if math.isfinite(x) else None
+
+
+def _forget_after(path: Any, update: int) -> None:
+    """Leave out the records that a run which goes on from `update` will make again."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    kept = [line for line in lines if _update_of(line) <= update]
+    if kept != lines:
+        with atomic_path(path) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
+
+
+def _update_of(line: str) -> float:
+    try:
+        return json.loads(line)["update"]
+    except (ValueError, TypeError, KeyError):  # cut off by a kill
+        return math.inf
+
+
+class _Recorded(progress_bar.BaseProgressBar):
+    """A progress bar whose statistics are recorded, in the way of fairseq's for TensorBoard."""
+
+    def __init__(self, bar: Any, training: _Training, epoch: int, kind: str):
+        self._bar, self._training, self._epoch, self._kind = bar, training, epoch, kind
+
+    def __iter__(self) -> Iterator:
+        return iter(self._bar)
+
+    def log(self, stats: dict[str, Any], tag: str | None = None, step: int | None = None) -> None:
+        """Within an epoch."""
+        self._training.record("train_inner", tag, self._epoch, stats)
+        self._bar.log(stats, tag=tag, step=step)
+
+    def print(self, stats: dict[str, Any], tag: str | None = None, step: int | None = None) -> None:
+        """At the end of an epoch, or of a validation."""
+        self._training.record(self._kind, tag, self._epoch, stats)
+        self._bar.print(stats, tag=tag, step=step)
+
+    def update_config(self, config: dict[str, Any]) -> None:
+        """Handed on."""
+        self._bar.update_config(config)
