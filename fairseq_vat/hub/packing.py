@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import atomic_path
 from fairseq_vat.hub.loading import checkpoint_of, load_model
+from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.tasks.data_directory import vocabulary_of
 
 _CARD = """# {name}
@@ -55,16 +56,39 @@ def pack(model: str | os.PathLike, out: str | os.PathLike, half: bool = True) ->
         VATError: as `load_model`, for a checkpoint of an earlier version, which holds no
             dictionary, and for parameters beyond half precision.
     """
-    path, out = checkpoint_of(model), Path(out)
+    path = checkpoint_of(model)
     loaded = load_model(path, device="cpu")
-    state = checkpoint_utils.load_checkpoint_to_cpu(path)
+    try:
+        return write_packed(checkpoint_utils.load_checkpoint_to_cpu(path), loaded.model, out, half)
+    except VATError as error:
+        raise VATError(f"{path}: {error}") from error
+
+
+def write_packed(
+    state: dict[str, Any], model: VATModel, out: str | os.PathLike, half: bool = True
+) -> Path:
+    """`pack` of a model in memory, such as one that was trained further.
+
+    Args:
+        state: the checkpoint that it was loaded from, of which all but the parameters counts.
+        model: has the parameters.
+        out: the folder; is made.
+        half: keep parameters in half precision.
+
+    Returns:
+        the path of ``model.pt``.
+
+    Raises:
+        VATError: for parameters beyond half precision.
+    """
+    out = Path(out)
     parameters = {
-        name: value.half() if half and value.is_floating_point() else value
-        for name, value in state["model"].items()
+        name: (value.half() if half and value.is_floating_point() else value).cpu()
+        for name, value in model.state_dict().items()
     }
     for name, value in parameters.items():
         if value.is_floating_point() and not value.isfinite().all():
-            raise VATError(f"{path}: {name} has values that aren't finite in half precision")
+            raise VATError(f"{name} has values that aren't finite{' in half precision' * half}")
     vocabulary = vocabulary_of(state["task_state"])
     packed = {
         "args": None,
@@ -85,9 +109,9 @@ def pack(model: str | os.PathLike, out: str | os.PathLike, half: bool = True) ->
     card = _CARD.format(
         name=out.name,
         architecture=state["cfg"].model._name,
-        parameters=sum(parameter.numel() for parameter in loaded.model.parameters()),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
         precision="half precision" if half else "single precision",
-        updates=loaded.model.num_updates,
+        updates=model.num_updates,
         settings=_settings(state["cfg"].criterion),
     )
     with atomic_path(out / "README.md") as temporary:
