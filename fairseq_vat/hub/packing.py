@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.dataclass.configs import CheckpointConfig, CommonConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import Tensor
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import atomic_path
@@ -58,10 +60,7 @@ def pack(model: str | os.PathLike, out: str | os.PathLike, half: bool = True) ->
     path, out = checkpoint_of(model), Path(out)
     loaded = load_model(path, device="cpu")
     state = checkpoint_utils.load_checkpoint_to_cpu(path)
-    parameters = {
-        name: value.half() if half and value.is_floating_point() else value
-        for name, value in state["model"].items()
-    }
+    parameters = _halved(state["model"]) if half else state["model"]
     for name, value in parameters.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise VATError(f"{path}: {name} has values that aren't finite in half precision")
@@ -95,6 +94,17 @@ def pack(model: str | os.PathLike, out: str | os.PathLike, half: bool = True) ->
     with atomic_path(out / "model.pt") as temporary:
         torch.save(packed, temporary)
     return out / "model.pt"
+
+
+def _halved(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """In half precision; what parts of the model share stays shared, and so is written once."""
+    halves: dict[tuple, Tensor] = {}
+    return {
+        name: halves.setdefault((value.data_ptr(), value.shape, value.stride()), value.half())
+        if value.is_floating_point()
+        else value
+        for name, value in parameters.items()
+    }
 
 
 def _without_paths(cfg: DictConfig) -> DictConfig:
