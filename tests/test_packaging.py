@@ -32,13 +32,15 @@ def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("packaging")
     tree = folder / "tree"
     tree.mkdir()
-    hidden = shutil.ignore_patterns("__pycache__")
     for name in ("fairseq_vat", "configs"):
-        shutil.copytree(ROOT / name, tree / name, ignore=hidden)
+        shutil.copytree(ROOT / name, tree / name)
+    compiled = tree / "fairseq_vat" / "pretrained" / "__pycache__"
+    compiled.mkdir(exist_ok=True)
+    (compiled / "__init__.cpython-311.pyc").write_bytes(b"")
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
     # a packaged model, whose files are no Python
-    (tree / "fairseq_vat" / "pretrained" / "some").mkdir(parents=True)
+    (tree / "fairseq_vat" / "pretrained" / "some").mkdir()
     for name in ("model.pt", "dict.txt", "README.md"):
         (tree / "fairseq_vat" / "pretrained" / "some" / name).write_text("x\n")
     sdist = build("sdist", tree, folder / "sdist")
@@ -62,6 +64,7 @@ def test_it_has_every_file(wheel):
         found = {name for name in files.namelist() if ".dist-info/" not in name}
     assert expected <= found
     assert not [name for name in found if not name.startswith("fairseq_vat/")]
+    assert not [name for name in found if name.endswith(".pyc")]
 
 
 def test_its_metadata(wheel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.dataclass.configs import CheckpointConfig, CommonConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import Tensor
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import atomic_path
@@ -82,10 +84,7 @@ def write_packed(
         VATError: for parameters beyond half precision.
     """
     out = Path(out)
-    parameters = {
-        name: (value.half() if half and value.is_floating_point() else value).cpu()
-        for name, value in model.state_dict().items()
-    }
+    parameters = _written(model.state_dict(), half)
     for name, value in parameters.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise VATError(f"{name} has values that aren't finite{' in half precision' * half}")
@@ -119,6 +118,18 @@ def write_packed(
     with atomic_path(out / "model.pt") as temporary:
         torch.save(packed, temporary)
     return out / "model.pt"
+
+
+def _written(parameters: Mapping[str, Tensor], half: bool) -> dict[str, Tensor]:
+    """On the CPU; what parts of the model share stays shared, and so is written once."""
+    written: dict[tuple, Tensor] = {}
+    return {
+        name: written.setdefault(
+            (value.data_ptr(), value.shape, value.stride()),
+            value.to("cpu", torch.half if half and value.is_floating_point() else value.dtype),
+        )
+        for name, value in parameters.items()
+    }
 
 
 def _without_paths(cfg: DictConfig) -> DictConfig:
