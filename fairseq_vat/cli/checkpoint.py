@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING, Any
 
 from fairseq_vat.errors import VATError
+from fairseq_vat.pretrained import DEFAULT, packaged_models
 
 if TYPE_CHECKING:
     from fairseq_vat.hub.interface import VATHubInterface
@@ -13,9 +15,18 @@ if TYPE_CHECKING:
 _SUBWORD_FILES = ("sentencepiece_model", "gpt2_encoder_json", "gpt2_vocab_bpe")
 
 
-def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add MODEL, --data, --path, --bpe with the files it needs, and --cpu."""
-    add_model_arguments(parser)
+def add_checkpoint_arguments(
+    parser: argparse.ArgumentParser, model: str = "needed", text: str = ""
+) -> None:
+    """Add MODEL, --data, --path, --bpe with the files it needs, and --cpu.
+
+    Args:
+        parser: of a subcommand.
+        model: ``needed``; or ``optional``, the packaged one being the default; or ``text`` for the
+            same with sentences behind it, as `locate` takes them apart.
+        text: what the sentences are, for ``text``.
+    """
+    add_model_arguments(parser, model, text)
     parser.add_argument(
         "--bpe",
         metavar="NAME",
@@ -27,13 +38,20 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, metavar="FILE", help="of --bpe " + name.partition("_")[0])
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add MODEL, --data, --path and --cpu."""
-    parser.add_argument(
-        "model",
-        metavar="MODEL",
-        help="a checkpoint, or the folder of one; with --path the data directory of its training",
-    )
+def add_model_arguments(
+    parser: argparse.ArgumentParser, model: str = "needed", text: str = ""
+) -> None:
+    """Add MODEL, --data, --path and --cpu, as `add_checkpoint_arguments` says."""
+    what = "a checkpoint, or the folder of one; with --path the data directory of its training"
+    if model == "needed":
+        parser.add_argument("model", metavar="MODEL", help=what)
+    else:
+        what = f"MODEL is {what} (default: {DEFAULT}, which the package has)"
+    if model == "optional":
+        parser.add_argument("model", metavar="MODEL", nargs="?", default=DEFAULT, help=what)
+    if model == "text":
+        metavar = "[MODEL] TEXT"
+        parser.add_argument("words", metavar=metavar, nargs="*", help=f"TEXT is {text}; {what}")
     parser.add_argument("--path", metavar="CHECKPOINT", help="the checkpoint, MODEL being its data")
     parser.add_argument(
         "--data", metavar="DIR", help="a data directory with the training's dictionary"
@@ -42,13 +60,30 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def locate(args: argparse.Namespace) -> None:
-    """Set `args.path` and `args.data` by what was given, for MODEL and for DATA --path MODEL."""
+    """Set `args.path` and `args.data` by what was given, for MODEL and for DATA --path MODEL.
+
+    Where MODEL can be left out before TEXT, `args.lines` becomes the text: a first argument that
+    has white space in it, and is no path, is no MODEL.
+    """
+    if hasattr(args, "words"):
+        words = args.words
+        text_only = not words or (" " in words[0].strip() and not os.path.exists(words[0]))
+        args.model, args.lines = (DEFAULT, words) if text_only else (words[0], words[1:])
+        if not (text_only or args.lines or args.input or args.path or _is_model(words[0])):
+            raise VATError(
+                f"{words[0]} is no checkpoint, no folder of one and not "
+                f"{' or '.join(packaged_models())}; before a text of one word give MODEL"
+            )
     if args.path is None:
         args.path = args.model
     elif args.data is None:
         args.data = args.model
     else:
         raise VATError("--data and --path: MODEL is the checkpoint or the data; leave one out")
+
+
+def _is_model(word: str) -> bool:
+    return os.path.exists(word) or word in packaged_models()
 
 
 def load_hub(args: argparse.Namespace, **task_overrides: Any) -> VATHubInterface:

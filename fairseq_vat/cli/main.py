@@ -88,11 +88,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = build_parser()
     args, further = parser.parse_known_args(argv)
+    if hasattr(args, "words"):  # argparse takes positional arguments from before the flags only
+        args.words += [word for word in further if not word.startswith("-")]
+        further = [flag for flag in further if flag.startswith("-")]
     if further and not hasattr(args, "takes_further_flags"):
         parser.error(f"unrecognized arguments: {' '.join(further)}")
     args.further_flags = [flag for flag in further if flag != "--"]
     try:
-        if hasattr(args, "model"):
+        if hasattr(args, "path"):
             locate(args)
         status = args.run(args)
         sys.stdout.flush()  # here, so that a reader gone away is met inside the try

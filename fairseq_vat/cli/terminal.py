@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -10,9 +11,26 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fairseq_vat.evaluation.texts import MOST_UNKNOWN
+from fairseq_vat.report.differences import differences, separator
 
 if TYPE_CHECKING:
     from fairseq_vat.evaluation.labelled import LabelledFiles
+
+
+# green and bold; grey and struck out
+_STYLES = {"new": "\033[1;32m", "missing": "\033[9;90m"}
+
+
+def highlighted(before: str, after: str) -> str:
+    """The second sentence; on a terminal what it has anew, and what it lacks, is marked in colour.
+
+    ``NO_COLOR`` in the environment turns that off, as in other programs.
+    """
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return after
+    runs = differences(before, after)
+    texts = [f"{_STYLES[kind]}{text}\033[0m" if kind in _STYLES else text for kind, text in runs]
+    return separator(before, after).join(texts)
 
 
 @contextmanager

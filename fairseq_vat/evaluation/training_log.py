@@ -49,9 +49,9 @@ def read_training_log(path: str | os.PathLike) -> list[Record]:
 
     From ``metrics.jsonl`` if it is given or lies beside the log; what the log has from before it is
     added. Of a log it understands ``--log-format json`` and ``simple``, from ``--log-file`` or from
-    standard output. Of several records for one kind and update the last counts: fairseq opens the log file once more
-    in every epoch and then writes each line several times, and a run resumed from a checkpoint does
-    over again what came after it.
+    standard output. Of several records for one kind and update the last counts: fairseq opens the
+    log file once more in every epoch and then writes each line several times, and a run resumed
+    from a checkpoint does over again what came after it.
 
     Args:
         path: a log, ``metrics.jsonl``, or a folder with ``train.log`` or ``metrics.jsonl`` in it.

@@ -17,6 +17,7 @@ from omegaconf import MISSING, DictConfig, open_dict
 from fairseq_vat.errors import VATError, explain
 from fairseq_vat.latent.prior import Prior
 from fairseq_vat.models.vat_transformer import VATModel
+from fairseq_vat.pretrained import packaged_models, path_of
 from fairseq_vat.tasks.config import VariationalLMConfig
 from fairseq_vat.tasks.data_directory import first_data_directory, vocabulary_of
 from fairseq_vat.tasks.variational_lm import VariationalLMTask
@@ -121,14 +122,20 @@ def load_model(
 def checkpoint_of(name_or_path: str | os.PathLike) -> str:
     """The path of a checkpoint: of a file itself, of a folder what `_IN_A_FOLDER` finds first.
 
+    A name of `packaged_models` is its folder.
+
     Raises:
         VATError: there is none.
     """
-    path = os.fspath(name_or_path)
+    path = path_of(name_or_path)
     if os.path.isfile(path):
         return path
     if not os.path.isdir(path):
-        raise VATError(f"checkpoint {path} doesn't exist: give one, or the folder of one")
+        names = " or ".join(packaged_models())
+        raise VATError(
+            f"checkpoint {path} doesn't exist: give one, or the folder of one"
+            + (f", or {names}" if names else "")
+        )
     for name in _IN_A_FOLDER:
         if os.path.isfile(os.path.join(path, name)):
             return os.path.join(path, name)

@@ -16,6 +16,7 @@ from fairseq import utils
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+from fairseq_vat.criterions.config import annealing_of
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation import evaluate
 from fairseq_vat.evaluation.representations import measure_isotropy
@@ -281,7 +282,7 @@ def _describe_kl(criterion: Any) -> str:
     schedule = _value(criterion.kl_annealing)
     text = f"weight {criterion.kl_weight:g}"
     if schedule != "constant":
-        text += f", {schedule} annealing over {criterion.kl_annealing_updates:,} updates"
+        text += f", {schedule} annealing over {annealing_of(criterion).updates:,} updates"
     if schedule == "cyclic":
         text += f" in {criterion.kl_annealing_cycles} cycles"
     text += f"; {_value(criterion.kl_reduction)} over dimensions"
