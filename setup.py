@@ -42,6 +42,8 @@ setup(
         "gpt2": ["transformers>=4.57"],
         # --hf of fairseq-vat sts and probe
         "hf": ["transformers>=4.57"],
+        # --wordpiece and --train-wordpiece of fairseq-vat prepare, with its tokenizers
+        "wordpiece": ["transformers>=4.57"],
         "test": ["IsoScore==2.0.1", "pytest", "pytest-xdist", "ruff==0.17.5", "transformers>=4.57"],
     },
     entry_points={"console_scripts": ["fairseq-vat = fairseq_vat.cli.main:main"]},

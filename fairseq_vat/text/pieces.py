@@ -16,8 +16,8 @@ from fairseq_vat.errors import VATError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# what fairseq's --remove-bpe knows, and GPT-2's, whose entries are token numbers
-PIECE_KINDS = ("none", "sentencepiece", "subword_nmt", "gpt2")
+# what fairseq's --remove-bpe knows, BERT's, and GPT-2's, whose entries are token numbers
+PIECE_KINDS = ("none", "sentencepiece", "subword_nmt", "wordpiece", "gpt2")
 
 
 class Pieces:
@@ -56,6 +56,8 @@ class Pieces:
             return cls("sentencepiece")
         if any(symbol.endswith("@@") for symbol in symbols):
             return cls("subword_nmt")
+        if _is_wordpiece(symbols):
+            return cls("wordpiece")
         if gpt2_vocabulary is not None and all(symbol.isdecimal() for symbol in symbols):
             return cls("gpt2", gpt2_vocabulary)
         return cls("none")
@@ -67,6 +69,8 @@ class Pieces:
 
     def join(self, line: str) -> str:
         """A line of pieces, with spaces between them, as text."""
+        if self.kind == "wordpiece":
+            return line.replace(" ##", "")
         if self.kind != "gpt2":
             from fairseq.data.data_utils import post_process
 
@@ -75,11 +79,16 @@ class Pieces:
         return self._gpt2.decode(pieces).strip()
 
 
+def _is_wordpiece(symbols: Sequence[str]) -> bool:
+    return any(symbol.startswith("##") and symbol != "##" for symbol in symbols)
+
+
 def check_subwords(lines: Sequence[str], dictionary: Any) -> None:
     """Raise `VATError` for lines that aren't in the dictionary's subwords.
 
-    A sentence of sentencepiece's begins with its mark of a word, GPT-2's tokens are numbers. Raw
-    text would be read as unknown words, and answered with an invention.
+    A sentence of sentencepiece's begins with its mark of a word, GPT-2's tokens are numbers, and
+    WordPiece's are all in the dictionary. Raw text would be read as unknown words, and answered
+    with an invention.
 
     Args:
         lines: sentences, their tokens between spaces.
@@ -95,6 +104,10 @@ def check_subwords(lines: Sequence[str], dictionary: Any) -> None:
     elif all(symbol.isdecimal() or symbol.startswith("madeupword") for symbol in symbols):
         fit = all(first.isdecimal() for first in firsts)
         wanted = "GPT-2's tokens: give --gpt2-encoder-json and --gpt2-vocab-bpe"
+    elif _is_wordpiece(symbols):
+        known = {"[UNK]", "<unk>", *symbols}
+        fit = all(known.issuperset(line.split()) for line in lines)
+        wanted = "WordPiece: give --bpe bert --bpe-vocab-file"
     else:
         return
     if not fit:
