@@ -197,19 +197,25 @@ class Recipe:
         if not stopped:
             flags = [*self._device_flags, "--precision", self._precision]
             stopped = run_command([*command, *flags], folder / "out.log", watch, self._deadline)
+        # with patience the last is N epochs past the best
+        checkpoint = f"checkpoint_{'last' if self.args.patience is None else 'best'}.pt"
         trained = {
             "epochs": epochs_of(self._records(run)),
             "best_epoch": best_epoch(self._records(run), valid_metric(run))[0],
             "stopped": "patience" if stopped else "epochs",
             "patience": self.args.patience,
-            # with patience the last is N epochs past the best
-            "checkpoint": f"checkpoint_{'last' if self.args.patience is None else 'best'}.pt",
+            "checkpoint": checkpoint,
             "precision": self._precision,
             "device": "cpu" if self._on_cpu else torch.cuda.get_device_name(),
             "torch": torch.__version__,
             "commit": commit(),
         }
+        for name in ("evaluate", "classify"):  # of what an earlier training left
+            (folder / f"{name}.json").unlink(missing_ok=True)
         write_json(folder / "trained.json", trained)
+        for path in save.glob("checkpoint*.pt"):
+            if path.name != checkpoint:
+                path.unlink()
 
     def _records(self, run: Run) -> list[Record]:
         try:
@@ -235,7 +241,7 @@ class Recipe:
         output = path.with_suffix(".partial")
         run_command(command, path.with_suffix(".log"), output=output)
         found = json.loads(output.read_text(encoding="utf-8"))
-        write_json(file, {"command": name, "output": found})
+        write_json(file, {"command": name, "commit": commit(), "output": found})
         output.unlink()
         return found
 
