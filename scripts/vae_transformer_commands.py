@@ -15,7 +15,7 @@ from fairseq_vat.errors import VATError
 
 ROOT = Path(__file__).resolve().parent.parent
 # seconds between two looks at a training
-_LOOK = 20.0
+LOOK = 20.0
 
 
 class OutOfTime(Exception):
@@ -57,7 +57,7 @@ def run_command(
     Args:
         command: its words.
         log: for what it prints.
-        watch: is asked every `_LOOK` seconds whether to stop it.
+        watch: is asked every `LOOK` seconds whether to stop it.
         deadline: of `time.monotonic`, when it is stopped too; None: never.
         output: for standard output; None: into the log.
 
@@ -73,11 +73,11 @@ def run_command(
         try:
             status = None
             while status is None:
-                left = _LOOK if deadline is None else deadline - time.monotonic()
+                left = LOOK if deadline is None else deadline - time.monotonic()
                 if left <= 0:
                     raise OutOfTime
                 try:
-                    status = process.wait(min(left, _LOOK))
+                    status = process.wait(min(left, LOOK))
                 except subprocess.TimeoutExpired:
                     if watch():
                         return True

@@ -203,7 +203,7 @@ def test_minutes_end_it_and_the_next_call_goes_on(work):
 
 
 def test_a_command_is_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(commands, "_LOOK", 0.1)
+    monkeypatch.setattr(commands, "LOOK", 0.1)
     command = ["sleep", "60"]
     assert commands.run_command(command, tmp_path / "log", watch=lambda: True)
     with pytest.raises(commands.OutOfTime):
