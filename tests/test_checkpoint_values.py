@@ -208,6 +208,7 @@ def test_all_that_a_training_can_be_combined_with_passes(kind):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_what_hydra_composes_passes(name):
     needed = ["criterion.kl_annealing_updates=9"]  # where the configuration leaves it to be given
-    needed += ["model.gpt2_dir=gpt2"] if "gpt2" in name else []
     cfg = OmegaConf.to_container(composed(name, "task.data=data-bin", *needed), resolve=True)
+    if cfg["model"]["decoder_type"] == "gpt2":
+        cfg["model"]["gpt2_config"] = "{}"  # a checkpoint's is in the place of the directory
     check_checkpoint("x.pt", {"model": {}, "cfg": cfg})
