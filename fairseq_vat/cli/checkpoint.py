@@ -12,7 +12,13 @@ from fairseq_vat.pretrained import DEFAULT, packaged_models
 if TYPE_CHECKING:
     from fairseq_vat.hub.interface import VATHubInterface
 
-_SUBWORD_FILES = ("sentencepiece_model", "gpt2_encoder_json", "gpt2_vocab_bpe")
+# settings of fairseq's --bpe that name a file, and whose they are
+_SUBWORD_FILES = {
+    "sentencepiece_model": "sentencepiece",
+    "gpt2_encoder_json": "gpt2",
+    "gpt2_vocab_bpe": "gpt2",
+    "bpe_vocab_file": "bert",
+}
 
 
 def add_checkpoint_arguments(
@@ -33,9 +39,9 @@ def add_checkpoint_arguments(
         help="subwords, as for fairseq-interactive (default: those of MODEL); none: the text is in "
         "subwords already",
     )
-    for name in _SUBWORD_FILES:
+    for name, bpe in _SUBWORD_FILES.items():
         flag = "--" + name.replace("_", "-")
-        parser.add_argument(flag, metavar="FILE", help="of --bpe " + name.partition("_")[0])
+        parser.add_argument(flag, metavar="FILE", help=f"of --bpe {bpe}")
 
 
 def add_model_arguments(
@@ -101,9 +107,9 @@ def load_hub(args: argparse.Namespace, **task_overrides: Any) -> VATHubInterface
     settings = {name: getattr(args, name) for name in _SUBWORD_FILES if getattr(args, name)}
     name = args.bpe
     if name is None and settings:
-        name = next(iter(settings)).partition("_")[0]
+        name = _SUBWORD_FILES[next(iter(settings))]
     for setting in settings:
-        if setting.partition("_")[0] != name:
+        if _SUBWORD_FILES[setting] != name:
             raise VATError(f"--{setting.replace('_', '-')} is no setting of --bpe {name}")
     bpe = build_bpe(None if name == "none" else name, **settings)
     loaded = load_model(args.path, args.data, "cpu" if args.cpu else None, **task_overrides)

@@ -12,6 +12,7 @@ _PIECES = {
     "sentencepiece": "white space between joined sentencepiece pieces",
     "gpt2": "white space between joined byte-level pieces",
     "subword_nmt": "white space between joined subword-nmt pieces",
+    "wordpiece": "white space between joined WordPiece pieces, punctuation marks being words",
 }
 _LIKELIHOODS = (
     ("measure", "", ""),

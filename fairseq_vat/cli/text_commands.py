@@ -22,9 +22,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description="Cleans the text, trains a sentencepiece unigram model on the training text "
         "and writes DIR/sentencepiece.model, DIR/{train,valid,test}.pieces and DIR/dict.txt.  "
         "With --gpt2 the vocabulary is GPT-2's, and DIR/vocab.json and DIR/merges.txt are written "
-        "for fairseq's --bpe gpt2.  "
+        "for fairseq's --bpe gpt2; with WordPiece it is DIR/vocab.txt, for --bpe bert.  "
         "The word <unk> in the training text, as PTB and WikiText-2 have it, is a piece of its own "
-        "(not with --gpt2).  "
+        "(of sentencepiece's).  "
         "What is there already, from the same text and options, is not made again.",
     )
     add_tokenization_flags(parser)
@@ -83,6 +83,15 @@ def add_tokenization_flags(parser: argparse.ArgumentParser) -> None:
     given.add_argument(
         "--gpt2", metavar="DIR", help="use the byte-level vocabulary of this GPT-2 directory"
     )
+    given.add_argument(
+        "--wordpiece", metavar="FILE", help="use WordPiece with this uncased vocab.txt of BERT's"
+    )
+    add_number(
+        given,
+        "--train-wordpiece",
+        "train WordPiece of N pieces, fewer if there are fewer",
+        kind=at_least(1),
+    )
     add_number(
         parser,
         "--character-coverage",
@@ -97,7 +106,8 @@ def add_tokenization_flags(parser: argparse.ArgumentParser) -> None:
 
 def tokenization(args: argparse.Namespace) -> tuple[dict[str, str], str, dict[str, Any]]:
     """The texts, the folder and the settings of the vocabulary."""
-    settings = ("vocab_size", "sentencepiece_model", "gpt2", "character_coverage", "max_pieces")
+    settings = ("vocab_size", "sentencepiece_model", "gpt2", "wordpiece", "train_wordpiece")
+    settings += ("character_coverage", "max_pieces")
     texts = {name: getattr(args, name) for name in _SPLITS}
     return texts, args.output, {name: getattr(args, name) for name in settings}
 

@@ -23,6 +23,7 @@ from fairseq_vat.tasks.data_directory import first_data_directory, vocabulary_of
 from fairseq_vat.tasks.variational_lm import VariationalLMTask
 from fairseq_vat.text import subwords
 from fairseq_vat.text.subword_files import SubwordFiles
+from fairseq_vat.text.wordpiece import check_wordpiece
 
 TASK_SETTINGS = frozenset(field.name for field in fields(VariationalLMConfig))
 # fairseq keeps all flags of a training in its checkpoints, also those that are for generation only:
@@ -223,6 +224,10 @@ def build_bpe(name: str | None, **settings: Any) -> Any:
         if not os.path.isfile(model):
             raise VATError(f"--sentencepiece-model: file {model} not found")
         subwords.load_model(model)
+    if name == "bert":
+        if "bpe_vocab_file" not in settings:  # fairseq would download one
+            raise VATError("--bpe-vocab-file is needed and was not given")
+        check_wordpiece(settings["bpe_vocab_file"])
     try:
         return encoders.build_bpe(Namespace(bpe=name, **settings))
     except Exception as error:

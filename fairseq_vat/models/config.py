@@ -103,6 +103,11 @@ class VATTransformerConfig(FairseqDataclass):
     cross_self_attention: bool = _option(
         False, "decoder attends to itself and to the latents at once; needs equal widths"
     )
+    no_latent_attention: bool = _option(
+        False,
+        "add a linear map of the sentence's latent in every decoder layer in place of attention to "
+        "it, which over one latent is such a map; at --latent-level sentence",
+    )
     checkpoint_activations: bool = _option(
         False, "recompute activations in the backward pass to save memory"
     )
@@ -194,6 +199,15 @@ def _check_parts(cfg: Any) -> None:
         raise VATError(
             f"--gpt2-dir {cfg.gpt2_dir}: --decoder-type {cfg.decoder_type} has no GPT-2; give "
             "--decoder-type gpt2, or an architecture with one"
+        )
+    if cfg.no_latent_attention and (
+        cfg.latent_level != "sentence"
+        or cfg.decoder_type != "transformer"
+        or cfg.cross_self_attention
+    ):
+        raise VATError(
+            "--no-latent-attention needs --latent-level sentence and --decoder-type transformer, "
+            "without --cross-self-attention"
         )
     if cfg.decoder_type == "gpt2" and not (cfg.gpt2_dir or cfg.gpt2_config):
         raise VATError("--decoder-type gpt2 needs --gpt2-dir, the directory of a GPT-2 model")
