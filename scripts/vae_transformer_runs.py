@@ -96,7 +96,7 @@ def training_flags(run: Run, sentences: int, epochs: int) -> list[str]:
     batches = -(-sentences // BATCH)
     updates = epochs * batches
     flags = ["--task", "variational_lm", "--arch", run.system]
-    flags += ["--criterion", "token_kl_cross_entropy", "--prior-std", "1"]
+    flags += ["--criterion", "token_kl_cross_entropy", "--prior-std", "1", "--kl-weight", "1"]
     if run.latent_dim is not None:
         flags += ["--latent-dim", str(run.latent_dim)]
     flags += {
