@@ -10,6 +10,7 @@ from typing import Any
 
 from fairseq_vat import __version__
 from fairseq_vat.cli import (
+    arithmetic_command,
     classify_command,
     embed,
     evaluate_command,
@@ -32,7 +33,7 @@ from fairseq_vat.errors import VATError
 SUBCOMMANDS = {
     "text": (text_commands,),
     "a model": (recipe_commands, evaluate_command, report_commands),
-    "latents": (latent_commands, embed),
+    "latents": (latent_commands, arithmetic_command, embed),
     "measures of latents and representations": (
         isotropy_command,
         classify_command,
