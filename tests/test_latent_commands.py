@@ -164,6 +164,36 @@ def test_interpolate_and_arithmetic(run, vat):
     assert out.splitlines() == vat.arithmetic(["w1 w2"], ["w3"], ["w4"], beam=2)
 
 
+def test_arithmetic_of_two_files(run, vat, tmp_path):
+    source, target = ["w1 w2", "w3"], ["w4 w5 w6", "w7", "w8 w8"]
+    (tmp_path / "from").write_text("\n".join(source) + "\n\n", encoding="utf-8")
+    (tmp_path / "to").write_text("\n".join(target) + "\n", encoding="utf-8")
+    (tmp_path / "none").write_text("\n\n", encoding="utf-8")
+    files = ("--from", tmp_path / "from", "--to", tmp_path / "to")
+    flags = (*files, "--scale", "-30", "--pooling", "start", "--beam", "2", "--max-len-b", "9")
+    text = "\n".join(LINES) + "\n"
+    expected = vat.shift(
+        LINES, vat.direction(source, target, "start"), scale=-30, beam=2, max_len_b=9
+    )
+    assert expected != vat.reconstruct(LINES, beam=2, max_len_b=9)
+    status, out, _ = run("arithmetic", *flags, text=text)
+    assert (status, out.split("\n")[:-1]) == (0, expected)
+    _, out, _ = run("arithmetic", *flags, "--json", text=text)
+    assert [json.loads(line) for line in out.splitlines()] == [
+        {"sentence": sentence, "result": text}
+        for sentence, text in zip(LINES, expected, strict=True)
+    ]
+    for wrong, message in (
+        (files[:2], "--from and --to: give both"),
+        (("--scale", "2"), "--scale is of --from and --to"),
+        (("--from", tmp_path / "none", *files[2:]), "none has no sentence: give a line at least"),
+        ((*files, "--scale", "nan"), "--scale: must be a finite number, not nan"),
+    ):
+        status, out, err = run("arithmetic", *wrong, text=text)
+        assert status and not out
+        assert message in err
+
+
 def test_prior(run, vat):
     _, out, _ = run("prior", "--samples", "3", "--beam", "2", "--length", "4")
     assert out.splitlines() == vat.sample_prior(3, length=4, beam=2)

@@ -130,6 +130,9 @@ def _checked(
     return parse
 
 
+finite = _checked(float, lambda value: True, "a finite number")
+
+
 def output_file(suffix: str) -> Callable[[str], str]:
     """For ``type=``: a file that can be written: its name ends so, and its folder is there."""
 

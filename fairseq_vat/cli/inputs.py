@@ -78,3 +78,15 @@ def _lines(args: argparse.Namespace, columns: int) -> Iterator[str]:
         if sys.stdin.isatty():
             print("Reading lines; Ctrl-D ends them.", file=sys.stderr)
         yield from map(decode_line, raw_lines(sys.stdin.buffer, "standard input"))
+
+
+def read_attribute(path: str) -> list[str]:
+    """The sentences of a file, cleaned, without its empty lines.
+
+    Raises:
+        VATError: for a file that has none.
+    """
+    sentences = [clean_line(decode_line(raw)) for raw in read_raw_lines(path)]
+    if not any(sentences):
+        raise VATError(f"{path} has no sentence: give a line at least")
+    return [sentence for sentence in sentences if sentence]

@@ -1,4 +1,4 @@
-"""``fairseq-vat reconstruct``, ``sample``, ``vary``, ``interpolate``, ``arithmetic``, ``prior``."""
+"""``fairseq-vat reconstruct``, ``sample``, ``vary``, ``interpolate``, ``prior``."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add all six."""
-    parser = _command(
+    """Add all five."""
+    parser = add_command(
         subparsers,
         "reconstruct",
         _reconstruct,
@@ -31,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "Prints a sentence for every one of the text.",
     )
 
-    parser = _command(
+    parser = add_command(
         subparsers,
         "sample",
         _sample,
@@ -40,7 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     _add_drawing(parser, samples=4)
 
-    parser = _command(
+    parser = add_command(
         subparsers,
         "vary",
         _vary,
@@ -56,7 +56,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="the opening and the closing mark, such as '<v> </v>' (default: %(default)s)",
     )
 
-    parser = _command(
+    parser = add_command(
         subparsers,
         "interpolate",
         _interpolate,
@@ -70,19 +70,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--method", choices=INTERPOLATION_METHODS, default="linear", help="default: %(default)s"
     )
 
-    parser = _command(
-        subparsers,
-        "arithmetic",
-        _arithmetic,
-        "a - b + c of sentences, decoded",
-        "Prints the sentence decoded from z(a) - z(b) + z(c); with a latent for every token, a's "
-        "latents are moved by the difference of the pooled latents of c and b.  In a file the "
-        "three are a line, with tabs between them.",
-        text="three sentences, a, b and c",
-    )
-    add_pooling(parser)
-
-    parser = _command(
+    parser = add_command(
         subparsers,
         "prior",
         _prior,
@@ -101,7 +89,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
 
 
-def _command(
+def add_command(
     subparsers: argparse._SubParsersAction,
     name: str,
     work: Callable[[argparse.Namespace], None],
@@ -109,6 +97,7 @@ def _command(
     description: str,
     text: str | None = "sentences",
 ) -> argparse.ArgumentParser:
+    """Add a command that decodes, which `work` does; `text` says what it reads, None nothing."""
     parser = subparsers.add_parser(name, help=title, description=description)
     if text is None:
         add_checkpoint_arguments(parser, "optional")
@@ -244,18 +233,6 @@ def _interpolate(args: argparse.Namespace) -> None:
         for step, (last, text) in enumerate(pairwise([row[0], *way])):
             print(f"{step / (len(way) - 1):<8.2f}{highlighted(last, text)}")
         print(f"{'second':8}{row[1]}")
-
-
-def _arithmetic(args: argparse.Namespace) -> None:
-    rows = read_input(args, columns=3)
-    with quiet():
-        found = load_for(args, chain.from_iterable(rows)).arithmetic(
-            *([row[column] for row in rows] for column in range(3)),
-            pooling=args.pooling,
-            **generation(args),
-        )
-    for (a, b, c), text in zip(rows, found, strict=True):
-        print(json_line(a=a, b=b, c=c, result=text) if args.json else text)
 
 
 def _prior(args: argparse.Namespace) -> None:

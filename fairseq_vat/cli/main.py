@@ -10,6 +10,7 @@ from typing import Any
 
 from fairseq_vat import __version__
 from fairseq_vat.cli import (
+    arithmetic_command,
     classify_command,
     embed,
     evaluate_command,
@@ -34,7 +35,7 @@ from fairseq_vat.errors import VATError, explain, is_debugging
 SUBCOMMANDS = {
     "text": (text_commands,),
     "model": (recipe_commands, report_commands),
-    "latents": (latent_commands, embed),
+    "latents": (latent_commands, arithmetic_command, embed),
     "measures": (
         evaluate_command,
         isotropy_command,
