@@ -57,7 +57,7 @@ def add_model_arguments(
         parser.add_argument("model", metavar="MODEL", nargs="?", default=DEFAULT, help=what)
     if model == "text":
         metavar = "[MODEL] TEXT"
-        parser.add_argument("words", metavar=metavar, nargs="*", help=f"TEXT is {text}; {what}")
+        parser.add_argument("model_and_text", metavar=metavar, nargs="*", help=f"TEXT is {text}; {what}")
     parser.add_argument("--path", metavar="CHECKPOINT", help="the checkpoint, MODEL being its data")
     parser.add_argument(
         "--data", metavar="DIR", help="a data directory with the training's dictionary"
@@ -71,8 +71,8 @@ def locate(args: argparse.Namespace) -> None:
     Where MODEL can be left out before TEXT, `args.lines` becomes the text: a first argument that
     has white space in it, and is no path, is no MODEL.
     """
-    if hasattr(args, "words"):
-        words = args.words
+    if hasattr(args, "model_and_text"):
+        words = args.model_and_text
         text_only = not words or (" " in words[0].strip() and not os.path.exists(words[0]))
         args.model, args.lines = (DEFAULT, words) if text_only else (words[0], words[1:])
         if not (text_only or args.lines or args.input or args.path or _is_model(words[0])):

@@ -89,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = build_parser()
     args, further = parser.parse_known_args(argv)
-    if hasattr(args, "words"):  # argparse takes positional arguments from before the flags only
-        args.words += [word for word in further if not word.startswith("-")]
+    if hasattr(args, "model_and_text"):  # argparse takes positional arguments from before the flags only
+        args.model_and_text += [word for word in further if not word.startswith("-")]
         further = [flag for flag in further if flag.startswith("-")]
     if further and not hasattr(args, "takes_further_flags"):
         parser.error(f"unrecognized arguments: {' '.join(further)}")
