@@ -107,8 +107,6 @@ def check_flags(cfg: DictConfig, command: str) -> None:
         raise _wrong("seed", cfg.common.seed, "must be below 2^32")
     if cfg.common.tpu and importlib.util.find_spec("torch_xla") is None:
         raise VATError("--bf16 and --tpu need a TPU: give --precision bfloat16 in their place")
-    if cfg.common.fp16 and (cfg.common.cpu or not torch.cuda.is_available()):
-        logger.warning("--fp16 is slow without a CUDA device: try --precision bfloat16, or neither")
     if command == "train":
         _check_training(cfg)
     else:
@@ -166,6 +164,10 @@ def _check_training(cfg: DictConfig) -> None:
         values = list(cfg.optimization[name])
         if not values or not all(map(holds, values)):
             raise _wrong(name, ",".join(map(str, values)) or "''", f"must be {wanted}")
+    half = cfg.common
+    flat = not (half.fp16_no_flatten_grads or half.memory_efficient_fp16)
+    if half.fp16 and flat and (half.cpu or not torch.cuda.is_available()):
+        raise VATError("--fp16 needs a CUDA device: leave it out, or give --precision bfloat16")
     if cfg.optimizer is None:
         raise VATError("--optimizer is needed and was not given, such as --optimizer adam")
     betas = getattr(cfg.optimizer, "adam_betas", None)
