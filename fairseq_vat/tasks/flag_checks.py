@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib.util
+import logging
 import math
 import os
 import sys
@@ -26,6 +27,8 @@ from fairseq_vat.models.config import VATTransformerConfig
 from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.tasks.checkpoint_check import fits
 from fairseq_vat.tasks.config import VariationalLMConfig
+
+logger = logging.getLogger(__name__)
 
 _OURS = (VATTransformerConfig, VariationalLMConfig, TokenKLCrossEntropyConfig)
 _OF_FAIRSEQ = [field.type for field in fields(FairseqConfig) if is_dataclass(field.type)]
@@ -104,8 +107,6 @@ def check_flags(cfg: DictConfig, command: str) -> None:
         raise _wrong("seed", cfg.common.seed, "must be below 2^32")
     if cfg.common.tpu and importlib.util.find_spec("torch_xla") is None:
         raise VATError("--bf16 and --tpu need a TPU: give --precision bfloat16 in their place")
-    if cfg.common.fp16 and (cfg.common.cpu or not torch.cuda.is_available()):
-        raise VATError("--fp16 needs a CUDA device: leave it out, or give --precision bfloat16")
     if command == "train":
         _check_training(cfg)
     else:
@@ -163,6 +164,10 @@ def _check_training(cfg: DictConfig) -> None:
         values = list(cfg.optimization[name])
         if not values or not all(map(holds, values)):
             raise _wrong(name, ",".join(map(str, values)) or "''", f"must be {wanted}")
+    half = cfg.common
+    flat = not (half.fp16_no_flatten_grads or half.memory_efficient_fp16)
+    if half.fp16 and flat and (half.cpu or not torch.cuda.is_available()):
+        raise VATError("--fp16 needs a CUDA device: leave it out, or give --precision bfloat16")
     if cfg.optimizer is None:
         raise VATError("--optimizer is needed and was not given, such as --optimizer adam")
     betas = getattr(cfg.optimizer, "adam_betas", None)
@@ -186,7 +191,7 @@ def _check_training(cfg: DictConfig) -> None:
 def _check_annealing(cfg: DictConfig) -> None:
     schedule = str(getattr(cfg.kl_annealing, "value", cfg.kl_annealing))
     if schedule == "constant" and cfg.kl_annealing_updates > 0:
-        raise VATError(
+        logger.warning(  # an experiment's file has it, and a flag of the same command turns it off
             f"--kl-annealing-updates {cfg.kl_annealing_updates} does nothing with --kl-annealing "
             "constant: give linear, cyclic or logistic, or leave it out"
         )
