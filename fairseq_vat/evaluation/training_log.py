@@ -49,9 +49,9 @@ def read_training_log(path: str | os.PathLike) -> list[Record]:
 
     From ``metrics.jsonl`` if it is given or lies beside the log; what the log has from before it is
     added. Of a log it understands ``--log-format json`` and ``simple``, from ``--log-file`` or from
-    standard output. Of several records for one kind and update the last counts: fairseq opens the log file once more
-    in every epoch and then writes each line several times, and a run resumed from a checkpoint does
-    over again what came after it.
+    standard output. Of several records for one kind and update the last counts: fairseq opens the
+    log file once more in every epoch and then writes each line several times, and a run resumed
+    from a checkpoint does over again what came after it.
 
     Args:
         path: a log, ``metrics.jsonl``, or a folder with ``train.log`` or ``metrics.jsonl`` in it.
@@ -63,8 +63,9 @@ def read_training_log(path: str | os.PathLike) -> list[Record]:
     records = _read(figures, _parse_figures) if figures.is_file() else {}
     if log is not None:
         first = min((key[-1] for key in records), default=None)
-        before = _read(log, _parse)
-        records |= {k: r for k, r in before.items() if first is None or k[-1] < first}
+        told = _read(log, _parse)
+        told = {key: record for key, record in told.items() if first is None or key[-1] <= first}
+        records = told | records
     if not records:
         raise VATError(
             f"{path} has no statistics of a fairseq training; give the file of "
