@@ -8,8 +8,11 @@ also one of its *compact* exceptions.
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import re
+import sys
 import traceback
 import zipfile
 from types import TracebackType
@@ -52,16 +55,18 @@ def explain(error: BaseException, tb: TracebackType | None) -> str | None:
     if isinstance(error, AssertionError) and str(error).startswith("--sampling"):
         # "--sampling requires --nbest to be equal to --beam", and its like
         return str(error)
+    if isinstance(error, AssertionError) and str(error).startswith("min_len cannot be larger"):
+        return "--min-len is larger than the longest output: lower it, or raise --max-len-b"
+    if metric := _metric_not_logged(error, tb):
+        return metric
     if isinstance(error, MissingMandatoryValue):
         flag = str(getattr(error, "full_key", "")).split(".")[-1].replace("_", "-")
         return f"--{flag} is needed and was not given"
     if flag := _flag_being_read(tb):
         return flag
-    if isinstance(error, FloatingPointError):
-        return _not_finite(tb)
     path = _checkpoint_being_loaded(tb)
     if path is None:
-        return None
+        return _of_the_machine(error, tb)
     if isinstance(error, pickle.UnpicklingError):
         return (
             f"checkpoint {path} is refused: it is not a torch checkpoint, or holds objects other "
@@ -93,16 +98,65 @@ def _flag_being_read(tb: TracebackType | None) -> str | None:
     return None
 
 
-def _not_finite(tb: TracebackType | None) -> str | None:
-    """A line about a training whose gradients are no numbers any more."""
+def _metric_not_logged(error: BaseException, tb: TracebackType | None) -> str | None:
+    """A line about a validation that fairseq can't judge."""
+    if not isinstance(error, KeyError):
+        return None
     for frame, _ in traceback.walk_tb(tb):
-        trainer = frame.f_locals.get("self")
-        if hasattr(trainer, "get_num_updates") and hasattr(trainer, "get_lr"):
-            criterion = getattr(trainer.cfg, "criterion", None)
-            return (
-                f"loss or gradients aren't finite at update {trainer.get_num_updates() + 1:,} "
-                f"(learning rate {trainer.get_lr():g}, --kl-weight "
-                f"{getattr(criterion, 'kl_weight', 'none')}): try a lower --lr, a longer "
-                "--warmup-updates, or --clip-norm 1; checkpoint_last.pt is from before"
-            )
+        stats, cfg = frame.f_locals.get("stats"), frame.f_locals.get("cfg")
+        if frame.f_code.co_name in ("validate", "get_valid_stats") and isinstance(stats, dict):
+            metric = cfg.checkpoint.best_checkpoint_metric
+            known = ", ".join(sorted(name for name in stats if not name.startswith("_")))
+            return f"--best-checkpoint-metric {metric} isn't logged in validation; {known} are"
     return None
+
+
+# of the machine's errors with files those that a user can mend
+_MENDABLE = (
+    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENAMETOOLONG, errno.ELOOP),
+)
+
+
+def _of_the_machine(error: BaseException, tb: TracebackType | None) -> str | None:
+    """A line about a file that can't be opened or written, or about memory that is too small."""
+    if isinstance(error, OSError) and error.errno in _MENDABLE:
+        if error.filename is None:
+            return error.strerror
+        return f"{_flag_of(error.filename)}{error.filename}: {error.strerror}"
+    if isinstance(error, MemoryError) or re.search(
+        r"out of memory|can't allocate memory|[Uu]nable to allocate", str(error)
+    ):
+        return f"out of memory: {_less_memory(tb)}"
+    return None
+
+
+def _flag_of(value: object) -> str:
+    """The flag of the command line that has a value, with a space behind it."""
+    for flag, given in zip(sys.argv[1:], sys.argv[2:], strict=False):
+        if flag.startswith("--") and given == value:
+            return f"{flag} "
+    return ""
+
+
+def _less_memory(tb: TracebackType | None) -> str:
+    """Which flags ask for the memory that isn't there, with their values where they are known."""
+    names, cfg = [frame.f_code.co_name for frame, _ in traceback.walk_tb(tb)], None
+    for frame, _ in traceback.walk_tb(tb):
+        cfg = getattr(frame.f_locals.get("self"), "cfg", frame.f_locals.get("cfg", cfg))
+        if hasattr(cfg, "dataset"):
+            break
+    dataset, generation = (getattr(cfg, part, None) for part in ("dataset", "generation"))
+    if "build_model" in names:
+        return "the model is too large: lower --encoder-layers, --decoder-layers, or its widths"
+    flags = {"--max-tokens": getattr(dataset, "max_tokens", None)}
+    flags["--batch-size"] = getattr(dataset, "batch_size", None)
+    if {"generate", "inference_step"} & {*names}:
+        flags["--beam"] = getattr(generation, "beam", None)
+    given = [f"{flag} {value}" for flag, value in flags.items() if value is not None]
+    return f"lower {' or '.join(given or ['--max-tokens or --batch-size'])}"
+
+
+def is_debugging() -> bool:
+    """Whether tracebacks are asked for: FAIRSEQ_VAT_DEBUG is set, and not to 0."""
+    return os.environ.get("FAIRSEQ_VAT_DEBUG", "0") not in ("", "0")

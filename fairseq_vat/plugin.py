@@ -19,7 +19,7 @@ from fairseq_vat.criterions.token_kl_cross_entropy import TokenKLCrossEntropy
 from fairseq_vat.models import presets
 from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.tasks.checkpoint_check import check_checkpoint
-from fairseq_vat.tasks.flag_checks import check_flags
+from fairseq_vat.tasks.flag_checks import check_flags, check_names
 from fairseq_vat.tasks.variational_lm import VariationalLMTask
 
 __all__ = ["TokenKLCrossEntropy", "VATModel", "VariationalLMTask", "install", "presets"]
@@ -30,7 +30,7 @@ def install() -> None:
 
     It is done when this module is imported; a second call is for a command imported later.
     """
-    compat.install(check_checkpoint, check_flags)
+    compat.install(check_checkpoint, check_flags, check_names)
 
 
 install()

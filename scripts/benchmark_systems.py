@@ -29,7 +29,8 @@ _OPTIMIZER = (
     "--warmup-updates 100 --clip-norm 1.0 --batch-size 128 --max-update 1000"
 ).split()
 _VARIATIONAL = (
-    "--criterion token_kl_cross_entropy --kl-annealing logistic --kl-annealing-updates 1000"
+    "--criterion token_kl_cross_entropy --kl-weight 1 --kl-annealing logistic "
+    "--kl-annealing-updates 1000"
 ).split()
 # --tokens target tokens in sentences of 24 to 40, and the dictionaries of --vocabulary
 BY_TOKENS = {

@@ -100,4 +100,4 @@ step "7. Sentences, reconstructions and samples side by side"
 run fairseq-vat show --mean "$demo/mean" --samples "$demo/samples" -n 10 --every 20
 
 step "8. Learning curves"
-run fairseq-vat plot "$demo/train.log" --out "$demo"
+run fairseq-vat plot "$demo/train.log" --output "$demo"

@@ -70,7 +70,7 @@ def bbc_documents() -> list[list[str]]:
     files = [path for root in roots for path in Path(root).glob("bbcnews/data/*/*.txt")]
     if not files:
         raise VATError(
-            "the BBC stories are missing: install them with pip install 'fairseq_vat[demo]', or "
+            "the BBC stories are missing: install them with pip install '.[demo]', or "
             "give a text of your own, a sentence a line, with --input FILE"
         )
     # By topic and number, whatever the folder is called, so that a seed means one split anywhere.

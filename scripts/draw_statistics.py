@@ -267,7 +267,7 @@ def open_wordnet(folder: str) -> Any:
         import nltk
         from nltk.corpus.reader.wordnet import WordNetCorpusReader
     except ImportError:
-        raise VATError("--wordnet needs nltk: pip install 'fairseq_vat[draws]'") from None
+        raise VATError("--wordnet needs nltk: pip install '.[draws]'") from None
 
     class Reader(WordNetCorpusReader):
         def open(self, file: str) -> Any:

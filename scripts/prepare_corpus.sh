@@ -42,7 +42,7 @@ done
 cd "$(dirname "$0")/.."
 . scripts/venv.sh any
 
-prepare=(fairseq-vat prepare --train "$train" --valid "$valid" --test "$test" --out "$out")
+prepare=(fairseq-vat prepare --train "$train" --valid "$valid" --test "$test" --output "$out")
 [ "$vocab_size" = - ] || prepare+=(--vocab-size "$vocab_size")
 [ -z "${MAX_PIECES:-}" ] || prepare+=(--max-pieces "$MAX_PIECES")
 [ -z "${CHARACTER_COVERAGE:-}" ] || prepare+=(--character-coverage "$CHARACTER_COVERAGE")

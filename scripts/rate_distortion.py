@@ -41,12 +41,12 @@ from fairseq_vat.text.pieces import Pieces
 # key of a checkpoint's figures, the column's head, how it is written
 COLUMNS = (
     ("path", "checkpoint", "s"),
-    ("kl", "KL", ".3f"),
+    ("kl", "KL, nats", ".3f"),
     ("bleu_mean", "BLEU, mean", ".1f"),
     ("exact_match", "exact", ".3f"),
     ("accuracy", "accuracy", ".3f"),
     ("bleu_draws", "BLEU, draws", ".1f"),
-    ("nll_draws", "nll, draws", ".3f"),
+    ("nll_draws", "nll, draws, nats", ".3f"),
     ("changed", "changed", ".3f"),
     ("distinct", "distinct", ".2f"),
     ("kept", "words kept", ".3f"),
@@ -204,8 +204,8 @@ def run(args: argparse.Namespace) -> None:
         of_mean = bleu_figures(means, sources, tokenizer)
         repeated = [source for source in sources for _ in range(args.samples)]
         of_draws = bleu_figures([draw for every in draws for draw in every], repeated, tokenizer)
-        row |= {"bleu_mean": of_mean["bleu"], "exact_match": of_mean["exact_match"]}
-        row |= {"bleu_draws": of_draws["bleu"], "signature": of_mean["signature"]}
+        row |= {"bleu_mean": of_mean.get("bleu"), "exact_match": of_mean["exact_match"]}
+        row |= {"bleu_draws": of_draws.get("bleu"), "signature": of_mean["signature"]}
         row |= draw_figures(sources, draws, fluency.perplexity, judge)
         # what the decoder does to a sentence without a draw
         means_alone = [[mean] for mean in means]
@@ -218,7 +218,7 @@ def run(args: argparse.Namespace) -> None:
             print(f"**{path}**\n\n```")
             show(sources, means, draws, args.show)
             print("```\n")
-    print(table(rows, COLUMNS))
+    print(table(rows, COLUMNS, "plain"))
     if args.figure:
         import sweep_plots  # matplotlib takes long to import
 

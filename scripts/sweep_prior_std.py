@@ -153,12 +153,14 @@ def _cell(run: dict, key: str, form: str) -> str | None:
 
 
 def answers(means: list[dict]) -> list[str]:
-    """Where the latents are most isotropic, and where they have collapsed."""
+    """What isn't there, where the latents have collapsed, and where they are most isotropic."""
     measured = [run for run in means if run["kls"]]
+    missing = [f"{run['prior_std']:g}" for run in means if not run["kls"]]
+    lines = [f"Without figures: s = {', '.join(missing)}."] if missing else []
     if not measured:
-        return []
+        return lines
     collapsed = [text for text in map(_collapsed, measured) if text]
-    lines = ["Collapsed: " + (f"s = {', '.join(collapsed)}." if collapsed else "none.")]
+    lines += ["Collapsed: " + (f"s = {', '.join(collapsed)}." if collapsed else "none.")]
     for key, best, text in (
         ("random_cosine", min, "The cosine of random words is least"),
         ("iso_score", max, "IsoScore is greatest"),

@@ -117,7 +117,7 @@ train() {
         fairseq-train "$data" --user-dir "$plugin" --save-dir "$save" --task variational_lm
         --arch vat_transformer --encoder-layers 2 --decoder-layers 2
         --criterion token_kl_cross_entropy --prior-std "$prior_std" --latent-noise "$noise"
-        --kl-annealing logistic --kl-annealing-updates $((updates / 2))
+        --kl-weight 1 --kl-annealing logistic --kl-annealing-updates $((updates / 2))
         --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0
         --lr 3e-3 --lr-scheduler inverse_sqrt --warmup-updates 300
         --max-tokens 1200 --max-update "$updates" --seed "$seed" --report-accuracy --num-workers 0

@@ -31,7 +31,7 @@ _make_venv() {
 
     # The stamp holds what was installed from, so that a changed requirement is installed once.
     local wanted
-    wanted=$(cat "$_root/setup.py" "$_root/constraints.txt" | cksum)
+    wanted=$(cat "$_root/pyproject.toml" "$_root/setup.py" "$_root/constraints.txt" | cksum)
     if [ "$(cat "$_venv/.fairseq_vat")" != "$wanted" ]; then
         echo "+ $_venv/bin/python -m pip install -c constraints.txt -e '.[demo,test]'" >&2
         (cd "$_root" && "$_venv/bin/python" -m pip install --disable-pip-version-check \

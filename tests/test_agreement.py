@@ -130,7 +130,7 @@ def test_blank_lines_are_left_out(with_blanks, tmp_path, capsys, name):
     for figures in (found, plain):
         del figures["subset"]
     _assert_same(found, plain)
-    first = json.loads(_evaluate(capsys, with_blanks, path, "test", "--json", "--first", "2"))
+    first = json.loads(_evaluate(capsys, with_blanks, path, "test", "--json", "--sentences", "2"))
     assert (first["sentences"], first["blank"]) == (2, 3)
     assert "4 blank lines left out" in _evaluate(capsys, with_blanks, path, "test")
     # validation keeps them: what it has more is what it has of blank lines alone

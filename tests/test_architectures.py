@@ -19,6 +19,7 @@ from helpers.models import batch, build
 from helpers.systems import EOS, LANGUAGE_MODELS, PAD, SYSTEMS, TINY, UNK, each
 from torch.distributions import Normal, kl_divergence
 
+from fairseq_vat.errors import VATError
 from fairseq_vat.latent.prior import Prior
 from fairseq_vat.models.config import VATTransformerConfig
 from fairseq_vat.models.presets import PRESETS
@@ -253,6 +254,64 @@ def test_every_parameter_learns(make, flags):
         if flags[-1] == "sentence":
             blind |= ".encoder_attn.q_proj." in name or ".encoder_attn.k_proj." in name
         assert blind or parameter.grad.abs().max() > 0, name
+
+
+# Attention to one latent
+
+
+def test_attention_to_one_latent_is_a_vector_that_is_added(make):
+    """A softmax over one key is 1: queries and keys count nothing and learn nothing."""
+    task, model, criterion = make(SYSTEMS["transformer-transformer-sentence"], training=True)
+    sample = batch(task, list(range(6)))
+    criterion(model, sample)[0].backward()
+    for layer in model.decoder.layers:
+        for part in (layer.encoder_attn.q_proj, layer.encoder_attn.k_proj):
+            for parameter in part.parameters():
+                assert parameter.grad is None or not parameter.grad.any()
+        assert layer.encoder_attn.v_proj.weight.grad.abs().max() > 0
+    attention = layer.encoder_attn
+    generator = torch.Generator().manual_seed(1)
+    z_PBL = torch.randn(1, 4, 8, generator=generator)
+    for _ in range(2):
+        query_SBC = torch.randn(7, 4, 16, generator=generator)
+        found_SBC, _ = attention(query_SBC, z_PBL, z_PBL)
+        expected_PBC = attention.out_proj(attention.v_proj(z_PBL))
+        torch.testing.assert_close(found_SBC, expected_PBC.expand(7, 4, 16))
+
+
+def test_a_linear_map_is_what_attention_to_one_latent_computes(make):
+    """Without attention, v and out as one matrix: the same model with fewer parameters."""
+    task, attending, _ = make(SYSTEMS["transformer-transformer-sentence"])
+    _, adding, _ = make(SYSTEMS["transformer-addition-sentence"])
+    state = adding.state_dict()
+    for name, value in attending.state_dict().items():
+        if ".encoder_attn." not in name:
+            state[name] = value
+    for number, layer in enumerate(attending.decoder.layers):
+        v, out = layer.encoder_attn.v_proj, layer.encoder_attn.out_proj
+        place = f"decoder.layers.{number}.encoder_attn.linear"
+        state[f"{place}.weight"] = out.weight @ v.weight
+        state[f"{place}.bias"] = out.weight @ v.bias + out.bias
+    adding.load_state_dict(state)
+    sample = batch(task, list(range(6)))
+    logits = [model(**sample["net_input"], latent_seed=3)[0] for model in (attending, adding)]
+    torch.testing.assert_close(*logits, atol=1e-5, rtol=1e-4)
+    counts = [sum(p.numel() for p in model.parameters()) for model in (attending, adding)]
+    # each of two layers has two C x C and two L x C less, with biases, and one L x C more
+    assert counts[0] - counts[1] == 2 * (2 * (16 * 16 + 16) + 1 * (8 * 16 + 16))
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--latent-level", "token"],
+        ["--decoder-type", "gru"],
+        ["--cross-self-attention", "--latent-dim", "16"],
+    ],
+)
+def test_only_one_latent_is_added(make, flags):
+    with pytest.raises(VATError, match="--no-latent-attention needs --latent-level sentence"):
+        make(["--arch", "vae_transformer", "--no-latent-attention", *flags])
 
 
 # Free bits, word dropout, language models

@@ -12,6 +12,7 @@ import pytest
 from helpers import commands
 from helpers.text import sentences
 
+from fairseq_vat.cli.tables import WIDTH
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.classify import classify as run_classify
 from fairseq_vat.evaluation.labelled import LabelledFiles
@@ -55,7 +56,7 @@ def test_two_labels(classify, tmp_path):
     assert found["unknown_share"] == dict.fromkeys(SPLITS, 0)
     assert not classify.warnings
     for name in SPLITS:
-        nothing, classifier = found["without_latents"][name], found["classifier"][name]
+        nothing, classifier = found["majority"][name], found["classifier"][name]
         assert classifier["accuracy"] > nothing["accuracy"] + 5
         assert classifier["loss"] < nothing["loss"] - 0.05
         assert classifier["loss_std"] >= 0
@@ -65,7 +66,7 @@ def test_two_labels(classify, tmp_path):
     test = [by_words(*line.sentences) for line in read_labelled(tmp_path / "test")]
     majority = max(found["labels"], key=found["labels"].get)
     share = 100 * test.count(majority) / len(test)
-    assert found["without_latents"]["test"]["accuracy"] == pytest.approx(share)
+    assert found["majority"]["test"]["accuracy"] == pytest.approx(share)
     assert classify(*flags, "--json") == found  # nothing is left to chance
 
 
@@ -73,26 +74,40 @@ def test_the_table_shows_the_same_figures(classify, tmp_path):
     flags = write(tmp_path, by_words)
     found, table = classify(*flags, "--json"), classify(*flags)
     assert "300 train, 90 valid, 90 test" in table
-    head, *lines = table.splitlines()[-4:]
-    assert re.split(r"\s{2,}", head.strip()) == [
-        f"{name} {figure}" for name in SPLITS for figure in ("BCE, nats", "accuracy, %")
-    ]
-    rows = {line[:22].strip(): re.findall(r"[\d.]+", line[22:]) for line in lines}
-    classifier = [
-        form.format(found["classifier"][name][key])
-        for name in SPLITS
-        for key, form in (
-            *(("loss", "{:.3f}"), ("loss_std", "{:.3f}")),
-            *(("accuracy", "{:.1f}"), ("accuracy_std", "{:.1f}")),
-        )
-    ]
-    assert rows["classifier"] == classifier
-    for title, key in (
-        ("logistic regression", "logistic_regression"),
-        ("most frequent label", "without_latents"),
+    *_, losses, accuracies = table.split("\n\n")
+    for text, figure, title, form in (
+        (losses, "loss", "BCE, nats", "{:.3f}"),
+        (accuracies, "accuracy", "accuracy, %", "{:.1f}"),
     ):
-        score = found[key]["test"]
-        assert rows[title][-2:] == [f"{score['loss']:.3f}", f"{score['accuracy']:.1f}"]
+        head, *lines = text.strip().splitlines()
+        assert re.split(r"\s{2,}", head.strip()) == [title, *SPLITS]
+        assert max(map(len, lines)) <= WIDTH
+        parts = [re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in lines]
+        rows = {name: re.findall(r"[\d.]+", rest) for name, rest in parts}
+        scores = (found["classifier"][name] for name in SPLITS)
+        pairs = [(score[figure], score[f"{figure}_std"]) for score in scores]
+        assert rows["classifier"] == [form.format(value) for pair in pairs for value in pair]
+        for name, key in (
+            ("logistic regression", "logistic_regression"),
+            ("most frequent label", "majority"),
+        ):
+            assert rows[name] == [form.format(found[key][split][figure]) for split in SPLITS]
+
+
+def test_labels_are_shared_out_as_by_probe(classify, subcommand, tmp_path):
+    """Shares of the training file, and what its most frequent label comes to elsewhere."""
+    flags = write(tmp_path, by_words)
+    quick = ("--epochs", "2")
+    probe = subcommand("probe", "--cpu", "--seeds", "1", "--hidden", "0", "--pooling", "sum")
+    one, other = classify(*flags, *quick, "--json"), probe(*flags, "--json")
+    assert one["labels"] == other["labels"] and one["examples"] == other["examples"]
+    for name in ("valid", "test"):
+        assert one["majority"][name]["accuracy"] == other["majority"][name]["accuracy"]
+    one, other = classify(*flags, *quick), probe(*flags)
+    shares, same = (re.search(r"training labels: (.*)", text)[1] for text in (one, other))
+    assert shares == same and "%" in shares
+    rows = [re.findall(r"^most frequent label .*", text, re.MULTILINE)[-1] for text in (one, other)]
+    assert rows[0].split()[-2:] == rows[1].split()[-2:]
 
 
 def test_in_python_it_is_a_function(classify, vat, tmp_path):
@@ -106,14 +121,16 @@ def test_in_python_it_is_a_function(classify, vat, tmp_path):
 
 def test_the_table_as_csv_is_nothing_else(classify, tmp_path):
     flags = [*write(tmp_path, by_words), "--epochs", "2"]
-    rows = list(csv.DictReader(io.StringIO(classify(*flags, "--format", "csv"))))
-    assert [row[""] for row in rows] == [
-        "classifier",
-        "logistic regression",
-        "most frequent label",
-    ]
+    losses, accuracies = classify(*flags, "--format", "csv").split("\n\n")
     score = classify(*flags, "--json")["logistic_regression"]["test"]
-    assert rows[1]["test accuracy, %"] == f"{score['accuracy']:.1f}"
+    for text, head, value in (
+        (losses, "BCE, nats", f"{score['loss']:.3f}"),
+        (accuracies, "accuracy, %", f"{score['accuracy']:.1f}"),
+    ):
+        rows = list(csv.DictReader(io.StringIO(text)))
+        names = ["classifier", "logistic regression", "most frequent label"]
+        assert [row[head] for row in rows] == names
+        assert rows[1]["test"] == value
 
 
 def test_the_paper_s_protocol_by_its_name(classify, tmp_path):
@@ -126,7 +143,7 @@ def test_the_paper_s_protocol_by_its_name(classify, tmp_path):
     assert found["converged"] == [None, None]
     assert "of 20, a fixed number: not trained until it has converged" in table
     # it hasn't left what knowing nothing gives, and the logistic regression has
-    nothing = found["without_latents"]["train"]["accuracy"]
+    nothing = found["majority"]["train"]["accuracy"]
     assert found["classifier"]["train"]["accuracy"] < nothing + 3
     assert found["logistic_regression"]["train"]["accuracy"] > nothing + 5
     default = classify(*flags, "--json", "--pooling", "mean")
@@ -144,7 +161,7 @@ def test_many_labels_and_one_seed(classify, tmp_path):
     found = classify(*flags, "--json", "--seeds", "1")
     assert list(found["labels"]) == [f"length {n}" for n in range(4)]
     test = found["classifier"]["test"]
-    assert test["accuracy"] > found["without_latents"]["test"]["accuracy"] + 5
+    assert test["accuracy"] > found["majority"]["test"]["accuracy"] + 5
     assert test["accuracy_std"] is None
     assert "CE, nats" in classify(*flags, "--seeds", "1")
 

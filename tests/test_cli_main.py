@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shlex
 from types import SimpleNamespace
 
 import demo_text
@@ -34,7 +35,7 @@ def splits(text):
 def _tokenize(splits, out, *more):
     names = ("train", "valid", "test")
     files = [item for name in names for item in (f"--{name}", str(splits / f"{name}.txt"))]
-    return ["tokenize", *files, "--out", str(out), *more]
+    return ["tokenize", *files, "--output", str(out), *more]
 
 
 def test_demo_text_is_deterministic(text, splits, tmp_path, capsys):
@@ -111,7 +112,7 @@ def test_tokenize_refuses_what_leaves_nothing(splits, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["plot", "missing.log", "--out", "x"], "missing.log: No such file"),
+        (["plot", "missing.log", "--output", "x"], "missing.log: No such file"),
         (["show", "--mean", "."], "generate-SUBSET.txt"),
     ],
 )
@@ -129,7 +130,7 @@ def test_wrong_usage_exits_with_2(capsys):
     for command, message in (
         ([], "fairseq-vat: error: the following arguments are required: COMMAND"),
         (["no-such-command"], "fairseq-vat: error: argument COMMAND: invalid choice"),
-        (["plot"], "fairseq-vat plot: error: the following arguments are required: LOG, --out"),
+        (["plot"], "fairseq-vat plot: error: the following arguments are required: LOG, --output"),
         (["show", "--mean", "x", "--every", "0"],
          "fairseq-vat show: error: argument --every: must be at least 1, not 0"),
     ):  # fmt: skip
@@ -150,7 +151,68 @@ def test_every_subcommand_has_help(capsys):
         with pytest.raises(SystemExit) as caught:
             cli.main([name, "--help"])
         assert caught.value.code == 0
-        assert f"usage: fairseq-vat {name}" in capsys.readouterr().out
+        text = capsys.readouterr().out
+        assert f"usage: fairseq-vat {name}" in text and "SUPPRESS" not in text
+        assert max(map(len, text.splitlines())) <= 100
+        example = text.rpartition("\nexample:\n")[2].rpartition(" | ")[2]
+        args, further = cli.build_parser().parse_known_args(shlex.split(example)[1:])
+        assert f"fairseq-vat {name} " in example and callable(args.run)
+        assert not further or args.takes_further_flags
+
+
+def test_a_flag_of_fairseq_s_before_the_experiment_is_told(capsys):
+    assert cli.main(["train", "--max-update", "3", "vat_small", "data", "folder"]) == 1
+    assert "PRESET 3: must be one of" in capsys.readouterr().err
+
+
+def test_one_name_for_one_thing():
+    """Earlier names go on working."""
+    parse = cli.build_parser().parse_args
+    texts = ["--train", "a", "--valid", "b", "--test", "c"]
+    for command in (["tokenize", *texts], ["prepare", *texts], ["plot", "train.log"]):
+        for flag in ("--output", "--out"):
+            assert parse([*command, flag, "folder"]).output == "folder"
+    for flag in ("--sentences", "--first"):
+        assert parse(["evaluate", "model", flag, "7"]).sentences == 7
+    for flag in ("--examples", "-n"):
+        assert parse(["show", "--mean", "x", flag, "7"]).examples == 7
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "values"),
+    [
+        ("sts", "--sts", ["a", "b"]),
+        ("sts --sts x", "--hf", ["a", "b"]),
+        ("sts --sts x", "--pooling", ["start", "sum"]),
+        ("isotropy", "--text", ["a", "b"]),
+        ("probe", "--mode", ["features", "finetune"]),
+        ("probe", "--pooling", ["mean", "sum"]),
+        ("probe", "--hf", ["a", "b"]),
+    ],
+)
+def test_lists_of_values(command, flag, values, tmp_path, capsys):
+    name, *more = command.split()
+    parse = cli.build_parser().parse_args
+    for written in (values, [",".join(values)], [values[0], flag, values[1]]):
+        for line in (
+            [name, "MODEL", *more, flag, *written],
+            [name, flag, *written, *more, "--cpu", "MODEL"],
+        ):
+            args = parse(line)
+            assert getattr(args, flag[2:]) == values and args.model == "MODEL"
+    # as the last value MODEL would be one, and that is said
+    with pytest.raises(SystemExit) as left:
+        parse([name, *more, flag, *values, "MODEL"])
+    error = capsys.readouterr().err
+    assert left.value.code == 2 and error.count("\n") == 1
+    assert flag in error and "MODEL" in error and "before" in error
+
+
+def test_a_path_with_a_comma(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a,b").touch()
+    args = cli.build_parser().parse_args(["sts", "MODEL", "--sts", "a,b", "c,d"])
+    assert args.sts == ["a,b", "c", "d"]
 
 
 def test_version(capsys):
@@ -188,15 +250,17 @@ def test_a_reader_that_went_away_is_no_traceback(ending_with, monkeypatch):
         assert cli.main([]) == 1
 
 
-def test_show(tmp_path, capsys):
-    def write(path, outputs):
-        lines = ["T-0\tThe cat sat on the mat."]
-        lines += [f"D-0\t-0.1\t{output}" for output in outputs]
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+def _generated(path, outputs, latents=(), sentence="The cat sat on the mat."):
+    lines = [f"T-0\t{sentence}", *(f"D-0\t-0.1\t{output}" for output in outputs)]
+    lines += [f"I-0\tlatents: {name}" for name in latents]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
+
+def test_show(tmp_path, capsys):
     mean, samples = tmp_path / "mean.txt", tmp_path / "samples.txt"
-    write(mean, ["The cat sat on the mat."])
-    write(samples, ["The cat sat on the hat.", "The cat sat on the mat."])
+    _generated(mean, ["The cat sat on the mat."], ["mean"])
+    drawn = ["The cat sat on the hat.", "The cat sat on the mat."]
+    _generated(samples, drawn, ["draw 1", "draw 2"])
     command = ["show", "--mean", str(mean), "--samples", str(samples)]
     assert cli.main(command) == 0
     printed = capsys.readouterr().out
@@ -209,6 +273,40 @@ def test_show(tmp_path, capsys):
     samples.write_text("T-0\tAnother one.\nD-0\t-0.1\tx\n", encoding="utf-8")
     assert cli.main(command) == 1
     assert "differ in sentence 0" in capsys.readouterr().err
+
+
+def test_show_says_from_mean_of_what_is_from_the_mean(tmp_path, capsys):
+    mean, samples, unknown = (tmp_path / name for name in ("mean", "samples", "unknown"))
+    _generated(mean, ["One."], ["mean"])
+    _generated(samples, ["One."], ["draw 1"])
+    _generated(unknown, ["One."])
+    assert cli.main(["show", "--mean", str(samples)]) == 1
+    assert "with --latent-sampling" in capsys.readouterr().err
+    assert cli.main(["show", "--mean", str(mean), "--samples", str(mean)]) == 1
+    assert "without --latent-sampling" in capsys.readouterr().err
+    assert cli.main(["show", "--mean", str(unknown), "--samples", str(unknown)]) == 0
+    captured = capsys.readouterr()
+    assert "\nhypothesis    One.\nhypothesis 1  One.\n" in captured.out
+    assert not re.search(r"from mean|from the mean|sample 1|Samples", captured.out)
+    assert "warning" in captured.err and captured.err.count("\n") == 1
+    assert cli.main(["show", "--mean", str(mean), "--samples", str(samples)]) == 0
+    assert not capsys.readouterr().err
+
+
+def test_show_names_bleu_of_pieces_and_marks_the_unknown(tmp_path, capsys):
+    path = tmp_path / "mean"
+    pieces = "\u2581The \u2581cat \u2581s at \u2581on \u2581the \u2581mat ."
+    _generated(path, [pieces], ["mean"], pieces)
+    assert cli.main(["show", "--mean", str(path)]) == 0
+    captured = capsys.readouterr()
+    assert "1 sentences: BLEU of pieces 100.0" in captured.out and "--post-process" in captured.err
+    assert cli.main(["show", "--mean", str(path), "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["figures"]["mean"]) == {
+        *("sentences", "bleu_of_pieces", "exact_match")
+    }
+    _generated(path, ["Caf<unk> Noir"], ["mean"], "Caf<<unk>> Noir")
+    assert cli.main(["show", "--mean", str(path)]) == 0
+    assert "Caf\u2047 Noir\nfrom mean     Caf<unk> Noir\n" in capsys.readouterr().out
 
 
 def test_show_every_nth(tmp_path, capsys):

@@ -176,16 +176,21 @@ def test_a_mistake_under_hydra_is_one_line(hydra_runs):
     [
         ("vae_transformer_ptb", 42_068, 64, 1e-3),
         ("vae_transformer_sst2", 6_920, 64, 1e-4),
+        ("vae_transformer_air", 9_000, 64, 1e-4),
         ("vae_transformer_wikitext2", 20_000, 256, 1e-3),
+        ("vae_gpt2_ptb", 42_068, 64, 1e-3),
+        ("vae_gpt2_sst2", 6_920, 64, 1e-4),
     ],
 )
 def test_vae_transformer_is_the_papers(name: str, sentences: int, positions: int, lr: float):
     epoch = math.ceil(sentences / 32)
     counts = [f"lr_scheduler.lr_period_updates={10 * epoch}"]
     counts += [f"criterion.kl_annealing_updates={50 * epoch}"]
-    cfg = composed(name, "task.data=nowhere", *(counts if "wikitext" in name else []))
+    asks = name in ("vae_transformer_air", "vae_transformer_wikitext2")
+    cfg = composed(name, "task.data=nowhere", *(counts if asks else []))
     model, criterion = cfg.model, cfg.criterion
-    assert (model.encoder_type, model.decoder_type) == ("transformer", "transformer")
+    decoder = "gpt2" if "gpt2" in name else "transformer"
+    assert (model.encoder_type, model.decoder_type) == ("transformer", decoder)
     assert (model.latent_level, model.latent_dim) == ("sentence", 64)
     assert (cfg.task.max_source_positions, cfg.task.max_target_positions) == (positions, positions)
     assert cfg.task.truncate and cfg.task.start_token
@@ -208,8 +213,9 @@ def test_vae_transformer_is_the_papers(name: str, sentences: int, positions: int
         assert schedule.step_update(last) == pytest.approx(1e-7, rel=0.2)
 
 
-def test_wikitext2_asks_for_its_number_of_updates(data_dir: Path):
-    cfg = composed("vae_transformer_wikitext2", f"task.data={data_dir}")
+@pytest.mark.parametrize("data", ["air", "wikitext2"])
+def test_unknown_splits_ask_for_their_number_of_updates(data: str, data_dir: Path):
+    cfg = composed(f"vae_transformer_{data}", f"task.data={data_dir}")
     task = tasks.setup_task(cfg.task)
     with pytest.raises(VATError, match="cyclic needs the number of updates"):
         task.build_criterion(cfg.criterion)
@@ -289,8 +295,7 @@ def test_wmt19_trains(data_dir: Path, tmp_path: Path):
     assert float(found[2]["loss"]) < 8
 
 
-@pytest.mark.parametrize("name", ["demo", "reproduce_vae_transformer_steps"])
-def test_recipes_leave_no_sentence_out(name: str):
-    script = (ROOT / "scripts" / f"{name}.sh").read_text(encoding="utf-8")
+def test_the_demo_leaves_no_sentence_out():
+    script = (ROOT / "scripts" / "demo.sh").read_text(encoding="utf-8")
     assert script.count("--criterion token_kl_cross_entropy") == 1
     assert script.count("--required-batch-size-multiple 1 ") == 1

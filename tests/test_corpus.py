@@ -111,7 +111,7 @@ def test_bbc_documents():
 
 def test_bbc_documents_names_the_extra(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(VATError, match=r"pip install 'fairseq_vat\[demo\]'"):
+    with pytest.raises(VATError, match=r"pip install '\.\[demo\]'"):
         corpus.bbc_documents()
 
 

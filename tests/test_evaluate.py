@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 import sacrebleu
@@ -11,7 +12,8 @@ import torch
 from helpers import commands
 
 from fairseq_vat.cli import main as cli
-from fairseq_vat.cli.tables import MISSING
+from fairseq_vat.cli.evaluation_table import evaluation_tables
+from fairseq_vat.cli.tables import MISSING, WIDTH
 from fairseq_vat.evaluation.evaluate import evaluate as evaluate_model
 from fairseq_vat.hub.loading import load_model
 
@@ -157,7 +159,7 @@ def test_a_collapsed_model_is_told(data_dir, tmp_path, evaluate):
     (line,) = (line for line in table.splitlines() if line.startswith("warning: "))
     assert "collapsed" in line and "--kl-annealing" in line
     (gain,) = (line for line in table.splitlines() if line.startswith("gain of own latents"))
-    assert abs(float(gain.partition("), ")[2].removesuffix("% of it"))) < 1
+    assert abs(float(gain.partition("a token, ")[2].partition("% of the nll from the")[0])) < 1
 
 
 def test_latents_that_tell_sentences_apart_but_not_the_decoder(
@@ -182,17 +184,17 @@ def test_the_spread_of_mutual_information_is_shown(data_dir, checkpoint, evaluat
     mi = found["mi"]
     assert mi["draws"] == 3 and mi["unpaired_std"] > mi["paired_std"] > 0
     table = evaluate(data_dir, checkpoint, "--mi-draws", "3", "--no-bleu")
-    shown = f"{mi['paired']:.3f} ± {mi['paired_std']:.3f} nats (unpaired {mi['unpaired']:.3f} ±"
-    assert shown in table and "; 3 draws)" in table
+    assert f"{mi['paired']:.3f} ± {mi['paired_std']:.3f}  unpaired {mi['unpaired']:.3f} ±" in table
+    assert "± over 3 draws" in table
     alone = evaluate(data_dir, checkpoint, "--json", "--mi-draws", "1", "--no-bleu")["mi"]
     assert alone["paired_std"] is None
-    assert "; 1 draw)" in evaluate(data_dir, checkpoint, "--mi-draws", "1", "--no-bleu")
+    assert "±" not in evaluate(data_dir, checkpoint, "--mi-draws", "1", "--no-bleu")
 
 
 def test_draws_and_sentences_are_what_was_asked_for(data_dir, checkpoint, evaluate):
-    found = evaluate(data_dir, checkpoint, "--json", "--first", "7", "--bleu-sentences", "3")
+    found = evaluate(data_dir, checkpoint, "--json", "--sentences", "7", "--bleu-sentences", "3")
     assert found["sentences"] == 7 and found["reconstruction"]["sentences"] == 3
-    rest = ("--json", "--first", "7", "--no-bleu", "--iw-samples", "0")
+    rest = ("--json", "--sentences", "7", "--no-bleu", "--iw-samples", "0")
     same, other = (evaluate(data_dir, checkpoint, *rest, "--seed", seed) for seed in ("1", "2"))
     assert same["nll_samples"] == found["nll_samples"] != other["nll_samples"]
     assert same["nll_mean"] == other["nll_mean"]
@@ -202,21 +204,59 @@ def test_draws_and_sentences_are_what_was_asked_for(data_dir, checkpoint, evalua
 
 
 def test_the_command_is_the_function(data_dir, checkpoint, evaluate):
-    found = evaluate(data_dir, checkpoint, "--json", "--first", "7", "--batch-size", "3")
+    found = evaluate(data_dir, checkpoint, "--json", "--sentences", "7", "--batch-size", "3")
     loaded = load_model(checkpoint, data_dir, "cpu")
     same = evaluate_model(loaded, "test", first=7, batch_size=3, beam=2, iw_samples=4)
     assert found == {"checkpoint": str(checkpoint), "data": str(data_dir), **same}
 
 
 def test_formats(data_dir, checkpoint, evaluate):
-    few = ("--first", "3", "--no-bleu")
+    few = ("--sentences", "3", "--no-bleu")
     rows = evaluate(data_dir, checkpoint, *few, "--format", "csv").splitlines()
-    assert rows[0] == ",nats/sentence,nats/word,nats/token,bits/token,ppl/word,ppl/token"
+    assert rows[0] == ",nats/sentence,nats/word,nats/token,ppl/word,ppl/token"
     found = evaluate(data_dir, checkpoint, *few, "--json")
     (kl,) = (row.split(",") for row in rows if row.startswith("KL,"))
     assert kl[1] == f"{found['kl']['per_sentence']:.3f}" and kl[-1] == MISSING
     github = evaluate(data_dir, checkpoint, *few, "--format", "github")
     assert "| nll from the mean " in github and "3 sentences" in github.partition("|")[0]
+
+
+def test_tables_are_no_wider_than_a_terminal(data_dir, checkpoint, evaluate):
+    """With figures as large models and data sets have them."""
+    found = evaluate(data_dir, checkpoint, "--json", "--mi-draws", "2")
+    for name in ("nll_mean", "nll_samples", "nll_prior", "kl", "neg_elbo", "iw_nll"):
+        found[name] = {key: value and 1e3 * value for key, value in found[name].items()}
+        found[name] |= {"per_sentence": 12345.678} | {
+            key: 999999.0 for key in found[name] if key.startswith("ppl")
+        }
+    found |= {"samples": 100, "iw_samples": 1000, "latents": 12_345_678, "kl_nats": 123.456}
+    for name in ("mi", "mi_batches"):
+        found[name] |= {"paired": 12.3456, "paired_std": 10.01, "unpaired": 12.3, "batches": 9999}
+        found[name] |= {"unpaired_std": 10.123, "ceiling": 16.329, "draws": 100}
+    found["active_units"] |= {"count": 1024, "of": 1024}
+    found["reconstruction"] |= {"bleu": 100.0, "sentences": 12_345_678}
+    blocks = evaluation_tables(found, "plain").split("\n\n")[1:]
+    assert len(blocks) == 4
+    for block in blocks:
+        assert max(map(len, block.splitlines())) <= WIDTH
+    assert "nats" in blocks[1].splitlines()[0] and "bits" not in "".join(blocks)
+
+
+def test_bleu_of_pieces_is_called_so(text_dir, tmp_path, evaluate):
+    """Where nobody joins them."""
+    for split in ("train", "valid", "test"):
+        lines = (text_dir / split).read_text(encoding="utf-8").splitlines()
+        text = "\n".join(re.sub(r"(\S)(\S+)", "\u2581\\1 \\2", line) for line in lines)
+        (tmp_path / split).write_text(text + "\n", encoding="utf-8")
+    splits = {split: tmp_path / split for split in ("train", "valid", "test")}
+    data = commands.preprocess(tmp_path / "bin", **splits)
+    commands.train(data, tmp_path, "--max-update", "2")
+    path = tmp_path / "checkpoint_last.pt"
+    few = ("--sentences", "3")
+    assert "bleu" in evaluate(data, path, *few, "--json")["reconstruction"]
+    found = evaluate(data, path, *few, "--json", "--remove-bpe", "none")["reconstruction"]
+    assert "bleu_of_pieces" in found and "bleu" not in found
+    assert "\nBLEU of pieces " in evaluate(data, path, *few, "--remove-bpe", "none")
 
 
 def test_cut_sentences_are_counted(data_dir, tmp_path, evaluate):
@@ -253,7 +293,7 @@ def test_sentences_too_long_are_refused(data_dir, tmp_path, evaluate):
         (("--mi-draws", "0"), "argument --mi-draws: must be at least 1, not 0"),
         (("--mi-batch", "0"), "argument --mi-batch: must be at least 1, not 0"),
         (("--beam", "0"), "argument --beam: must be at least 1, not 0"),
-        (("--first", "0"), "argument --first: must be at least 1, not 0"),
+        (("--sentences", "0"), "argument --sentences: must be at least 1, not 0"),
         (("--prior-std", "0"), "argument --prior-std: must be above 0, not 0"),
         (("--prior-std", "nan"), "argument --prior-std: must be above 0, not nan"),
         (("--max-tokens", "3"), "--max-tokens 3: the longest sentence has"),
@@ -262,6 +302,20 @@ def test_sentences_too_long_are_refused(data_dir, tmp_path, evaluate):
 )
 def test_mistakes_in_flags_are_one_line(data_dir, checkpoint, evaluate, flags, message):
     assert message in evaluate(data_dir, checkpoint, *flags)
+
+
+def test_what_is_not_finite_is_told(data_dir, checkpoint, tmp_path, evaluate):
+    """Of the checkpoint, and of latents that overflow in it."""
+    state = torch.load(checkpoint, weights_only=True)
+    mean = state["model"]["encoder.head.mean.weight"]
+    for value, message in (
+        (math.nan, "encoder.head.mean.weight has values that aren't finite"),
+        (3e38, "the checkpoint's latents are not finite"),
+    ):
+        mean.fill_(value)
+        torch.save(state, tmp_path / "diverged.pt")
+        for flags in ((), ("--json", "--no-bleu")):
+            assert message in evaluate(data_dir, tmp_path / "diverged.pt", *flags)
 
 
 def test_mistakes_in_files_are_one_line(data_dir, checkpoint, tmp_path, evaluate):

@@ -1,13 +1,18 @@
 """Values of fairseq's flags that can't be meant: one line, before anything is read or written."""
 
-import shutil
+import errno
+import re
 import sys
 
 import pytest
+import torch
+from fairseq import checkpoint_utils, options
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from helpers import commands
 from helpers.checkpoints import refused
 
 from fairseq_vat.errors import VATError, explain
+from fairseq_vat.tasks.flag_checks import check_flags
 
 
 @pytest.mark.parametrize(
@@ -15,7 +20,7 @@ from fairseq_vat.errors import VATError, explain
     [
         (["--lr", "0"], "--lr 0.0: must be numbers above 0"),
         (["--lr", "-1"], "--lr -1.0: must be numbers above 0"),
-        (["--lr", "nan"], "--lr nan: must be numbers above 0"),
+        (["--lr", ""], "--lr '': must be numbers above 0"),
         (["--update-freq", "0"], "--update-freq 0: must be whole numbers, at least 1"),
         (["--max-tokens", "0"], "--max-tokens 0: must be at least 1"),
         (["--batch-size", "-1"], "--batch-size -1: must be at least 1"),
@@ -25,11 +30,18 @@ from fairseq_vat.errors import VATError, explain
         (["--clip-norm", "nan"], "--clip-norm nan: must be at least 0"),
         (["--log-interval", "0"], "--log-interval 0: must be at least 1"),
         (["--seed", "-1"], "--seed -1: must be at least 0"),
+        (["--seed", "4294967296"], "--seed 4294967296: must be below 2^32"),
         (["--adam-betas", "abc"], "--adam-betas abc: must be two numbers"),
         (["--adam-betas", "(0.9, 1.5)"], "must be two numbers of [0, 1)"),
         (["--latent-sampling"], "--latent-sampling is of generation"),
         (["--criterion", "cross_entropy"], "--criterion cross_entropy leaves the KL out"),
         (["--fp16"], "--fp16 needs a CUDA device"),
+        (["--bf16"], "--bf16 and --tpu need a TPU"),
+        (["--kl-annealing-updates", "9"], "--kl-annealing-updates 9 does nothing with"),
+        (
+            ["--kl-annealing", "cyclic", "--kl-annealing-updates", "4"],
+            "--kl-annealing-cycles 5: must be at most --kl-annealing-updates, 4",
+        ),
     ],
 )
 def test_training(flags, message, data_dir, tmp_path):
@@ -42,6 +54,11 @@ def test_training(flags, message, data_dir, tmp_path):
     [
         (["--beam", "0"], "--beam 0: must be at least 1"),
         (["--max-len-b", "0"], "--max-len-b 0: must be at least 1"),
+        (["--nbest", "3"], "--nbest 3: must be at most --beam, 2"),
+        (["--min-len", "31"], "--min-len 31: must be at most --max-len-b, 30"),
+        (["--model-overrides", "{'a'"], "--model-overrides must be a dictionary"),
+        (["--model-overrides", "{'nothing': 3}"], "--model-overrides nothing: a model of this"),
+        (["--model-overrides", "{'dropout': 'x'}"], "--model-overrides dropout: 'x' is of another"),
         (["--min-len", "-1"], "--min-len -1: must be at least 0"),
         (["--temperature", "0"], "--temperature 0.0: must be above 0"),
         (["--max-tokens", "0"], "--max-tokens 0: must be at least 1"),
@@ -65,27 +82,66 @@ def test_results_into_a_file(data_dir, checkpoint, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize("flags", [["--lr", ""], ["--lr", "abc"], ["--update-freq", "x"]])
-def test_what_argparse_can_t_read(flags, data_dir, tmp_path, capsys):
-    with pytest.raises((SystemExit, Exception)) as caught:
-        commands.train(data_dir, tmp_path / "run", *flags)
-    if isinstance(caught.value, SystemExit):
-        line = capsys.readouterr().err.splitlines()[-1]
-    else:
-        line = explain(caught.value, caught.value.__traceback__)
-    assert flags[0] in line
+@pytest.fixture
+def parser():
+    return options.get_training_parser()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--lr", "abc"], "--lr 'abc': must be numbers, separated by commas"),
+        (["--lr", "nan"], "--lr 'nan': must be numbers, separated by commas"),
+        (["--update-freq", "x"], "--update-freq 'x': must be numbers, separated by commas"),
+        (["--max-tokens", "1.5"], "--max-tokens '1.5': must be a whole number"),
+        (["--clip-norm", "x"], "--clip-norm 'x': must be a number"),
+        (["--optimizer", "none"], "argument --optimizer: invalid choice: 'none'"),
+        (["--nothing", "1"], "unrecognized arguments: --nothing 1"),
+    ],
+)
+def test_what_argparse_can_t_read(flags, message, parser, capsys):
+    """Without fairseq's two hundred flags around it."""
+    with pytest.raises(SystemExit) as left:
+        options.parse_args_and_arch(parser, ["data", *commands.TRAIN_FLAGS, *flags])
+    assert left.value.code == 2
+    told = capsys.readouterr().err
+    assert message in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("parser_of", "flags", "message"),
+    [
+        ("training", ["--arch", "vat_transformer"], "--arch vat_transformer needs --task variat"),
+        ("training", ["--task", "variational_lm"], "--arch is needed and was not given"),
+        ("generation", [], "--task translation: --user-dir fairseq_vat needs --task variatio"),
+        ("interactive_generation", [], "--user-dir fairseq_vat needs --task variational_lm"),
+        ("validation", [], "--task (none): --user-dir fairseq_vat needs --task variational_lm"),
+    ],
+)
+def test_names_that_are_forgotten(parser_of, flags, message):
+    parser = getattr(options, f"get_{parser_of}_parser")()
+    user_dir = commands.PLUGIN_FLAGS[:2]
+    assert message in refused(options.parse_args_and_arch, parser, ["data", *user_dir, *flags])
+
+
+def test_an_optimizer_that_is_forgotten(parser):
+    flags = ["data", *commands.PLUGIN_FLAGS, "--arch", "vat_transformer", "--max-tokens", "9"]
+    flags += ["--criterion", "token_kl_cross_entropy"]
+    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, flags))
+    assert "--optimizer is needed" in refused(check_flags, cfg, "train")
 
 
 def test_a_loss_that_is_no_number(data_dir, tmp_path):
     """One line; what was saved before stays whole."""
     flags = ["--save-interval-updates", "2", "--disable-validation", "--max-update", "4"]
     commands.train(data_dir, tmp_path, *flags)
-    before = shutil.copy(tmp_path / "checkpoint_last.pt", tmp_path / "before")
-    line = refused(
-        commands.train, data_dir, tmp_path, *flags[:3], "--lr", "1e30", "--reset-optimizer"
-    )
-    assert "aren't finite at update" in line and "--lr" in line
-    assert (tmp_path / "checkpoint_last.pt").read_bytes() == before.read_bytes()
+    before = (tmp_path / "checkpoint_last.pt").read_bytes()
+    flags = ["--disable-validation", "--max-update", "9", "--lr", "1e30", "--reset-optimizer"]
+    line = refused(commands.train, data_dir, tmp_path, *flags, "--reset-lr-scheduler")
+    assert re.search(r"aren't finite at update \d \(learning rate 1e\+30, KL weight 1\): ", line)
+    assert line.endswith("checkpoint_last.pt is from before")
+    assert (tmp_path / "checkpoint_last.pt").read_bytes() == before
+    assert not (tmp_path / "crash.pt").exists()
 
 
 def test_language_models_need_no_kl(data_dir, tmp_path):
@@ -104,3 +160,45 @@ def test_no_check_is_made_twice():
     before = utils.call_main, sys.modules["fairseq_cli.generate"].main
     plugin.install()
     assert (utils.call_main, sys.modules["fairseq_cli.generate"].main) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (FileNotFoundError(errno.ENOENT, "No such file", "/none"), "/none: No such file"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (MemoryError(), "out of memory: lower --max-tokens or --batch-size"),
+        (RuntimeError("CUDA out of memory. Tried to"), "out of memory: lower --max-tokens or"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory: lower"),
+        (RuntimeError("a defect"), None),
+        (OSError(errno.EINVAL, "Invalid argument"), None),
+        (KeyError("a defect"), None),
+    ],
+)
+def test_what_the_machine_lacks(error, message):
+    """A defect keeps its traceback."""
+    line = explain(error, None)
+    assert line is None if message is None else line.startswith(message)
+
+
+def test_a_full_disk_leaves_nothing_of_a_checkpoint(tmp_path, monkeypatch):
+    def full(state, file):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    path = tmp_path / "checkpoint_last.pt"
+    path.write_bytes(b"whole")
+    line = refused(checkpoint_utils.torch_persistent_save, {}, str(path))
+    assert line == f"checkpoint {path} can't be written: No space left on device"
+    assert path.read_bytes() == b"whole" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("command", ["generate", "interactive"])
+def test_a_closed_standard_output(command, monkeypatch):
+    parser = options.get_generation_parser(interactive=True)
+    flags = ["data", *commands.PLUGIN_FLAGS, "--path", "checkpoint.pt", "--max-tokens", "9"]
+    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, flags))
+    check_flags(cfg, command)
+    monkeypatch.setattr(sys, "stdout", None)
+    assert refused(check_flags, cfg, command).startswith("standard output is closed")

@@ -9,6 +9,7 @@ from helpers import commands
 from helpers.models import batch
 
 from fairseq_vat.errors import VATError
+from fairseq_vat.evaluation.generation_log import compare_generations, read_generation
 from fairseq_vat.tasks.generation import LatentSampling, VariationalSequenceGenerator
 
 SAMPLING = ("--latent-sampling", "--latent-samples", "3", "--latent-temperature", "2")
@@ -33,6 +34,19 @@ def test_k_times_nbest_hypotheses_in_draw_order(data_dir, checkpoint):
     assert all(many[i][:2] == one[i] for i in one)
     # draws differ from each other, and so did the model's answers
     assert any(len(set(found[::2])) > 1 for found in many.values())
+
+
+def test_each_hypothesis_says_what_it_is_decoded_from(data_dir, checkpoint, tmp_path):
+    for folder, flags, latents in (
+        ("mean", ("--nbest", "2"), ["mean", "mean"]),
+        ("samples", SAMPLING, ["draw 1", "draw 2", "draw 3"]),
+    ):
+        commands.generate(data_dir, checkpoint, *flags, "--results-path", str(tmp_path / folder))
+        sentences = read_generation(tmp_path / folder)
+        assert len(sentences) == 20
+        assert all(sentence.latents == latents for sentence in sentences)
+    found = compare_generations(tmp_path / "mean", tmp_path / "samples")
+    assert found["latents"] == {"mean": "mean", "samples": "draws"}
 
 
 @pytest.mark.parametrize("search", [(), ("--beam", "4"), ("--match-source-len",)])

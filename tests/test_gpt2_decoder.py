@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import sys
+from argparse import Namespace
+from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -16,7 +19,11 @@ from helpers.gpt2 import END, dictionary
 from fairseq_vat.compat.packages import import_transformers
 from fairseq_vat.errors import VATError
 from fairseq_vat.latent.likelihood import token_likelihood
+from fairseq_vat.models.config import VATTransformerConfig
 from fairseq_vat.models.gpt2_decoder import GPT2Decoder
+from fairseq_vat.models.presets import PRESETS
+from fairseq_vat.models.vat_transformer import VATModel
+from fairseq_vat.text.gpt2_vocabulary import ARCHITECTURE
 
 pytest.importorskip("transformers")
 
@@ -226,6 +233,49 @@ def test_a_checkpoint_needs_no_directory(decoder):
         again(prev, encoder_out=encoder_out)[0], decoder(prev, encoder_out=encoder_out)[0]
     )
     assert not any(name.startswith("_") for name in decoder.state_dict())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_attention_dropout_drops_the_latent_for_each_head_and_position(directory, share):
+    """Attention to one latent is one weight of 1, so it is all or nothing of a head's share."""
+    training = {"dropout": 0.0, "attention_dropout": share}
+    decoder = GPT2Decoder.from_directory(directory, dictionary(), LATENT, **training).train()
+    found = []
+    decoder.gpt2.h[0].crossattention.register_forward_hook(lambda *call: found.append(call[2][0]))
+    torch.manual_seed(1)
+    row = [[5, 80, 256, 3, 3, 9, 7, 100, 4, 8, 12, 90, 77, 31, 6, 2]]
+    decoder(tokens(decoder, row), encoder_out=latents([1]))
+    added_SC = found[0][0].detach()
+    kinds = len(torch.unique(added_SC.round(decimals=5), dim=0))
+    assert kinds == (1 if share == 0 else 4)  # both of two heads, either, or none
+
+
+# VAE-Transformer paper, table 1.  It doesn't say of what; these parts add up to it.
+PAPER = 207_349_971
+DIFFERENCES = {
+    "two more tokens": 2 * 768,
+    "an output layer of its own, with a bias": 50_259 * 768 + 50_259,
+    "the encoder's embedding: 30,522 in place of 50,260": (30_522 - 50_260) * 768,
+    "the encoder's positions are learned, 256": 256 * 768,
+    "the encoder's layers: 512 in place of 3,072, no biases in attention": -2
+    * ((3072 - 512) * (2 * 768 + 1) + 4 * 768),
+    "no bias from the latent to GPT-2's width": -768,
+    "keys and values of the latent for self-attention, in place of a cross-attention of its own":
+    # of the latter queries, output and layer norm are left out
+    -12 * (2 * (768 * 768 + 768) + 2 * 768),
+}
+
+
+def test_parameters_are_the_papers_but_for_these_parts():
+    defaults = {field.name: field.default for field in fields(VATTransformerConfig)}
+    values = {**defaults, **PRESETS["vae_gpt2"], "gpt2_config": json.dumps(ARCHITECTURE)}
+    values |= {"max_source_positions": 64, "max_target_positions": 64, "start_token": True}
+    words = SimpleNamespace(source_dictionary=dictionary(range(50_256)))
+    with torch.device("meta"):  # shapes alone
+        model = VATModel.build_model(Namespace(**values), words)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert count == 205_730_432
+    assert count + sum(DIFFERENCES.values()) == PAPER
 
 
 def test_dropout_is_ours_and_not_the_directory_s(directory):

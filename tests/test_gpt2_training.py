@@ -36,7 +36,9 @@ def corpus(text_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     gpt2.save(folder / "small")
     out = folder / "corpus"
     files = [f"--{split}={text_dir / split}" for split in ("train", "valid", "test")]
-    assert cli.main(["tokenize", *files, "--out", str(out), "--gpt2", str(folder / "small")]) == 0
+    assert (
+        cli.main(["tokenize", *files, "--output", str(out), "--gpt2", str(folder / "small")]) == 0
+    )
     parser = options.get_preprocessing_parser()
     flags = ["--only-source", "--srcdict", out / "dict.txt", "--destdir", out / "data-bin"]
     for split in ("train", "valid", "test"):

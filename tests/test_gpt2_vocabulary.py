@@ -39,7 +39,7 @@ def tokenize(directory: Path, *more: str) -> list[str]:
     text = directory.parent / "text.txt"
     text.write_text("\n".join(LINES) + "\n", encoding="utf-8")
     files = [item for name in ("train", "valid", "test") for item in (f"--{name}", str(text))]
-    return ["tokenize", *files, "--out", str(directory.parent / "out"), *more]
+    return ["tokenize", *files, "--output", str(directory.parent / "out"), *more]
 
 
 def test_tokenize_round_trip_through_fairseq_s_bpe(directory, tmp_path, capsys):

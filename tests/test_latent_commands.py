@@ -9,7 +9,9 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from fairseq_vat import pretrained
 from fairseq_vat.cli import main as cli
+from fairseq_vat.cli.terminal import highlighted
 
 LINES = ["w1 w2 w3", "", "w9 w8"]
 
@@ -71,8 +73,50 @@ def test_standard_input_that_is_closed(data_dir, checkpoint, capsys):
     with mock.patch("sys.stdin", None):
         assert cli.main(["vary", str(data_dir), "--path", str(checkpoint)]) == 1
     assert capsys.readouterr().err == (
-        "fairseq-vat: error: standard input is closed: give --input FILE\n"
+        "fairseq-vat: error: standard input is closed: give TEXT or --input FILE\n"
     )
+
+
+def test_text_on_the_command_line(run, vat, checkpoint, data_dir, capsys, tmp_path):
+    expected = vat.reconstruct(["w1 w2 w3", "w9 w8"], beam=2)
+    assert run("reconstruct", "--beam", "2", "w1 w2 w3", "w9 w8")[1].splitlines() == expected
+    way = run("interpolate", "--beam", "2", "--json", "w1 w2", "w3")[1]
+    assert json.loads(way)["second"] == "w3"
+    assert run("embed", "w1", "w2", "w3", "--output", tmp_path / "v.npy")[1].endswith("3 x 16\n")
+    assert run("prior", "--samples", "2")[0] == 0
+    for name, words, message in (
+        ("interpolate", ("w1", "w2", "w3"), "2 sentences are needed, not 3"),
+        ("interpolate", ("w1", ""), "the command line:1: 2 sentences with tabs between them are"),
+        ("sample", ("w1", "--input", "x"), "--input: there is text on the command line too"),
+        ("sample", ("w1", "--inptu", "x"), "unrecognized arguments: --inptu"),
+    ):
+        status, _, err = run(name, *words)
+        assert status and message in err and err.count("\n") == 1
+
+
+def test_the_packaged_model_is_meant_where_none_is_named(tmp_path, monkeypatch, capsys):
+    assert pretrained.packaged_models() == ["vat-small"]
+    sentence = "The committee will meet again on Friday."
+    for words in ([sentence], ["vat-small", sentence], ["--cpu", sentence]):
+        assert cli.main(["reconstruct", *words]) == 0
+        assert capsys.readouterr().out == sentence + "\n"
+    assert cli.main(["reconstruct", "Hello"]) == 1
+    assert "before a text of one word give MODEL" in capsys.readouterr().err
+    # what is there comes first
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vat-small").mkdir()
+    assert cli.main(["reconstruct", "vat-small", sentence]) == 1
+    assert "vat-small is a folder without" in capsys.readouterr().err
+
+
+def test_what_changed_is_marked_on_a_terminal(monkeypatch):
+    texts = ("The cat sat down here.", "The dog sat here.")
+    assert highlighted(*texts) == texts[1]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    marked = highlighted(*texts)
+    assert "\033[1;32mdog\033[0m" in marked and "\033[9;90mdown\033[0m" in marked
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert highlighted(*texts) == texts[1]
 
 
 def test_a_byte_order_mark_is_no_text(run, vat):
@@ -100,6 +144,14 @@ def test_sample_and_vary(run, vat, tmp_path):
     assert sum(int(count.partition(" x")[2] or 1) for count in counts) == 3
 
 
+@pytest.mark.parametrize("marks", ["x", "[[", "[ ] {", "\\\\ ]"])
+def test_marks_that_are_none_are_not_the_input_s_fault(run, marks):
+    for text in ("w1 [w2]\n", "w1\n"):
+        status, out, err = run("vary", "--marks", marks, text=text)
+        assert (status, out) == (1, "") and err.count("\n") == 1
+        assert err.startswith(f"fairseq-vat: error: marks {marks!r}: give an opening and a closing")
+
+
 def test_interpolate_and_arithmetic(run, vat):
     _, out, _ = run("interpolate", "--steps", "3", "--beam", "2", text="w1 w2\tw3 w4 w5\n")
     way = vat.interpolate(["w1 w2"], ["w3 w4 w5"], steps=3, beam=2)[0]
@@ -110,6 +162,36 @@ def test_interpolate_and_arithmetic(run, vat):
     ]
     _, out, _ = run("arithmetic", "--beam", "2", text="w1 w2\tw3\tw4\n")
     assert out.splitlines() == vat.arithmetic(["w1 w2"], ["w3"], ["w4"], beam=2)
+
+
+def test_arithmetic_of_two_files(run, vat, tmp_path):
+    source, target = ["w1 w2", "w3"], ["w4 w5 w6", "w7", "w8 w8"]
+    (tmp_path / "from").write_text("\n".join(source) + "\n\n", encoding="utf-8")
+    (tmp_path / "to").write_text("\n".join(target) + "\n", encoding="utf-8")
+    (tmp_path / "none").write_text("\n\n", encoding="utf-8")
+    files = ("--from", tmp_path / "from", "--to", tmp_path / "to")
+    flags = (*files, "--scale", "-30", "--pooling", "start", "--beam", "2", "--max-len-b", "9")
+    text = "\n".join(LINES) + "\n"
+    expected = vat.shift(
+        LINES, vat.direction(source, target, "start"), scale=-30, beam=2, max_len_b=9
+    )
+    assert expected != vat.reconstruct(LINES, beam=2, max_len_b=9)
+    status, out, _ = run("arithmetic", *flags, text=text)
+    assert (status, out.split("\n")[:-1]) == (0, expected)
+    _, out, _ = run("arithmetic", *flags, "--json", text=text)
+    assert [json.loads(line) for line in out.splitlines()] == [
+        {"sentence": sentence, "result": text}
+        for sentence, text in zip(LINES, expected, strict=True)
+    ]
+    for wrong, message in (
+        (files[:2], "--from and --to: give both"),
+        (("--scale", "2"), "--scale is of --from and --to"),
+        (("--from", tmp_path / "none", *files[2:]), "none has no sentence: give a line at least"),
+        ((*files, "--scale", "nan"), "--scale: must be a finite number, not nan"),
+    ):
+        status, out, err = run("arithmetic", *wrong, text=text)
+        assert status and not out
+        assert message in err
 
 
 def test_prior(run, vat):

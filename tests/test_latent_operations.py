@@ -145,6 +145,37 @@ def test_arithmetic(vat, sentence_level):
         vat.arithmetic(SENTENCES, SENTENCES, SENTENCES[:1])
 
 
+def test_a_direction_moves_every_latent(vat, sentence_level, points):
+    source, target = SENTENCES[:2], [*SENTENCES, "w4"]
+    direction = vat.direction(source, target, "sum")
+    expected = vat.embed(target, "sum").mean(0) - vat.embed(source, "sum").mean(0)
+    np.testing.assert_allclose(direction, expected, atol=1e-5)
+    vat.shift(SENTENCES, direction, scale=-2.5)
+    for point, posterior in zip(points, vat.posteriors(SENTENCES), strict=True):
+        moved = posterior.mean - 2.5 * torch.from_numpy(expected)
+        torch.testing.assert_close(point, moved, atol=1e-4, rtol=1e-4)
+    direction = sentence_level.direction(source, target)
+    expected = sentence_level.embed(SENTENCES) + direction
+    found = sentence_level.shift(SENTENCES, direction, beam=2, max_len_b=8)
+    assert found == sentence_level.decode(expected, beam=2, max_len_b=8)
+
+
+def test_directions_and_their_mistakes(vat):
+    direction = vat.direction(SENTENCES[:1], SENTENCES[1:])
+    plain = vat.reconstruct(SENTENCES, beam=2)
+    assert vat.shift(SENTENCES, direction, scale=0, beam=2) == plain
+    assert vat.shift(SENTENCES, direction, scale=50, beam=2, max_len_b=9) != plain
+    # to itself, from itself
+    assert not vat.direction(SENTENCES, SENTENCES).any()
+    assert np.array_equal(vat.direction(SENTENCES[1:], SENTENCES[:1]), -direction)
+    with pytest.raises(VATError, match="a sentence of each attribute"):
+        vat.direction(SENTENCES, [])
+    with pytest.raises(VATError, match=r"of shape \(3,\): the model needs \(16,\)"):
+        vat.shift(SENTENCES, np.zeros(3))
+    with pytest.raises(VATError, match="finite"):
+        vat.shift(SENTENCES, np.full(16, np.nan))
+
+
 def test_the_prior_s_draws(vat, points):
     vat.sample_prior(300, length=6, prior_std=0.5, temperature=2.0)
     z = torch.stack(points)

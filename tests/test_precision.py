@@ -67,7 +67,7 @@ def gpt2_data(text_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     gpt2.save(folder / "small")
     files = [f"--{split}={text_dir / split}" for split in ("train", "valid", "test")]
     out = str(folder / "corpus")
-    assert cli.main(["tokenize", *files, "--out", out, "--gpt2", str(folder / "small")]) == 0
+    assert cli.main(["tokenize", *files, "--output", out, "--gpt2", str(folder / "small")]) == 0
     flags = ["--only-source", "--srcdict", f"{out}/dict.txt", "--destdir", f"{out}/data-bin"]
     flags += ["--testpref", f"{out}/test.pieces", "--trainpref", f"{out}/train.pieces"]
     fairseq_preprocess.main(options.get_preprocessing_parser().parse_args(flags))

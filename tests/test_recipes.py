@@ -124,7 +124,7 @@ def test_the_command_is_fairseq_s(prepared, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["nothing", "DATA", "out"], r"--preset nothing: must be one of .*demo"),
+        (["nothing", "DATA", "out"], r"PRESET nothing: must be one of .*demo"),
         (["demo", "missing", "out"], "missing has no dict.txt: make it with fairseq-vat prepare"),
         (["demo", "DATA", "out", "--nodes", "2"], "--nodes needs --gpus or --cpus"),
         (["demo", "DATA", "out", "--node-rank", "1"], "--node-rank 1: must be from 0 to .* 0"),

@@ -334,7 +334,7 @@ def test_latents_that_are_not_finite_are_said(data_dir, checkpoint, tmp_path, ca
     torch.save(state, tmp_path / "diverged.pt")
     output = tmp_path / "page.html"
     command = ("report", data_dir, "--path", tmp_path / "diverged.pt", "--output", output)
-    assert "latents are not finite" in failure(capsys, *command, *QUICK)
+    assert "has values that aren't finite" in failure(capsys, *command, *QUICK)
     assert not output.exists()
 
 
@@ -375,3 +375,8 @@ def test_the_headline_counts_all_sentences(data_dir, checkpoint, monkeypatch):
     assert found.equal == 15
     told = Page(page.build(found, "a.pt", None, "no log")).text
     assert "Given back word for word15 of 20sentences, from the mean" in told
+    below = " ".join(told.split())
+    shown = sum(example.text == example.reconstruction for example in found.examples)
+    assert f"word for word: 15 of all 20 measured, {shown} of the 2 shown." in below
+    mean = found.measures["nll_mean"]["per_token"]
+    assert f"Reconstruction from the mean{mean:.2f} nats" in told and " bits" not in told

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
+import vae_transformer_commands as commands
+import vae_transformer_paper as papers
 import vae_transformer_tables as tables
 from helpers.scripts import Workplace
+from vae_transformer_results import write_results
+from vae_transformer_runs import ANNEALINGS, SYSTEMS, plan
 
 from fairseq_vat.cli.tables import MISSING
 
@@ -18,22 +23,30 @@ if name == "fairseq-preprocess":
     folder = Path(value("--destdir"))
     folder.mkdir(parents=True)
     (folder / "dict.txt").write_text("a 1\\nb 1\\n")
+    (folder / "train.bin").write_text("a b")
+if name == "fairseq-vat" and args[0] == "prepare":
+    folder = Path(value("--out")) / "data-bin"
+    folder.mkdir(parents=True)
+    (folder / "dict.txt").write_text("a 1\\nb 1\\n")
+    (folder / "train.bin").write_text("a b")
 if name == "fairseq-train":
     last = Path(value("--save-dir")) / "checkpoint_last.pt"
+    metric = value("--best-checkpoint-metric")
     if os.environ.get("FAIL", "nothing") in str(last):
         sys.exit("no memory is left")
     with zipfile.ZipFile(last, "w") as file:
         file.writestr("data", "x")
     with open(value("--log-file"), "a") as file:
-        file.write("epoch 003 | valid on 'valid' subset | loss 1 | num_updates 9\\n")
+        file.write("epoch 003 | valid on 'valid' subset | " + metric + " 4 | num_updates 9\\n")
         file.write("epoch 002 | loss 1 | num_updates 8\\n")
 if name == "fairseq-vat" and args[0] == "evaluate":
-    print(json.dumps({"nll_samples": {"ppl_per_token": 70.5}, "kl_nats": 6.25}))
+    nll = {"ppl_per_token": 70.5, "ppl_per_word": 81}
+    print(json.dumps({"nll": {"ppl_per_token": 70}, "nll_samples": nll, "kl_nats": 6.25}))
 if name == "fairseq-vat" and args[0] == "classify":
     split = {"loss": 0.5, "accuracy": 75.0}
     scores = dict.fromkeys(("train", "valid", "test"), split)
     print(json.dumps(
-        {"classifier": scores, "logistic_regression": scores, "without_latents": scores,
+        {"classifier": scores, "logistic_regression": scores, "majority": scores,
          "seeds": 5, "epochs": 20}
     ))
 """
@@ -52,7 +65,7 @@ def work(tmp_path: Path) -> Workplace:
     return Workplace(tmp_path, "reproduce_vae_transformer.sh", PRETEND)
 
 
-SMALL = ("--epochs", "20", "--systems", "vae_transformer,gru_decoder_lm", "--tables", "2,3")
+SMALL = ("--epochs", "20", "--only", "vae_transformer,gru_decoder_lm", "--tables", "2,3")
 
 
 def squeezed(text: str) -> str:
@@ -64,80 +77,161 @@ def flag(args: list[str], name: str) -> str:
     return args[args.index(name) + 1]
 
 
+def result(work: Workplace, name: str) -> dict:
+    return json.loads((work.folder / "out" / name / "result.json").read_text())
+
+
 def test_every_step_is_done_once(work):
-    both = (
-        *SMALL,
-        "--annealings",
-        "linear,cyclic",
-        "--latent-dim",
-        "64,32",
-        "ptb=ptb",
-        "sst2=sst2",
-    )
-    done = work.run("out", *both, "--jobs", "2")
+    both = (*SMALL, "--annealings", "linear,cyclic", "--latent-dim", "64,32", "--seeds", "1,5")
+    both = (*both, "ptb=ptb", "sst2=sst2")
+    done = work.run("out", *both)
     assert done.returncode == 0, done.stderr
     trained = {
-        flag(args, "--save-dir").split("/out/")[1]: args for args in work.calls("fairseq-train")
+        flag(args, "--save-dir").removeprefix("out/").removesuffix("/checkpoints"): args
+        for args in work.calls("fairseq-train")
     }
-    expected = {f"{data}/z64/gru_decoder_lm-lm" for data in ("ptb", "sst2")} | {
-        f"{data}/z{width}/vae_transformer-{annealing}"
+    expected = {f"{data}/gru_decoder_lm-seed1" for data in ("ptb", "sst2")} | {
+        f"{data}/vae_transformer-{annealing}-z{width}-seed{seed}"
         for data in ("ptb", "sst2")
-        for width in (64, 32)
+        for width, seed in ((64, 1), (32, 1), (64, 5))
         for annealing in ("linear", "cyclic")
     }
     assert set(trained) == expected
     measured = work.calls("fairseq-vat")
-    assert len(measured) == len(expected) + 2  # sst2's cyclic runs classify
+    assert len([call for call in measured if "evaluate" in call]) == len(expected)
     classified = [call for call in measured if "classify" in call]
-    assert len(classified) == 2
+    assert len(classified) == 3  # sst2's cyclic runs
     assert all(flag(call, "--protocol") == "paper" for call in classified)
-    ptb = trained["ptb/z32/vae_transformer-cyclic"]
+    ptb = trained["ptb/vae_transformer-cyclic-z32-seed1"]
     assert flag(ptb, "--latent-dim") == "32"
     # 20 epochs of ceil(70 / 32) batches; ten of them a cosine
     assert flag(ptb, "--kl-annealing-updates") == "60"
     assert flag(ptb, "--lr-period-updates") == "30"
     assert flag(ptb, "--lr") == "1e-3" and "--cpu" in ptb
     assert flag(ptb, "--required-batch-size-multiple") == "1"
-    assert flag(trained["ptb/z64/vae_transformer-linear"], "--kl-annealing-updates") == "30"
-    assert flag(trained["sst2/z64/vae_transformer-linear"], "--lr") == "1e-4"
-    assert "--kl-annealing" not in trained["ptb/z64/gru_decoder_lm-lm"]
-    assert (work.folder / "out" / "ptb" / "text" / "valid.txt").read_text() == " a <unk> b \n" * 3
-    document = squeezed((work.folder / "out" / "tables.md").read_text())
-    assert "| VAE-Transformer | cyclic | 2 | 70.50 | 75.65 | 6.25 | 4.40 | 2.45 |" in document
-    assert "| VAE-Transformer | 0.500 | 0.630 | 0.750 | 0.689 |" in document
+    linear = "vae_transformer-linear-z64-seed5"
+    assert flag(trained[f"ptb/{linear}"], "--kl-annealing-updates") == "30"
+    assert flag(trained[f"ptb/{linear}"], "--seed") == "5"
+    assert flag(trained[f"sst2/{linear}"], "--lr") == "1e-4"
+    assert "--kl-annealing" not in trained["ptb/gru_decoder_lm-seed1"]
+    assert (work.folder / "out" / "ptb" / "text" / "valid.txt").read_text() == "a <unk> b\n" * 3
+    document = squeezed((work.folder / "out" / "results" / "tables.md").read_text())
+    row = "| VAE-Transformer | cyclic | 2 | 2 | 70.50 ± 0.00 | 81.00 ± 0.00 | 75.65 | 6.25 ± 0.00 |"
+    assert row in document
+    assert "| VAE-Transformer | 2 | 2 | 0.500 | 0.630 | 0.750 | 0.689 |" in document
+
+    found = json.loads((work.folder / "out" / "results" / "table2-ptb.json").read_text())
+    assert found["vocabulary"] == {"kind": "words", "entries": 6}
+    (run,) = [one for one in found["runs"] if one["annealing"] == "linear" and one["seed"] == 5]
+    assert (run["epochs"], run["stopped"], run["best_epoch"]) == (2, "epochs", 3)
+    assert run["commands"]["train"].startswith(
+        "fairseq-train OUT/ptb/data-bin --user-dir fairseq_v"
+    )
+    assert run["commit"] and str(work.folder) not in json.dumps(found)
 
     again = work.run("out", *both)
     assert again.returncode == 0
+    assert "14 of 14 runs done; left: 0 " in again.stderr
     assert not work.calls("fairseq-train") + work.calls("fairseq-vat")
     other = work.run("out", *SMALL, "--vocabulary", "100", "ptb=ptb")
-    assert other.returncode == 1 and "is made of words; use another OUT" in other.stderr
+    assert other.returncode == 1 and "with --vocabulary words; use another OUT" in other.stderr
 
 
 def test_a_failure_leaves_the_other_runs_and_a_second_try(work):
-    few = (*SMALL, "--annealings", "cyclic", "ptb=ptb")
-    failed = work.run("out", *few, FAIL="gru_decoder_lm")
+    few = (*SMALL, "--annealings", "cyclic", "--seeds", "1", "--latent-dim", "64", "ptb=ptb")
+    failed = work.run("out", *few, FAIL="vae_transformer")
     assert failed.returncode == 1
     assert "fairseq-train failed: no memory is left" in failed.stderr
-    document = squeezed((work.folder / "out" / "tables.md").read_text())
-    assert f"| GRU | | {MISSING} | {MISSING} | 89.92" not in document  # of table 5, not 2
-    assert f"| GRU | | {MISSING} | {MISSING} | {MISSING} |" in document
-    assert "| VAE-Transformer | cyclic | 2 | 70.50 |" in document
+    assert "1 of 2 runs done; left: 1 (0 at work elsewhere), 20 epochs at most" in failed.stderr
+    document = squeezed((work.folder / "out" / "results" / "tables.md").read_text())
+    assert "| GRU | | 1 | 2 | 70.00 |" in document
     assert work.run("out", *few).returncode == 0
     assert len(work.calls("fairseq-train")) == 1
     # a run that was begun with other flags isn't gone on with
-    (work.folder / "out" / "ptb" / "z64" / "gru_decoder_lm-lm" / "done").unlink()
     other = work.run("out", *few, "--epochs", "3")
-    assert other.returncode == 1 and "was made with other flags or texts" in other.stderr
+    assert other.returncode == 1 and "was trained with other flags or texts" in other.stderr
     assert not work.calls("fairseq-train")
+    # measured with other flags it is
+    assert work.run("out", *few, "--", "--no-bleu").returncode == 0
+    assert len(work.calls("fairseq-vat", "evaluate")) == 2 and not work.calls("fairseq-train")
+
+
+def test_patience_is_counted_over_stops(work):
+    """What the log of earlier calls says counts, and the best checkpoint is measured."""
+    few = ("--only", "gru_decoder_lm", "--tables", "2", "ptb=ptb")
+    assert work.run("out", *few, FAIL="gru").returncode == 1
+    save = work.folder / "out" / "ptb" / "gru_decoder_lm-seed1" / "checkpoints"
+    with open(save / "train.log", "w") as log:
+        for epoch, ppl in enumerate((9, 5, 6, 5), start=1):
+            log.write(f"epoch {epoch:03} | loss 1 | num_updates {epoch}\n")
+            log.write(
+                f"epoch {epoch:03} | valid on 'valid' subset | ppl {ppl} | num_updates 9{epoch}\n"
+            )
+    done = work.run("out", *few, "--patience", "3")
+    assert len(work.calls("fairseq-train")) == 1
+    for name in ("trained.json", "result.json"):
+        (save.parent / name).unlink()
+    done = work.run("out", *few, "--patience", "2")
+    assert done.returncode == 0, done.stderr
+    assert not work.calls("fairseq-train")
+    found = result(work, "ptb/gru_decoder_lm-seed1")
+    assert (found["stopped"], found["epochs"], found["best_epoch"]) == ("patience", 4, 2)
+    (measured,) = work.calls("fairseq-vat", "evaluate")
+    assert flag(measured, "--path").endswith("checkpoint_best.pt")
+
+
+def test_runs_at_work_elsewhere_are_left_to_it(work):
+    folder = work.folder / "out" / "ptb" / "gru_decoder_lm-seed1"
+    few = ("--only", "gru_decoder_lm,lstm_decoder_lm", "--tables", "2", "ptb=ptb")
+    with commands.locked(folder):
+        done = work.run("out", *few)
+    assert done.returncode == 0
+    assert [flag(args, "--arch") for args in work.calls("fairseq-train")] == ["lstm_decoder_lm"]
+    assert work.run("out", *few).returncode == 0
+    assert [flag(args, "--arch") for args in work.calls("fairseq-train")] == ["gru_decoder_lm"]
+
+
+def test_minutes_end_it_and_the_next_call_goes_on(work):
+    few = ("--only", "gru_decoder_lm", "--tables", "2", "ptb=ptb")
+    done = work.run("out", *few, "--minutes", "0.0001")
+    assert done.returncode == 0
+    assert "0.0001 minutes are over: the same command goes on" in done.stderr
+    assert "0 of 1 runs done; left: 1" in done.stderr
+    assert not work.calls("fairseq-train")
+    assert work.run("out", *few).returncode == 0
+    assert len(work.calls("fairseq-train")) == 1
+
+
+def test_a_command_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(commands, "LOOK", 0.1)
+    command = ["sleep", "60"]
+    assert commands.run_command(command, tmp_path / "log", watch=lambda: True)
+    with pytest.raises(commands.OutOfTime):
+        commands.run_command(command, tmp_path / "log", deadline=time.monotonic() + 0.3)
+    assert not commands.run_command(["true"], tmp_path / "log", deadline=time.monotonic() + 60)
+    with pytest.raises(commands.StepFailed, match="sh failed: it said nothing"):
+        commands.run_command(["sh", "-c", "exit 3"], tmp_path / "log")
+
+
+def test_the_plan_is_in_the_paper_s_order():
+    names = [run.folder for run in plan(["ptb"], SYSTEMS[:6], ANNEALINGS, None, [1, 2, 3])]
+    first = [name.removeprefix("ptb/") for name in names[:5]]
+    assert first == [
+        *(f"vae_transformer-{annealing}-z64-seed1" for annealing in ("none", "linear", "cyclic")),
+        *("transformer_decoder_lm-seed1", "vae_lstm-none-z64-seed1"),
+    ]
+    assert len(names) == len(set(names)) == 12 + 2 * 3 + 1
+    assert names[-1] == "ptb/vae_transformer-cyclic-z32-seed1"
 
 
 def test_dry_run_prints_commands_and_does_nothing(work):
-    done = work.run("out", "--dry-run", "--epochs", "5", "ptb=ptb", "--", "--no-bleu")
+    flags = ("--dry-run", "--epochs", "5", "--seeds", "1", "--latent-dim", "64", "ptb=ptb")
+    done = work.run("out", *flags, "--", "--no-bleu")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert sum(line.startswith("fairseq-train ") for line in lines) == 12
-    assert sum(line.endswith("/evaluate.json") and "--no-bleu" in line for line in lines) == 12
-    assert lines[0].startswith("fairseq-preprocess --only-source")
+    assert sum(" evaluate " in line and "--no-bleu" in line for line in lines) == 12
+    assert "--max-positions 64" in lines[-2] and "--parameters" in lines[-1]
     assert not (work.folder / "out").exists()
     assert not work.calls("fairseq-train")
 
@@ -148,42 +242,55 @@ def test_dry_run_prints_commands_and_does_nothing(work):
         (["out"], "give at least one data set"),
         (["out", "nothing"], "nothing: give NAME=DIR"),
         (["out", "ptb=nowhere"], "has neither train.txt nor train.tsv"),
-        (["out", "ptb=ptb", "--epochs", "0"], "--epochs 0: must be a whole number, at least 1"),
-        (["out", "ptb=ptb", "--systems", "vae_rnn"], "--systems vae_rnn: must be among"),
-        (["out", "ptb=ptb", "--systems", "vae_gpt2"], "needs --gpt2 DIR"),
-        (["out", "ptb=ptb", "--tables", "9"], "--tables 9: must be among"),
+        (["out", "ptb=ptb", "--epochs", "0"], "--epochs: must be at least 1, not 0"),
+        (["out", "ptb=ptb", "--only", "vae_rnn"], "--only: vae_rnn: must be among"),
+        (["out", "ptb=ptb", "--only", "vae_gpt2"], "needs --gpt2 DIR"),
+        (["out", "ptb=ptb", "--tables", "9"], "--tables: 9: must be among"),
         (["out", "ptb=ptb", "--tables", "3"], "needs a data set with train.tsv"),
-        (["out", "ptb=ptb", "--epoch", "3"], "--epoch: there is no such option"),
+        (["out", "ptb=ptb", "--epoch", "3"], "unrecognized arguments: --epoch"),
         (["out", "ptb=ptb", "--gpt2", "ptb"], "has no config.json"),
+        (["out", "ptb=ptb", "ptb=ptb"], "ptb is given twice"),
+        (["out", "ptb=ptb", "--vocabulary", "none.txt"], "must be words, wordpiece, a number or"),
     ],
 )
 def test_mistakes_are_one_line(work, flags, message):
     done = work.run(*flags)
-    assert done.returncode == 1
+    assert done.returncode in (1, 2)
     assert message in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (work.folder / "out").exists()
 
 
-def evaluated(folder: Path, name: str, ppl: float, kl: float = 0.0, mi: float = 0.0) -> None:
-    (folder / name).mkdir(parents=True)
+def evaluated(out: Path, name: str, ppl: float, kl: float = 0.0, mi: float = 0.0) -> None:
+    system, _, annealing = name.rpartition("-")
+    folder = out / "ptb" / name
+    folder.mkdir(parents=True)
     nll = {"ppl_per_token": ppl}
     found: dict = {"nll": nll}
-    if not name.endswith("-lm"):
+    if annealing != "lm":
         found = {"nll_samples": nll, "kl_nats": kl, "mi_batches": {"unpaired": mi, "paired": mi}}
-    (folder / name / "evaluate.json").write_text(json.dumps(found))
+    language_model = annealing == "lm"
+    run = {"data": "ptb", "system": system, "annealing": None if language_model else annealing}
+    run |= {"latent_dim": None if language_model else 64, "seed": 1, "epochs": 3}
+    run |= {"stopped": "epochs", "evaluate": found}
+    (folder / "result.json").write_text(json.dumps(run))
+
+
+def document_of(out: Path) -> str:
+    write_results(out)
+    tables.write_markdown(out / "results")
+    return squeezed((out / "results" / "tables.md").read_text())
 
 
 def test_claims_are_answered_by_the_figures(tmp_path):
     (tmp_path / "ptb" / "data-bin").mkdir(parents=True)
-    runs = tmp_path / "ptb" / "z64"
-    evaluated(runs, "vae_transformer-cyclic", 80, 4, 2)
-    evaluated(runs, "vae_transformer-linear", 90, 5, 1)  # more KL than cyclic
-    evaluated(runs, "vae_transformer-none", 100, 0.01, 0.02)
-    evaluated(runs, "vae_lstm-cyclic", 79, 0.5, 0.4)
-    evaluated(runs, "vae_lstm-none", 101, 0.2, 0.0)
-    evaluated(runs, "transformer_decoder_lm-lm", 95)
-    (runs / "vae_lstm-linear").mkdir()  # still training
-    document = squeezed(tables.tables(tmp_path, {"2"}))
+    (tmp_path / "ptb" / "data-bin" / "dict.txt").write_text("a 1\n")
+    evaluated(tmp_path, "vae_transformer-cyclic", 80, 4, 2)
+    evaluated(tmp_path, "vae_transformer-linear", 90, 5, 1)  # more KL than cyclic
+    evaluated(tmp_path, "vae_transformer-none", 100, 0.01, 0.02)
+    evaluated(tmp_path, "vae_lstm-cyclic", 79, 0.5, 0.4)
+    evaluated(tmp_path, "vae_lstm-none", 101, 0.2, 0.0)
+    evaluated(tmp_path, "transformer_decoder_lm-lm", 95)
+    document = document_of(tmp_path)
     answers = [line for line in document.splitlines() if line.startswith("| (")]
 
     def answer(*parts: str) -> str:
@@ -193,11 +300,11 @@ def test_claims_are_answered_by_the_figures(tmp_path):
     assert answer("(a)", "VAE-Transformer") == "yes"
     assert answer("(a)", "VAE-LSTM") == "no"
     assert answer("(b)", "VAE-Transformer") == "no"
-    assert answer("(b)", "VAE-LSTM") == MISSING
+    assert not any("(b)" in line and "VAE-LSTM" in line for line in answers)
     assert answer("(c)", "(cyclic)", "Transformer decoder's") == "yes"
     assert answer("(c)", "(none)", "Transformer decoder's") == "no"
     assert answer("(c)", "(cyclic)", "VAE-LSTM's") == "no"
-    assert answer("(c)", "(linear)", "VAE-LSTM's") == MISSING
+    assert not any("(linear)" in line and "VAE-LSTM" in line for line in answers)
 
 
 def test_times_and_parameters_stand_beside_the_papers(tmp_path):
@@ -205,10 +312,10 @@ def test_times_and_parameters_stand_beside_the_papers(tmp_path):
     found = {"seconds": {"vae_gru": 20.0, "vae_gru_1024": 200.0}, "vocabulary": 30522}
     found |= {"device": "cpu", "threads": 2, "torch": "2", "batches": 32, "batches_in_all": 2000}
     found |= {"batch_size": 32, "repeats": 3}
-    (tmp_path / "wikitext2" / "time.json").write_text(json.dumps(found))
+    (tmp_path / "wikitext2" / "time.json").write_text(json.dumps({"output": found}))
     counted = {"vocabulary": 30522, "parameters": {"lstm_decoder_lm": 8077824}}
-    (tmp_path / "parameters.json").write_text(json.dumps(counted))
-    document = squeezed(tables.tables(tmp_path, {"7", "8"}))
+    (tmp_path / "parameters.json").write_text(json.dumps({"output": counted}))
+    document = document_of(tmp_path)
     assert "| VAE-GRU | 20.00 | 16.44 | 200.00 | 182.79 |" in document
     assert "32 of 2,000 batches, scaled to all of them" in document
     assert "| LSTM | 128 | 8,077,824 | 8,108,346 | -30,522 |" in document
@@ -218,7 +325,7 @@ def test_times_and_parameters_stand_beside_the_papers(tmp_path):
 def test_every_row_of_the_papers_tables_is_whole():
     widths = {"TABLE_2": 12, "TABLE_5": 12, "TABLE_6": 12, "TABLE_7": 4, "TABLE_8": 2}
     for table, width in widths.items():
-        for line in getattr(tables, table).strip().splitlines():
+        for line in getattr(papers, table).strip().splitlines():
             name, *figures = line.split()
             assert len(figures) == (4 if name.endswith("-lm") else width), line
-            assert name in tables.RUNS or name in tables.NAMES, line
+            assert name in papers.RUNS or name in papers.NAMES, line

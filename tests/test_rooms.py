@@ -14,7 +14,7 @@ PACKAGE = Path(fairseq_vat.__file__).parent
 # A room, or a module at the top, imports from those after it alone.
 ORDER = (
     *("cli", "recipes", "report", "evaluation", "hub", "plugin", "tasks", "criterions", "models"),
-    *("measures", "latent", "compat", "text", "files", "errors"),
+    *("measures", "latent", "compat", "text", "files", "errors", "pretrained"),
 )
 # Late imports that go the other way, which fairseq's and Python's own idioms ask for.
 EXCEPTIONS = {

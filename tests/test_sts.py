@@ -12,6 +12,7 @@ from helpers import commands, huggingface
 from helpers.text import WORDS, sentences
 from scipy import stats
 
+from fairseq_vat.cli.tables import WIDTH
 from fairseq_vat.errors import VATError
 from fairseq_vat.hub.interface import VATHubInterface, from_pretrained
 from fairseq_vat.measures import correlation
@@ -154,11 +155,11 @@ def test_the_table_with_a_hugging_face_encoder_beside(run, tmp_path):
     flags = ["--sts", write(tmp_path / "a", x=30), write(tmp_path / "b", x=20, y=30)]
     huggingface.save_bert(tmp_path / "tiny", WORDS)
     flags += ["--hf", tmp_path / "tiny", "--pooling", "sum", "start"]
-    found, table = run(*flags, "--json"), run(*flags)
+    found, tables = run(*flags, "--json"), run(*flags, "--format", "csv").split("\n\n")
     vat, bert = found["systems"]
     assert bert["name"] == "tiny"
     assert list(vat["poolings"]) == list(bert["poolings"]) == ["sum", "start"]
-    rows = {line[:40].split("  ")[0]: line.split()[-5:] for line in table.splitlines() if line}
+    rows = {name: cells for name, *cells in csv.reader(tables[1].splitlines())}
     for row, path in {
         "b y": ("tasks", "b", "subsets", "y"),
         "b, mean, weighted by pairs": ("tasks", "b", "weighted_mean"),
@@ -175,6 +176,18 @@ def test_the_table_with_a_hugging_face_encoder_beside(run, tmp_path):
         tasks = [bert["poolings"]["sum"]["tasks"][task][kind]["spearman"] for task in "ab"]
         average = bert["poolings"]["sum"]["average_of_tasks"][kind]["spearman"]
         assert average == pytest.approx(sum(tasks) / 2)
+
+
+def test_many_encoders_are_tables_below_each_other(run, tmp_path):
+    flags = ["--sts", write(tmp_path / "a", x=30)]
+    paths = [tmp_path / f"an-encoder-with-a-name-{n}" for n in range(3)]
+    for path in paths:
+        huggingface.save_bert(path, WORDS)
+    blocks = run(*flags, "--hf", *paths).rstrip("\n").split("\n\n")[1:]
+    assert max(len(line) for block in blocks for line in block.splitlines()) <= WIDTH
+    for title in ("Spearman x 100", "Pearson x 100"):
+        heads = " ".join(block.splitlines()[0] for block in blocks if block.startswith(title))
+        assert all(f"{path.name} {p}" in heads for path in paths for p in ("mean", "sum"))
 
 
 def test_the_tables_as_csv_are_nothing_else(run, tmp_path):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 import pytest
 
 from fairseq_vat.cli.flags import Parser, above, at_least, between, output_file
-from fairseq_vat.cli.tables import FORMATS, MISSING, add_format_flag, prose, table
+from fairseq_vat.cli.tables import FORMATS, MISSING, WIDTH, add_format_flag, prose, table
 from fairseq_vat.errors import VATError
 
 COLUMNS = (("name", "", ""), ("kl", "KL", ".2f"), ("none", "none", "d"), ("count", "n", ",d"))
@@ -24,6 +25,26 @@ def test_columns_are_named_and_numbers_to_the_right():
         "| a, b |        1.00 | 1,234 |",
         f"| c\\|d | 2.00 ± 0.10 |     {MISSING} |",
     ]
+
+
+def test_a_row_of_dashes_is_left_out():
+    rows = [*ROWS, {"name": "nothing", "unused": 1}]
+    for style in FORMATS:
+        assert table(rows, COLUMNS, style) == table(ROWS, COLUMNS, style)
+
+
+def test_a_wide_table_becomes_several():
+    columns = [("name", "name", ""), *((str(n), f"column {n}", ".1f") for n in range(20))]
+    rows = [{"name": name, **{str(n): n * 1e6 for n in range(20)}} for name in ("one", "another")]
+    parts = [part.splitlines() for part in table(rows, columns, "plain").split("\n\n")]
+    assert len(parts) > 2 and max(len(line) for part in parts for line in part) <= WIDTH
+    for row, name in enumerate(["name", "one", "another"]):
+        cells = [cell for part in parts for cell in re.split(r"\s{2,}", part[row].strip())[1:]]
+        assert all(part[row].startswith(name) for part in parts)
+        assert cells == [f"column {n}" if row == 0 else f"{n * 1e6:.1f}" for n in range(20)]
+    # one column beside the names can't be split, and files are for programs
+    assert "\n\n" not in table([{"name": 200 * "x", "0": 1.0}], columns[:2], "plain")
+    assert all("\n\n" not in table(rows, columns, style) for style in ("csv", "latex", "github"))
 
 
 def test_formats():

@@ -28,7 +28,7 @@ def texts(tmp_path):
 
 def _tokenize(folder, out, *more):
     files = [item for split in SPLITS for item in (f"--{split}", str(folder / split))]
-    assert cli.main(["tokenize", *files, "--out", str(out), *more]) == 0
+    assert cli.main(["tokenize", *files, "--output", str(out), *more]) == 0
 
 
 def _bpe(out):

@@ -10,11 +10,19 @@ from typing import Any
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
 from fairseq_vat.cli.flags import above, add_number, at_least
 from fairseq_vat.cli.tables import MeanAndStd, add_format_flag, prose, table
-from fairseq_vat.cli.terminal import quiet, warn_of_left_out, warn_of_unknown
+from fairseq_vat.cli.terminal import quiet, warn_of_labelled, warn_of_unknown
 from fairseq_vat.evaluation import LATENTS, PROTOCOLS
 from fairseq_vat.latent.choices import POOLINGS
 
 _SPLITS = ("train", "valid", "test")
+# header and format; the last of the systems is what a classifier that learned nothing comes to
+ACCURACY = ("accuracy, %", ".1f")
+MAJORITY = ("most frequent label", "majority")
+_SYSTEMS = (
+    ("classifier", "classifier"),
+    ("logistic regression", "logistic_regression"),
+    MAJORITY,
+)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -29,7 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     add_checkpoint_arguments(parser)
     for name in _SPLITS:
-        parser.add_argument(f"--{name}", metavar="FILE", required=True)
+        parser.add_argument(f"--{name}", metavar="FILE", required=True, help="label<TAB>sentence")
     parser.add_argument(
         "--protocol",
         choices=PROTOCOLS,
@@ -60,7 +68,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     # those that aren't given are the protocol's
     for flag, kind, text in (
-        ("--lr", above(0), "at the start (default: 1e-2, 1e-4)"),
+        ("--lr", above(0), "learning rate at the start (default: 1e-2, 1e-4)"),
         ("--epochs", at_least(1), "through the training file, at most (default: 500, 20)"),
         ("--batch-size", at_least(1), "sentences an update (default: 32)"),
     ):
@@ -82,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
         files = LabelledFiles.read({name: getattr(args, name) for name in _SPLITS})
         vat = load_hub(args)
         files = files.in_subwords(vat)
-        warn_of_left_out(files)
+        warn_of_labelled(files)
         found = classify(vat, files, **settings)
     found = {"checkpoint": args.path, "data": args.data, **found}
     warn_of_unknown(args.train, found["unknown_share"]["train"])
@@ -110,25 +118,6 @@ def _lines(found: dict[str, Any], style: str) -> list[str]:
         what += ", standardized"
     examples = ", ".join(f"{found['examples'][name]:,} {name}" for name in _SPLITS)
     loss = "BCE" if len(found["labels"]) == 2 else "CE"
-    columns = [("name", "", "")]
-    for name in _SPLITS:
-        columns += [
-            (f"{name} loss", f"{name} {loss}, nats", ".3f"),
-            (f"{name} accuracy", f"{name} accuracy, %", ".1f"),
-        ]
-    rows = [
-        {"name": title}
-        | {
-            f"{name} {figure}": MeanAndStd.of(found[key][name], figure)
-            for name in _SPLITS
-            for figure in ("loss", "accuracy")
-        }
-        for title, key in (
-            ("classifier", "classifier"),
-            ("logistic regression", "logistic_regression"),
-            ("most frequent label", "without_latents"),
-        )
-    ]
     lines = prose(
         style,
         f"{found['checkpoint']}: {found['updates']:,} updates",
@@ -137,7 +126,14 @@ def _lines(found: dict[str, Any], style: str) -> list[str]:
         "pieces unknown",
         f"classifier: protocol {found['protocol']}; {_training(found)}\n",
     )
-    lines.append(table(rows, columns, style))
+    for figure, head, form in (("loss", f"{loss}, nats", ".3f"), ("accuracy", *ACCURACY)):
+        rows = [
+            {"name": title, **{name: MeanAndStd.of(found[key][name], figure) for name in _SPLITS}}
+            for title, key in _SYSTEMS
+        ]
+        columns = [("name", head, ""), *((name, name, form) for name in _SPLITS)]
+        lines += [table(rows, columns, style), ""]
+    lines.pop()
     if not found["logistic_regression"]["converged"]:
         lines += prose(
             style,

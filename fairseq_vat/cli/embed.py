@@ -25,10 +25,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description="Writes a matrix in single precision, one row for every line of the input: the "
         "mean or sum of the means of a sentence's latents, or the start token's.",
     )
-    add_checkpoint_arguments(parser)
+    add_checkpoint_arguments(parser, "text", "sentences")
     add_input_argument(parser)
     add_pooling(parser)
-    parser.add_argument("--output", metavar="FILE.npy", required=True, type=output_file(".npy"))
+    parser.add_argument(
+        "--output", metavar="FILE.npy", required=True, type=output_file(".npy"), help="the matrix"
+    )
     parser.set_defaults(run=_embed)
 
     parser = subparsers.add_parser(
@@ -37,9 +39,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description="Writes a .npz file with mean and logvar (sentences x latents x width, 0 where "
         "a sentence has no latent) and mask (sentences x latents, true where it has one).",
     )
-    add_checkpoint_arguments(parser)
+    add_checkpoint_arguments(parser, "text", "sentences")
     add_input_argument(parser)
-    parser.add_argument("--output", metavar="FILE.npz", required=True, type=output_file(".npz"))
+    parser.add_argument(
+        "--output", metavar="FILE.npz", required=True, type=output_file(".npz"), help="the latents"
+    )
     parser.set_defaults(run=_encode)
 
     parser = subparsers.add_parser(
@@ -48,14 +52,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description="Decodes what encode wrote, or a .npy file of one latent a sentence "
         "(sentences x width) for a model with one latent a sentence, and prints a sentence a line.",
     )
-    add_checkpoint_arguments(parser)
+    add_checkpoint_arguments(parser, "optional")
     parser.add_argument("--input", metavar="FILE", required=True, help=".npz of encode, or .npy")
     add_generation_arguments(parser)
     parser.set_defaults(run=_decode)
 
 
 def _embed(args: argparse.Namespace) -> None:
-    sentences = read_sentences(args.input)
+    sentences = read_sentences(args)
     with quiet():
         from fairseq_vat.hub.latent_files import save_vectors
 
@@ -65,7 +69,7 @@ def _embed(args: argparse.Namespace) -> None:
 
 
 def _encode(args: argparse.Namespace) -> None:
-    sentences = read_sentences(args.input)
+    sentences = read_sentences(args)
     with quiet():
         from fairseq_vat.hub.latent_files import save_latents
 

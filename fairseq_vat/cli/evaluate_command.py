@@ -7,7 +7,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from fairseq_vat.cli.checkpoint import add_model_arguments
+from fairseq_vat.cli.checkpoint import add_model_arguments, check_finite
 from fairseq_vat.cli.evaluation_table import evaluation_tables
 from fairseq_vat.cli.flags import above, add_number, at_least
 from fairseq_vat.cli.tables import add_format_flag
@@ -17,7 +17,7 @@ from fairseq_vat.text.pieces import PIECE_KINDS
 
 # flags that `evaluation.evaluate.evaluate` has keywords for, of the same names
 _KEYWORDS = (
-    *("first", "max_tokens", "batch_size", "prior_std", "seed", "samples", "iw_samples"),
+    *("max_tokens", "batch_size", "prior_std", "seed", "samples", "iw_samples"),
     *("mi_draws", "mi_batch", "mi_latents", "bleu_sentences", "remove_bpe"),
 )
 
@@ -33,12 +33,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     add_model_arguments(parser)
     parser.add_argument(
-        "--gen-subset", default="test", metavar="SPLIT", help="default: %(default)s"
+        "--gen-subset",
+        default="test",
+        metavar="SPLIT",
+        help="of the data (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_format_flag(parser)
     add = partial(add_number, parser, kind=at_least(1))
-    add("--first", "measure only the first N sentences")
+    add("--sentences", "measure only the first N (default: all)")
+    parser.add_argument("--first", type=at_least(1), dest="sentences", help=argparse.SUPPRESS)
     parser.add_argument(
         "--truncate", action="store_true", help="cut sentences that are too long for the model"
     )
@@ -97,9 +101,11 @@ def run(args: argparse.Namespace) -> None:
 
         truncate = {"truncate": True} if args.truncate else {}  # else as in the training
         loaded = load_model(args.path, args.data, "cpu" if args.cpu else None, **truncate)
+        check_finite(loaded.model, args.path)
         found = evaluate(
             loaded,
             args.gen_subset,
+            first=args.sentences,
             beam=None if args.no_bleu else args.beam,
             gpt2_vocabulary=args.gpt2_encoder_json,
             **{name: getattr(args, name) for name in _KEYWORDS},

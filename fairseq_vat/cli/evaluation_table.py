@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from fairseq_vat.cli.tables import prose, table
+from fairseq_vat.cli.tables import MeanAndStd, prose, table
+from fairseq_vat.evaluation.texts import bleu_of
 
 _PIECES = {
     "none": "the dictionary's entries",
     "sentencepiece": "white space between joined sentencepiece pieces",
     "gpt2": "white space between joined byte-level pieces",
     "subword_nmt": "white space between joined subword-nmt pieces",
+    "wordpiece": "white space between joined WordPiece pieces, punctuation marks being words",
 }
 _LIKELIHOODS = (
     ("measure", "", ""),
     ("per_sentence", "nats/sentence", ".3f"),
     ("per_word", "nats/word", ".3f"),
     ("per_token", "nats/token", ".3f"),
-    ("bits_per_token", "bits/token", ".3f"),
     ("ppl_per_word", "ppl/word", ",.2f"),
     ("ppl_per_token", "ppl/token", ",.2f"),
 )
-_LATENTS = (("measure", "latents", ""), ("figures", "", ""))
+_COUNTS = (("measure", "", ""), ("figure", "figure", ""), ("note", "", ""))
 
 
 def evaluation_tables(found: dict[str, Any], style: str) -> str:
@@ -29,8 +30,11 @@ def evaluation_tables(found: dict[str, Any], style: str) -> str:
     parts = [
         *prose(style, "\n".join(_heading(found))),
         table(_likelihoods(found), _LIKELIHOODS, style),
-        table(_latents(found), _LATENTS, style),
+        table(_latents(found), _latent_columns(found), style),
+        table(_counts(found), _COUNTS, style),
     ]
+    if found["reconstruction"]:
+        parts += prose(style, f"sacrebleu: {found['reconstruction']['signature']}")
     if found["warning"]:
         parts += prose(style, f"warning: {found['warning']}")
     return "\n\n".join(filter(None, parts))
@@ -55,16 +59,15 @@ def _heading(found: dict[str, Any]) -> list[str]:
 
 def _likelihoods(found: dict[str, Any]) -> list[dict[str, Any]]:
     """What doesn't apply has no row."""
-    draws = "" if found["samples"] is None else f" ({found['samples']} a sentence)"
-    k = f" (K = {found['iw_samples']})" if found["iw_samples"] else ""
+    draws = f", {_draws(found['samples'])}" if found["samples"] else ""
     labels = {
-        "nll": "nll, exact (a language model's)",
+        "nll": "nll, exact",
         "nll_mean": "nll from the mean",
         "nll_samples": f"nll from samples{draws}",
         "nll_prior": f"nll from the prior{draws}",
         "kl": "KL",
         "neg_elbo": "negative ELBO (samples + KL)",
-        "iw_nll": f"nll, importance-weighted{k}",
+        "iw_nll": f"importance-weighted nll, K={found['iw_samples']}",
         "penalty": "penalty in training (no KL)",
     }
     return [
@@ -81,43 +84,88 @@ def _large(name: str, x: float | None) -> float | str:
     return f"{x:.2e}" if name.startswith("ppl") and x >= 1e6 else x
 
 
-def _latents(found: dict[str, Any]) -> list[dict[str, str]]:
+def _latent_columns(found: dict[str, Any]) -> tuple[tuple[str, str, str], ...]:
+    draws = found["mi"]["draws"] if found["mi"] else 1
+    draws = f"± over {draws} draws" if draws > 1 else ""
+    return ("measure", "latents", ""), ("nats", "nats", ".3f"), ("note", draws, "")
+
+
+def _latents(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Figures in nats, with what they are of."""
     if found["latents"] is None:
         return []
-    penalty, ess, bleu = (found[key] for key in ("penalty_nats", "ess", "reconstruction"))
     batches, whole, gain = (found[key] for key in ("mi_batches", "mi", "latent_gain"))
-    plain, scaled = found["active_units"], found["active_units_scaled"]
+    share = "" if gain["share"] is None else f", {gain['share']:.1%} of the nll from the prior"
     rows = {
-        "KL per latent": f"{found['kl_nats']:.3f} nats, of {found['latents']:,} latents, one for "
-        f"each {found['latent_level']}"
-        + ("" if penalty is None else f"; penalty in training {penalty:.3f}"),
-        "effective sample size": ess
-        and f"of K = {found['iw_samples']}: mean {ess['mean']:.2f}, median {ess['median']:.2f}, "
-        f"5th percentile {ess['percentile_5']:.2f}, least {ess['min']:.2f}"
-        + " (one draw has all the weight: the bound is loose)"
-        * (ess["median"] < 2 < found["iw_samples"]),
-        "MI in batches": f"{_mi(batches)}, batches of {batches['batch_sentences']} sentences: "
-        f"{batches['batches']:,}",
-        "MI in the whole set": f"{_mi(whole)}, {whole['latents']:,} latents"
-        + " chosen by chance" * (whole["latents"] < found["latents"]),
-        "KL(q(z), prior)": f"{found['marginal_kl']:.3f} nats (KL per latent - MI of the whole "
-        f"set); KL is least at prior std {found['least_kl_prior_std']:.3f}",
-        "active units": f"{plain['count']} of {plain['of']} (variance of the mean at least "
-        f"{plain['threshold']:g}); {scaled['count']} (at least 0.01 p^2 = "
-        f"{scaled['threshold']:g})",
-        "gain of own latents": f"{gain['bits_per_token']:.3f} bits per token (nll from the prior - "
-        "nll from samples)" + ("" if gain["share"] is None else f", {gain['share']:.1%} of it"),
-        "reconstruction": bleu
-        and f"BLEU {bleu['bleu']:.2f}, {bleu['exact_match']:.1%} equal; beam {bleu['beam']}, "
-        f"{bleu['sentences']:,} sentences ({bleu['signature']})",
+        "KL per latent": (
+            found["kl_nats"],
+            f"{found['latents']:,} latents, one for each {found['latent_level']}",
+        ),
+        "penalty in training": (found["penalty_nats"], "per latent"),
+        f"MI in batches of {batches['batch_sentences']}": (
+            MeanAndStd.of(batches, "paired"),
+            f"{_mi(batches)}; {batches['batches']:,} batches",
+        ),
+        "MI in the whole set": (
+            MeanAndStd.of(whole, "paired"),
+            f"{_mi(whole)}; {whole['latents']:,} "
+            + ("by chance" if whole["latents"] < found["latents"] else "latents"),
+        ),
+        "KL(q(z), prior)": (found["marginal_kl"], "KL per latent - MI in the whole set"),
+        "gain of own latents": (
+            gain["per_token"],
+            f"a token{share}",
+        ),
     }
-    return [{"measure": label, "figures": text} for label, text in rows.items() if text]
+    return [
+        {"measure": name, "nats": nats, "note": note}
+        for name, (nats, note) in rows.items()
+        if nats is not None
+    ]
+
+
+def _counts(found: dict[str, Any]) -> list[dict[str, str]]:
+    """Figures of latents and texts that have no unit."""
+    if found["latents"] is None:
+        return []
+    plain, scaled = found["active_units"], found["active_units_scaled"]
+    rows = [
+        (
+            "active units",
+            f"{plain['count']} of {plain['of']}",
+            f"variance of the mean at least {plain['threshold']:g}",
+        ),
+        (
+            "active units, scaled",
+            f"{scaled['count']} of {scaled['of']}",
+            f"at least 0.01 p^2 = {scaled['threshold']:g}",
+        ),
+        ("prior std of least KL", f"{found['least_kl_prior_std']:.3f}", ""),
+    ]
+    ess, outputs = found["ess"], found["reconstruction"]
+    if ess:
+        loose = "; one draw has all the weight" * (ess["median"] < 2 < found["iw_samples"])
+        rows.append(
+            (
+                "effective sample size",
+                f"{ess['mean']:.2f}",
+                f"of {found['iw_samples']}; median {ess['median']:.2f}, least {ess['min']:.2f}"
+                + loose,
+            )
+        )
+    if outputs:
+        name, bleu = bleu_of(outputs)
+        rows += [
+            (name, f"{bleu:.2f}", f"beam {outputs['beam']}, {outputs['sentences']:,} sentences"),
+            ("equal sentences", f"{outputs['exact_match']:.1%}", ""),
+        ]
+    return [dict(zip(("measure", "figure", "note"), row, strict=True)) for row in rows]
 
 
 def _mi(found: dict[str, Any]) -> str:
-    paired, unpaired = (
-        f"{found[name]:.3f}" + ("" if found["draws"] == 1 else f" ± {found[f'{name}_std']:.3f}")
-        for name in ("paired", "unpaired")
-    )
-    draws = "1 draw" if found["draws"] == 1 else f"{found['draws']} draws"
-    return f"{paired} nats (unpaired {unpaired}; {draws}), ceiling {found['ceiling']:.3f}"
+    unpaired = MeanAndStd.of(found, "unpaired")
+    return f"unpaired {unpaired:.3f}; ceiling {found['ceiling']:.3f}"
+
+
+def _draws(count: int) -> str:
+    return "1 draw" if count == 1 else f"{count} draws"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -14,11 +15,45 @@ from fairseq_vat.errors import VATError
 Number = TypeVar("Number", int, float)
 
 
+class _Formatter(argparse.HelpFormatter):
+    """argparse's; a text that begins with a line break is printed as it is."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text.strip("\n") if text[:1] == "\n" else super()._fill_text(text, width, indent)
+
+
 class Parser(argparse.ArgumentParser):
-    """An argument parser (also for subcommands) whose errors are one line, without the usage."""
+    """An argument parser (also for subcommands) whose errors are one line, without the usage.
+
+    Its usage has what is needed, in the order in which it always works, and leaves the rest to the
+    list below it.
+    """
+
+    def __init__(self, *args, formatter_class: type = _Formatter, **kwargs):
+        super().__init__(*args, formatter_class=formatter_class, **kwargs)
+
+    def format_help(self) -> str:
+        """argparse's, with the shorter usage."""
+        self.usage = self.usage or self._needed()
+        return super().format_help()
+
+    def _needed(self) -> str:
+        groups = [group for group in self._mutually_exclusive_groups if group.required]
+        either = [_written(group._group_actions, " | ") for group in groups]
+        flags = [action for action in self._actions if action.option_strings and action.required]
+        positionals = self._get_positional_actions()
+        parts = ["%(prog)s", _written(positionals), _written(flags)]
+        parts += [f"({text})" for text in either]
+        return " ".join(filter(None, [*parts, "[options]"]))
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the command line, and exit with 2."""
+        names = [_name(action) for action in self._get_positional_actions()]
+        lists = [action.option_strings[0] for action in self._actions if type(action) is _List]
+        missing = message.startswith("the following arguments are required")
+        if lists and missing and any(name in message for name in names):
+            first = " ".join(names)
+            message += f"; {first} goes before {', '.join(lists)}, which take all that follows"
         self.exit(2, f"{self.prog}: error: {message}\n")
 
     @contextmanager
@@ -28,6 +63,28 @@ class Parser(argparse.ArgumentParser):
             yield
         except (VATError, OSError) as error:
             self.exit(1, f"{self.prog}: error: {message_of(error)}\n")
+
+
+class _List(argparse.Action):
+    """Values of `add_list`; a flag that is given again adds to them."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        before = getattr(namespace, self.dest)
+        before = [] if before is self.default else before
+        setattr(namespace, self.dest, before + [part for parts in values for part in parts])
+
+
+def _name(action: argparse.Action) -> str:
+    return action.metavar or action.dest
+
+
+def _written(actions: Sequence[argparse.Action], between: str = " ") -> str:
+    """Flags and what follows them, for a usage."""
+    texts = []
+    for action in actions:
+        value = "" if action.nargs == 0 else _name(action) + " ..." * (action.nargs == "+")
+        texts.append(" ".join(filter(None, [*action.option_strings[:1], value])))
+    return between.join(texts)
 
 
 def message_of(error: VATError | OSError) -> str:
@@ -73,6 +130,9 @@ def _checked(
     return parse
 
 
+finite = _checked(float, lambda value: True, "a finite number")
+
+
 def output_file(suffix: str) -> Callable[[str], str]:
     """For ``type=``: a file that can be written: its name ends so, and its folder is there."""
 
@@ -97,3 +157,49 @@ def add_number(
     """Add a flag for a number; its default is told, if there is one."""
     suffix = "" if default is None else " (default: %(default)s)"
     parser.add_argument(flag, type=kind, metavar=metavar, default=default, help=text + suffix)
+
+
+def add_list(
+    container: argparse._ActionsContainer,
+    flag: str,
+    text: str,
+    metavar: str | None = None,
+    choices: Sequence[str] | None = None,
+    default: Sequence[str] | None = None,
+    required: bool = False,
+) -> None:
+    """Add a flag for several values, with spaces or commas between them.
+
+    Args:
+        container: a parser, or a group of one.
+        flag: its name.
+        text: its help.
+        metavar: of a value; with `choices`, they are.
+        choices: what a value may be; None: a path, in which a comma may be.
+        default: where the flag isn't given.
+        required: whether it must be.
+    """
+
+    def parse(value: str) -> list[str]:
+        if choices is None and os.path.exists(value):
+            return [value]
+        parts = list(filter(None, value.split(",")))
+        wrong = [part for part in parts if choices is not None and part not in choices]
+        if wrong or not parts:
+            wanted = "a path" if choices is None else f"of {', '.join(choices)}"
+            raise argparse.ArgumentTypeError(
+                f"must be {wanted}, several with spaces or commas between, "
+                f"not {(wrong or [value])[0]!r}; what is no value of it goes before it"
+            )
+        return parts
+
+    container.add_argument(
+        flag,
+        action=_List,
+        type=parse,
+        nargs="+",
+        metavar=metavar or "{" + ",".join(choices or ()) + "}",
+        default=default,
+        required=required,
+        help=f"{text}; several with spaces or commas between",
+    )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fairseq_vat.cli.checkpoint import load_hub
+from fairseq_vat.cli.flags import add_list
 from fairseq_vat.cli.terminal import warn_of_unknown
 from fairseq_vat.errors import VATError
 
@@ -18,13 +19,8 @@ if TYPE_CHECKING:
 
 def add_hf_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--hf``."""
-    parser.add_argument(
-        "--hf",
-        metavar="DIR",
-        nargs="+",
-        default=[],
-        help="folders of Hugging Face encoders to measure beside the checkpoint",
-    )
+    text = "folders of Hugging Face encoders to measure beside the checkpoint"
+    add_list(parser, "--hf", text, "DIR", default=[])
 
 
 def load_hf(paths: Sequence[str], device: Any) -> dict[str, HuggingFaceEncoder]:

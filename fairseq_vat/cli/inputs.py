@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.text.lines import clean_line, decode_line, raw_lines, read_raw_lines
@@ -14,39 +15,42 @@ def add_input_argument(parser: argparse.ArgumentParser, what: str = "a sentence 
     parser.add_argument(
         "--input",
         metavar="FILE",
-        default="-",
-        help=f"{what}; plain, .gz or .xz (default: standard input)",
+        help=f"{what}; plain, .gz or .xz (default: TEXT, or else standard input)",
     )
 
 
-def input_name(path: str) -> str:
-    """What --input names, for people."""
-    return "standard input" if path == "-" else path
+def input_name(args: argparse.Namespace) -> str:
+    """Where the text comes from, for people."""
+    if args.input in (None, "-"):
+        return "the command line" if args.lines else "standard input"
+    return args.input
 
 
-def read_sentences(path: str) -> list[str]:
+def read_sentences(args: argparse.Namespace) -> list[str]:
     """All lines, cleaned; empty ones stay.
 
     Raises:
         VATError: as `read_input`.
     """
-    return [row[0] for row in read_input(path)]
+    return [row[0] for row in read_input(args)]
 
 
-def read_input(path: str, columns: int = 1) -> list[list[str]]:
-    """All lines, cleaned, as lists of so many columns (separated by tabs); empty lines stay.
+def read_input(args: argparse.Namespace, columns: int = 1) -> list[list[str]]:
+    """TEXT or all lines, cleaned, in rows of so many columns; empty lines stay.
+
+    The columns of a line are separated by tabs; TEXTs are taken in their order.
 
     Raises:
-        VATError: for a file without a line, a line with another number of columns, and a standard
-            input that is closed.
+        VATError: for a file without a line, a line or TEXTs of another number of columns, TEXT
+            beside --input, and a standard input that is closed.
     """
-    name = input_name(path)
-    if path == "-" and sys.stdin is None:
-        raise VATError("standard input is closed: give --input FILE")
-    lines = raw_lines(sys.stdin.buffer, name) if path == "-" else read_raw_lines(path)
+    name = input_name(args)
+    if args.lines and args.input is not None:
+        raise VATError("--input: there is text on the command line too; leave one out")
+    if args.lines and columns > 1 and len(args.lines) % columns:
+        raise VATError(f"{columns} sentences are needed, not {len(args.lines)}")
     rows = []
-    for number, raw in enumerate(lines, 1):
-        line = decode_line(raw)
+    for number, line in enumerate(_lines(args, columns), 1):
         row = [clean_line(part) for part in (line.split("\t") if columns > 1 else [line])]
         if len(row) != columns or (columns > 1 and not all(row)):
             found = "an empty one" if len(row) == columns else len(row)
@@ -58,3 +62,31 @@ def read_input(path: str, columns: int = 1) -> list[list[str]]:
     if not rows:
         raise VATError(f"{name} is empty: give a line at least")
     return rows
+
+
+def _lines(args: argparse.Namespace, columns: int) -> Iterator[str]:
+    """A row a line."""
+    if args.lines:
+        texts = [clean_line(text) for text in args.lines]
+        for first in range(0, len(texts), columns):
+            yield "\t".join(texts[first : first + columns])
+    elif args.input not in (None, "-"):
+        yield from map(decode_line, read_raw_lines(args.input))
+    elif sys.stdin is None:
+        raise VATError("standard input is closed: give TEXT or --input FILE")
+    else:
+        if sys.stdin.isatty():
+            print("Reading lines; Ctrl-D ends them.", file=sys.stderr)
+        yield from map(decode_line, raw_lines(sys.stdin.buffer, "standard input"))
+
+
+def read_attribute(path: str) -> list[str]:
+    """The sentences of a file, cleaned, without its empty lines.
+
+    Raises:
+        VATError: for a file that has none.
+    """
+    sentences = [clean_line(decode_line(raw)) for raw in read_raw_lines(path)]
+    if not any(sentences):
+        raise VATError(f"{path} has no sentence: give a line at least")
+    return [sentence for sentence in sentences if sentence]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
-from fairseq_vat.cli.flags import add_number, at_least
+from fairseq_vat.cli.flags import add_list, add_number, at_least
 from fairseq_vat.cli.tables import add_format_flag, prose, table
 from fairseq_vat.cli.terminal import quiet, warn_of_unknown
 
@@ -40,9 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     add_checkpoint_arguments(parser)
     text = parser.add_mutually_exclusive_group(required=True)
-    text.add_argument(
-        "--text", metavar="FILE", nargs="+", help="a sentence a line; plain, .gz or .xz"
-    )
+    add_list(text, "--text", "a sentence a line; plain, .gz or .xz", "FILE")
     text.add_argument(
         "--sts",
         metavar="DIR",

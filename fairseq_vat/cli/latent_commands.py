@@ -1,55 +1,54 @@
-"""``fairseq-vat reconstruct``, ``sample``, ``vary``, ``interpolate``, ``arithmetic``, ``prior``."""
+"""``fairseq-vat reconstruct``, ``sample``, ``vary``, ``interpolate``, ``prior``."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from collections.abc import Callable, Iterable
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
 from fairseq_vat.cli.flags import above, add_number, at_least
 from fairseq_vat.cli.inputs import add_input_argument, input_name, read_input, read_sentences
-from fairseq_vat.cli.terminal import quiet, warn_of_unknown
+from fairseq_vat.cli.terminal import highlighted, quiet, warn_of_unknown
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.texts import unknown_share
 from fairseq_vat.latent.choices import INTERPOLATION_METHODS, POOLINGS
+from fairseq_vat.text.marks import parse_marks
 
 if TYPE_CHECKING:
     from fairseq_vat.hub.interface import VATHubInterface
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add all six."""
-    parser = _command(
+    """Add all five."""
+    parser = add_command(
         subparsers,
         "reconstruct",
         _reconstruct,
         "decode sentences from the means of their latents",
-        "Prints a sentence for every line of the input.",
+        "Prints a sentence for every one of the text.",
     )
-    add_input_argument(parser)
 
-    parser = _command(
+    parser = add_command(
         subparsers,
         "sample",
         _sample,
         "variants of sentences, decoded from draws of their latents",
         "Prints every sentence, the one decoded from its mean, and its samples.",
     )
-    add_input_argument(parser)
     _add_drawing(parser, samples=4)
 
-    parser = _command(
+    parser = add_command(
         subparsers,
         "vary",
         _vary,
         "variants of the marked words of sentences, the rest at its mean",
         "Reads sentences with marked words, such as 'Models have shown great [promise].', and "
         "draws the latents of these words only.  A backslash before a mark makes it text.",
+        text="sentences with marked words",
     )
-    add_input_argument(parser, "sentences with marked words, one a line")
     _add_drawing(parser, samples=8)
     parser.add_argument(
         "--marks",
@@ -57,38 +56,27 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="the opening and the closing mark, such as '<v> </v>' (default: %(default)s)",
     )
 
-    parser = _command(
+    parser = add_command(
         subparsers,
         "interpolate",
         _interpolate,
         "sentences on the way from one to another",
-        "Reads two sentences a line, with a tab between them.  Prints the sentences decoded on the "
-        "way from the first to the second, both ends included.",
+        "Prints the sentences decoded on the way from the first to the second, both ends included. "
+        "In a file the two are a line, with a tab between them.",
+        text="two sentences",
     )
-    add_input_argument(parser, "two sentences a line, with a tab between them")
     add_number(parser, "--steps", "with both ends", 5, at_least(2))
     parser.add_argument(
         "--method", choices=INTERPOLATION_METHODS, default="linear", help="default: %(default)s"
     )
 
-    parser = _command(
-        subparsers,
-        "arithmetic",
-        _arithmetic,
-        "a - b + c of sentences, decoded",
-        "Reads three sentences a line, a, b and c with tabs between them, and prints the sentence "
-        "decoded from z(a) - z(b) + z(c); with a latent for every token, a's latents are moved by "
-        "the difference of the pooled latents of c and b.",
-    )
-    add_input_argument(parser, "three sentences a line, with tabs between them")
-    add_pooling(parser)
-
-    parser = _command(
+    parser = add_command(
         subparsers,
         "prior",
         _prior,
         "sentences decoded from draws of the prior",
         "Prints sentences decoded from latents drawn from their prior N(0, p^2).",
+        text=None,
     )
     _add_drawing(parser, samples=10, what="sentences")
     add_number(parser, "--prior-std", "default: the training's", kind=above(0), metavar="P")
@@ -101,15 +89,21 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
 
 
-def _command(
+def add_command(
     subparsers: argparse._SubParsersAction,
     name: str,
     work: Callable[[argparse.Namespace], None],
-    text: str,
+    title: str,
     description: str,
+    text: str | None = "sentences",
 ) -> argparse.ArgumentParser:
-    parser = subparsers.add_parser(name, help=text, description=description)
-    add_checkpoint_arguments(parser)
+    """Add a command that decodes, which `work` does; `text` says what it reads, None nothing."""
+    parser = subparsers.add_parser(name, help=title, description=description)
+    if text is None:
+        add_checkpoint_arguments(parser, "optional")
+    else:
+        add_checkpoint_arguments(parser, "text", text)
+        add_input_argument(parser)
     add_generation_arguments(parser)
     parser.set_defaults(run=work)
     return parser
@@ -149,29 +143,30 @@ def load_for(args: argparse.Namespace, sentences: Iterable[str]) -> VATHubInterf
     """The model, and a warning if the sentences are in other subwords than its own."""
     vat = load_hub(args)
     pieces = [vat.apply_bpe(sentence) for sentence in sentences]
-    warn_of_unknown(input_name(args.input), unknown_share(vat, pieces))
+    warn_of_unknown(input_name(args), unknown_share(vat, pieces))
     return vat
 
 
 def _reconstruct(args: argparse.Namespace) -> None:
-    sentences = read_sentences(args.input)
+    sentences = read_sentences(args)
     with quiet():
         found = load_for(args, sentences).reconstruct(sentences, **generation(args))
     for sentence, text in zip(sentences, found, strict=True):
-        print(json_line(sentence=sentence, mean=text) if args.json else text)
+        print(json_line(sentence=sentence, mean=text) if args.json else highlighted(sentence, text))
 
 
 def _sample(args: argparse.Namespace) -> None:
-    sentences = read_sentences(args.input)
+    sentences = read_sentences(args)
     with quiet():
         vat = load_for(args, sentences)
         samples = vat.sample(sentences, **_drawing(args))
         means = vat.reconstruct(sentences, **generation(args))
-    _print_samples(args, sentences, means, samples)
+    _print_samples(args, sentences, sentences, means, samples)
 
 
 def _vary(args: argparse.Namespace) -> None:
-    lines = {number: line for number, line in enumerate(read_sentences(args.input), 1) if line}
+    parse_marks(args.marks)  # what is wrong with them is no line's fault
+    lines = {number: line for number, line in enumerate(read_sentences(args), 1) if line}
     if not lines:
         raise VATError("vary: the input has empty lines only")
     marked = [*lines.values()]
@@ -179,11 +174,11 @@ def _vary(args: argparse.Namespace) -> None:
         vat = load_hub(args)
         plain = [_unmarked(vat, args, number, line) for number, line in lines.items()]
         warn_of_unknown(
-            input_name(args.input), unknown_share(vat, [vat.apply_bpe(line) for line in plain])
+            input_name(args), unknown_share(vat, [vat.apply_bpe(line) for line in plain])
         )
         samples = vat.vary(marked, marks=args.marks, **_drawing(args))
         means = vat.reconstruct(plain, **generation(args))
-    _print_samples(args, marked, means, samples)
+    _print_samples(args, marked, plain, means, samples)
 
 
 def _unmarked(vat: VATHubInterface, args: argparse.Namespace, number: int, line: str) -> str:
@@ -191,29 +186,35 @@ def _unmarked(vat: VATHubInterface, args: argparse.Namespace, number: int, line:
     try:
         (plain,), _ = vat.read_marked([line], args.marks)
     except VATError as error:
-        raise VATError(f"{input_name(args.input)}:{number}: {error}") from error
+        raise VATError(f"{input_name(args)}:{number}: {error}") from error
     return plain
 
 
 def _print_samples(
-    args: argparse.Namespace, sentences: list[str], means: list[str], samples: list[list[str]]
+    args: argparse.Namespace,
+    titles: list[str],
+    sentences: list[str],
+    means: list[str],
+    samples: list[list[str]],
 ) -> None:
-    for number, (sentence, mean, drawn) in enumerate(zip(sentences, means, samples, strict=True)):
+    rows = zip(titles, sentences, means, samples, strict=True)
+    for number, (title, sentence, mean, drawn) in enumerate(rows):
         if args.json:
-            print(json_line(sentence=sentence, mean=mean, samples=drawn))
+            print(json_line(sentence=title, mean=mean, samples=drawn))
             continue
         if number:
             print()
-        for title, text in (("sentence", sentence), ("mean", mean)):
-            print(f"{title:12}{text}")
+        print(f"{'sentence':12}{title}")
+        print(f"{'mean':12}{highlighted(sentence, mean)}")
         # equal samples are one line, with their number
         for text in dict.fromkeys(drawn):
             count = drawn.count(text)
-            print(f"{'sample' if count == 1 else f'sample x{count}':12}{text}")
+            name = "sample" if count == 1 else f"sample x{count}"
+            print(f"{name:12}{highlighted(sentence, text)}")
 
 
 def _interpolate(args: argparse.Namespace) -> None:
-    rows = read_input(args.input, columns=2)
+    rows = read_input(args, columns=2)
     with quiet():
         ways = load_for(args, chain.from_iterable(rows)).interpolate(
             [row[0] for row in rows],
@@ -229,21 +230,9 @@ def _interpolate(args: argparse.Namespace) -> None:
         if number:
             print()
         print(f"{'first':8}{row[0]}")
-        for step, text in enumerate(way):
-            print(f"{step / (len(way) - 1):<8.2f}{text}")
+        for step, (last, text) in enumerate(pairwise([row[0], *way])):
+            print(f"{step / (len(way) - 1):<8.2f}{highlighted(last, text)}")
         print(f"{'second':8}{row[1]}")
-
-
-def _arithmetic(args: argparse.Namespace) -> None:
-    rows = read_input(args.input, columns=3)
-    with quiet():
-        found = load_for(args, chain.from_iterable(rows)).arithmetic(
-            *([row[column] for row in rows] for column in range(3)),
-            pooling=args.pooling,
-            **generation(args),
-        )
-    for (a, b, c), text in zip(rows, found, strict=True):
-        print(json_line(a=a, b=b, c=c, result=text) if args.json else text)
 
 
 def _prior(args: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from fairseq_vat import __version__
 from fairseq_vat.cli import (
+    arithmetic_command,
     classify_command,
     embed,
     evaluate_command,
@@ -22,18 +23,21 @@ from fairseq_vat.cli import (
     text_commands,
 )
 from fairseq_vat.cli.checkpoint import locate
+from fairseq_vat.cli.examples import EXAMPLES
 from fairseq_vat.cli.flags import Parser, message_of
-from fairseq_vat.errors import VATError
+from fairseq_vat.errors import VATError, explain, is_debugging
 
 # By the heading they have in the help.  A new subcommand is a module with
 #   add_parser(subparsers): adds its parser and sets run as its default,
+#     A command line for its help is in EXAMPLES.
 #   run(args): calls what does the work, and prints; it imports what is slow to import itself.  What
 #     it returns is the exit status; takes_further_flags=True leaves unknown flags to it.
 SUBCOMMANDS = {
     "text": (text_commands,),
-    "a model": (recipe_commands, evaluate_command, report_commands),
-    "latents": (latent_commands, embed),
-    "measures of latents and representations": (
+    "model": (recipe_commands, report_commands),
+    "latents": (latent_commands, arithmetic_command, embed),
+    "measures": (
+        evaluate_command,
         isotropy_command,
         classify_command,
         probe_command,
@@ -51,7 +55,9 @@ class _Group:
 
     def add_parser(self, name: str, help: str, **settings: Any) -> argparse.ArgumentParser:
         self._listing.append(f"  {name:12} {help}")
-        return self._subparsers.add_parser(name, **settings)
+        further = f"{settings.pop('epilog')}\n\n" if "epilog" in settings else ""
+        example = f"\n{further}example:\n  {EXAMPLES[name]}"
+        return self._subparsers.add_parser(name, epilog=example, **settings)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -83,11 +89,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = build_parser()
     args, further = parser.parse_known_args(argv)
+    if hasattr(args, "words"):  # argparse takes positional arguments from before the flags only
+        args.words += [word for word in further if not word.startswith("-")]
+        further = [flag for flag in further if flag.startswith("-")]
     if further and not hasattr(args, "takes_further_flags"):
         parser.error(f"unrecognized arguments: {' '.join(further)}")
     args.further_flags = [flag for flag in further if flag != "--"]
     try:
-        if hasattr(args, "model"):
+        if hasattr(args, "path"):
             locate(args)
         status = args.run(args)
         sys.stdout.flush()  # here, so that a reader gone away is met inside the try
@@ -98,7 +107,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fairseq-vat: interrupted", file=sys.stderr)
         return 130
-    except (VATError, OSError) as error:
-        print(f"fairseq-vat: error: {message_of(error)}", file=sys.stderr)
+    except Exception as error:
+        own = isinstance(error, (VATError, OSError))
+        line = message_of(error) if own else explain(error, error.__traceback__)
+        if line is None or is_debugging():
+            raise
+        print(f"fairseq-vat: error: {line}", file=sys.stderr)
         return 1
     return status or 0

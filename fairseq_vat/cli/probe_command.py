@@ -8,11 +8,11 @@ import math
 from typing import Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
-from fairseq_vat.cli.flags import above, add_number, at_least
+from fairseq_vat.cli.flags import above, add_list, add_number, at_least
 from fairseq_vat.cli.hf import add_hf_argument, load_encoders, load_hf, warn_of_encoders
 from fairseq_vat.cli.probe_tables import probe_lines, relatedness_lines
 from fairseq_vat.cli.tables import add_format_flag
-from fairseq_vat.cli.terminal import quiet, warn_of_left_out
+from fairseq_vat.cli.terminal import quiet, warn_of_labelled
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation import ACTIVATIONS, MODES
 from fairseq_vat.latent.choices import POOLINGS
@@ -31,9 +31,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "label<TAB>sentence<TAB>sentence; plain, .gz or .xz.  The checkpoint isn't changed.",
     )
     add_checkpoint_arguments(parser)
-    parser.add_argument("--train", metavar="FILE")
+    parser.add_argument("--train", metavar="FILE", help="labelled sentences to learn from")
     parser.add_argument("--valid", metavar="FILE", help="default: a tenth of --train")
-    parser.add_argument("--test", metavar="FILE")
+    parser.add_argument("--test", metavar="FILE", help="default: none, nothing is tested")
     parser.add_argument("--cv", metavar="FILE", help="cross-validation on one file instead")
     parser.add_argument(
         "--pairs", action="store_true", help="two sentences a line, joined by the symbol </s>"
@@ -52,21 +52,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="of --relatedness: scores become shares of these whole numbers (default: 1 5)",
     )
     add_hf_argument(parser)
-    parser.add_argument(
-        "--mode",
-        nargs="+",
-        choices=MODES,
-        default=["features"],
-        help="vectors as they are, or the encoder trained with the classifier (default: features)",
-    )
-    parser.add_argument(
-        "--pooling",
-        nargs="+",
-        choices=POOLINGS,
-        default=["mean"],
-        help="with a latent for every token: the start token's, their mean, or their sum "
-        "(default: mean)",
-    )
+    text = "vectors as they are, or the encoder trained with the classifier (default: features)"
+    add_list(parser, "--mode", text, choices=MODES, default=["features"])
+    text = "with a latent for every token: the start token's, their mean or sum (default: mean)"
+    add_list(parser, "--pooling", text, choices=POOLINGS, default=["mean"])
     at_least_1 = at_least(1)
     text = "runs, with the seeds 1 to N (default: 5, with --cv 1)"
     add_number(parser, "--seeds", text, kind=at_least_1)
@@ -81,10 +70,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         default=ACTIVATIONS[0],
         help="of the dense layer (default: %(default)s, as SentEval's)",
     )
-    add_number(parser, "--epochs", "of fine-tuning", 5, at_least_1)
-    add_number(parser, "--batch-size", "sentences an update of it", 32, at_least_1)
-    add_number(parser, "--lr", "of it", 1e-3, above(0), "LR")
-    add_number(parser, "--hf-lr", "of it, of --hf's", 2e-5, above(0), "LR")
+    add_number(parser, "--epochs", "epochs of fine-tuning", 5, at_least_1)
+    add_number(parser, "--batch-size", "sentences an update of fine-tuning", 32, at_least_1)
+    add_number(parser, "--lr", "learning rate of fine-tuning", 1e-3, above(0), "LR")
+    add_number(parser, "--hf-lr", "the same for --hf's encoders", 2e-5, above(0), "LR")
     parser.add_argument(
         "--save", metavar="FILE", help="keep finished runs in this .json, and go on from it"
     )
@@ -118,7 +107,7 @@ def _probe(args: argparse.Namespace) -> dict[str, Any]:
         vat = load_hub(args)
         beside = load_hf(args.hf, vat.device)
         files = files.in_subwords(vat)
-        warn_of_left_out(files)
+        warn_of_labelled(files)
         columns = zip(*(line.sentences for line in files.all_lines), strict=True)
         encoders = encoders_of(vat, args.path, files.all_pieces, beside, *map(list, columns))
         warn_of_encoders(encoders, ", ".join(paths.values()))

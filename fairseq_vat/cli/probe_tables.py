@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fairseq_vat.cli.classify_command import label_shares
+from fairseq_vat.cli.classify_command import ACCURACY, MAJORITY, label_shares
 from fairseq_vat.cli.tables import MeanAndStd, prose, table
 
-_PARTS = {"valid": "dev", "test": "test"}
+_PARTS = ("valid", "test")
 
 
 def probe_lines(found: dict[str, Any], style: str) -> list[str]:
@@ -20,7 +20,7 @@ def probe_lines(found: dict[str, Any], style: str) -> list[str]:
         how = f"folds run: {found['folds_run']} of {found['folds']}; seeds: {found['seeds']}"
     beside = zip(found["hf"], found["hf_hidden"], strict=True)
     rows = [(_title(found, result), result) for result in found["results"]]
-    rows.append(("most frequent label", found["majority"]))
+    rows.append((MAJORITY[0], found[MAJORITY[1]]))
     return [
         *prose(
             style,
@@ -39,14 +39,14 @@ def probe_lines(found: dict[str, Any], style: str) -> list[str]:
                 | {part: MeanAndStd.of(result[part], "accuracy") for part in _PARTS if result[part]}
                 for name, result in rows
             ],
-            [("name", "accuracy, %", ""), *((key, head, ".1f") for key, head in _PARTS.items())],
+            [("name", ACCURACY[0], ""), *((part, part, ACCURACY[1]) for part in _PARTS)],
             style,
         ),
     ]
 
 
 def relatedness_lines(found: dict[str, Any], style: str) -> list[str]:
-    """Correlations and errors, a table of dev and one of test, an empty line between."""
+    """Correlations and errors, a table of valid and one of test, an empty line between."""
     files = ", ".join(f"{count:,} {name}" for name, count in found["examples"].items())
     least, most = found["grades"]
     lines = prose(
@@ -59,10 +59,10 @@ def relatedness_lines(found: dict[str, Any], style: str) -> list[str]:
     )
     rows = [(_title(found, result), result) for result in found["results"]]
     rows.append(("mean score", found["mean_score"]))
-    for part, head in _PARTS.items():
+    for part in _PARTS:
         scores = [(name, result[part]) for name, result in rows]
         columns = [
-            ("name", head, ""),
+            ("name", part, ""),
             ("pearson", "Pearson x 100", ".2f"),
             ("spearman", "Spearman x 100", ".2f"),
             ("mse", "MSE", ".2f"),

@@ -34,8 +34,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "It trains in bfloat16 where the machine has instructions for it; else on a GPU in fp16, "
         "on a CPU in float32. The same command goes on where a stopped run was. The log is "
         "SAVE_DIR/train.log.",
-        epilog="All other flags are fairseq-train's and win over the experiment's: "
-        "--max-update 10000, --kl-weight 0.2. --flags lists those of the plugin.",
+        epilog="All other flags are fairseq-train's and win over the experiment's, such as\n"
+        "--kl-weight 0.2; --flags lists those of the plugin.",
     )
     parser.add_argument("preset", metavar="PRESET", help="a name; --presets lists them")
     parser.add_argument("data", metavar="DATA", help="binarised text, of fairseq-vat prepare")
@@ -48,7 +48,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add_number(parser, "--node-rank", "which of them this is, from 0", 0, at_least(0))
     parser.add_argument("--master", metavar="HOST:PORT", help="of the first of several machines")
     parser.add_argument("--dry-run", action="store_true", help="print the command alone")
-    parser.add_argument("--presets", action=_Presets, help="list the experiments and exit")
+    parser.add_argument(
+        "--presets", action=_Presets, help="list the experiments and their folder, and exit"
+    )
     parser.add_argument("--flags", action=_Flags, help="list the plugin's flags and exit")
     parser.set_defaults(run=_train, takes_further_flags=True)
 
@@ -69,9 +71,10 @@ class _Presets(argparse.Action):
         super().__init__(*args, nargs=0, **kwargs)
 
     def __call__(self, parser, *_):
-        from fairseq_vat.recipes.training_presets import preset_names
+        from fairseq_vat.recipes.training_presets import preset_folder, preset_names
 
         print("\n".join(preset_names()))
+        print(f"\nfairseq-hydra-train --config-dir {preset_folder()}")
         parser.exit()
 
 

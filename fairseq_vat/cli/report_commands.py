@@ -26,8 +26,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "and draws DIR/learning_curves.png (reconstruction, KL, weighted KL and KL weight by "
         "update, train and valid) and DIR/annealing.png (KL weight).",
     )
-    parser.add_argument("log", metavar="LOG")
-    parser.add_argument("--out", metavar="DIR", required=True)
+    parser.add_argument("log", metavar="LOG", help="of fairseq-train")
+    parser.add_argument("--output", metavar="DIR", required=True, help="made if it is not there")
     parser.add_argument(
         "--kl-only", action="store_true", help="leave the reconstruction out of the curves"
     )
@@ -154,7 +154,7 @@ def _plot(args: argparse.Namespace) -> None:
     from fairseq_vat.report import plots
 
     records = read_training_log(args.log)
-    out = Path(args.out)
+    out = Path(args.output)
     plots.learning_curves(records, out / "learning_curves.png", kl_only=args.kl_only)
     print(out / "learning_curves.png")
     plots.annealing(records, out / "annealing.png")

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments
+from fairseq_vat.cli.flags import add_list
 from fairseq_vat.cli.hf import add_hf_argument, load_encoders, names_of
 from fairseq_vat.cli.tables import add_format_flag, prose, table
-from fairseq_vat.cli.terminal import quiet, warn_of_unknown
+from fairseq_vat.cli.terminal import quiet, warn, warn_of_unknown
 from fairseq_vat.latent.choices import POOLINGS
 
 _MEASURES = {"spearman": "Spearman", "pearson": "Pearson"}
@@ -31,19 +32,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "file alone is a task of one.  docs/sentence-embeddings.md says what each figure means.",
     )
     add_checkpoint_arguments(parser)
-    parser.add_argument(
-        "--sts",
-        metavar="PATH",
-        nargs="+",
-        required=True,
-        help="folders of .tsv files, or files; a file may be .gz or .xz",
-    )
-    parser.add_argument(
+    text = "folders of .tsv files, or files; a file may be .gz or .xz"
+    add_list(parser, "--sts", text, "PATH", required=True)
+    add_list(
+        parser,
         "--pooling",
-        choices=POOLINGS,
-        nargs="+",
-        help="one vector out of a latent for every token: the start token's, the mean, the sum "
+        "one vector out of a latent for every token: the start token's, the mean, the sum "
         "(default: all that the model has); without meaning where a sentence has one latent",
+        choices=POOLINGS,
     )
     add_hf_argument(parser)
     add_format_flag(parser)
@@ -67,6 +63,8 @@ def run(args: argparse.Namespace) -> None:
     for system in systems:
         for task, share in system["unknown_share"].items():
             warn_of_unknown(task, share, system["path"], ours="updates" in system)
+    if reasons := _reasons(systems):
+        warn(f"{len(reasons):,} correlations are undefined, the first: {reasons[0]}")
     found = {"data": args.data, "systems": systems}
     if args.json:
         print(json.dumps(found, ensure_ascii=False, allow_nan=False))
@@ -103,14 +101,20 @@ def _lines(systems: list[dict[str, Any]], style: str) -> Iterator[str]:
             ],
             style,
         )
-    reasons = {
-        f"undefined: {system['name']}, {pooling}: {name}: {correlation['undefined']}": None
-        for system, pooling in columns.values()
-        for name, _, path in rows
-        if (correlation := _at(system["poolings"][pooling], path))["undefined"]
-    }
+    reasons = _reasons(systems)
     if reasons:
-        yield from prose(style, "", *reasons)
+        yield from prose(style, "", *(f"undefined: {reason}" for reason in reasons))
+
+
+def _reasons(systems: list[dict[str, Any]]) -> list[str]:
+    """What is undefined, and why."""
+    return [
+        f"{system['name']}, {pooling}: {name}: {correlation['undefined']}"
+        for system in systems
+        for pooling, results in system["poolings"].items()
+        for name, _, path in _rows(systems[0])
+        if (correlation := _at(results, path))["undefined"]
+    ]
 
 
 def _description(system: dict[str, Any]) -> str:

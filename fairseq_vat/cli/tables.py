@@ -13,6 +13,8 @@ MISSING = "\N{EN DASH}"
 # with the names of tabulate's; its "github" leaves the columns' alignment to whoever renders it
 _TABULATE = {"github": "pipe", "latex": "latex", "plain": "plain"}
 FORMATS = ("github", "latex", "csv", "plain")
+# of a table as plain text, in characters
+WIDTH = 100
 
 
 def add_format_flag(parser: argparse.ArgumentParser, default: str = "plain") -> None:
@@ -30,17 +32,50 @@ def table(
     columns: Sequence[tuple[str, str, str]],
     style: str = "github",
 ) -> str:
-    """Rows as a table.
+    """Rows as a table; several below each other where it would be wider than `WIDTH` as plain text.
 
-    A value that is missing or None is a dash, text stands as it is, numbers are to the right; a
-    column without a value in any row is left out.
+    A value that is missing or None is a dash, text stands as it is, numbers are to the right. The
+    first column says what a row is; a row or another column without any value is left out.
 
     Args:
         rows: values by the columns' keys; other keys are passed over.
         columns: key, header and format specification (such as ``.3f``) of each, in their order.
         style: one of `FORMATS`.
     """
-    shown = [one for one in columns if any(row.get(one[0]) is not None for row in rows)]
+    first, *others = columns
+    rows = [row for row in rows if any(row.get(key) is not None for key, *_ in others)]
+    others = [one for one in others if any(row.get(one[0]) is not None for row in rows)]
+    if any(row.get(first[0]) is not None for row in rows):
+        others.insert(0, first)
+    return _fitting(rows, others, style)
+
+
+def _fitting(
+    rows: Sequence[Mapping[str, object]], shown: Sequence[tuple[str, str, str]], style: str
+) -> str:
+    """The table, its columns in several where it is too wide, each with the first column."""
+    text = _written(rows, shown, style)
+    if style != "plain" or len(shown) < 3 or _width(text) <= WIDTH:
+        return text
+    last = next(
+        (
+            count
+            for count in range(len(shown) - 1, 2, -1)
+            if _width(_written(rows, shown[:count], style)) <= WIDTH
+        ),
+        2,
+    )
+    rest = _fitting(rows, [shown[0], *shown[last:]], style)
+    return f"{_written(rows, shown[:last], style)}\n\n{rest}"
+
+
+def _width(text: str) -> int:
+    return max(map(len, text.splitlines()), default=0)
+
+
+def _written(
+    rows: Sequence[Mapping[str, object]], shown: Sequence[tuple[str, str, str]], style: str
+) -> str:
     cells = [[_cell(row.get(key), form) for key, _, form in shown] for row in rows]
     heads = [head for _, head, _ in shown]
     if style == "csv":

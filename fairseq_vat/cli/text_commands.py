@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from fairseq_vat.cli.flags import above, add_number, at_least
+from fairseq_vat.cli.terminal import warn
 
 _SPLITS = ("train", "valid", "test")
 
@@ -21,9 +22,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description="Cleans the text, trains a sentencepiece unigram model on the training text "
         "and writes DIR/sentencepiece.model, DIR/{train,valid,test}.pieces and DIR/dict.txt.  "
         "With --gpt2 the vocabulary is GPT-2's, and DIR/vocab.json and DIR/merges.txt are written "
-        "for fairseq's --bpe gpt2.  "
+        "for fairseq's --bpe gpt2; with WordPiece it is DIR/vocab.txt, for --bpe bert.  "
         "The word <unk> in the training text, as PTB and WikiText-2 have it, is a piece of its own "
-        "(not with --gpt2).  "
+        "(of sentencepiece's).  "
         "What is there already, from the same text and options, is not made again.",
     )
     add_tokenization_flags(parser)
@@ -43,7 +44,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "the folder given as --results-path",
     )
     parser.add_argument("--samples", metavar="GEN", help="the same with --latent-sampling")
-    add_number(parser, "-n", "sentences to print", 10, at_least(0))
+    parser.add_argument(
+        *("-n", "--examples"),
+        type=at_least(0),
+        metavar="N",
+        default=10,
+        help="sentences to print (default: %(default)s); the figures are over all",
+    )
     add_number(
         parser,
         "--every",
@@ -61,7 +68,7 @@ def add_tokenization_flags(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{name}", metavar="FILE", required=True, help="a sentence a line; plain, .gz or .xz"
         )
-    parser.add_argument("--out", metavar="DIR", required=True)
+    parser.add_argument("--output", metavar="DIR", required=True, help="made if it is not there")
     add_number(
         parser,
         "--vocab-size",
@@ -75,6 +82,15 @@ def add_tokenization_flags(parser: argparse.ArgumentParser) -> None:
     )
     given.add_argument(
         "--gpt2", metavar="DIR", help="use the byte-level vocabulary of this GPT-2 directory"
+    )
+    given.add_argument(
+        "--wordpiece", metavar="FILE", help="use WordPiece with this uncased vocab.txt of BERT's"
+    )
+    add_number(
+        given,
+        "--train-wordpiece",
+        "train WordPiece of N pieces, fewer if there are fewer",
+        kind=at_least(1),
     )
     add_number(
         parser,
@@ -90,9 +106,10 @@ def add_tokenization_flags(parser: argparse.ArgumentParser) -> None:
 
 def tokenization(args: argparse.Namespace) -> tuple[dict[str, str], str, dict[str, Any]]:
     """The texts, the folder and the settings of the vocabulary."""
-    settings = ("vocab_size", "sentencepiece_model", "gpt2", "character_coverage", "max_pieces")
+    settings = ("vocab_size", "sentencepiece_model", "gpt2", "wordpiece", "train_wordpiece")
+    settings += ("character_coverage", "max_pieces")
     texts = {name: getattr(args, name) for name in _SPLITS}
-    return texts, args.out, {name: getattr(args, name) for name in settings}
+    return texts, args.output, {name: getattr(args, name) for name in settings}
 
 
 def _tokenize(args: argparse.Namespace) -> None:
@@ -107,24 +124,43 @@ def _show(args: argparse.Namespace) -> None:
     from fairseq_vat.evaluation.generation_log import compare_generations
 
     found = compare_generations(args.mean, args.samples)
-    found["sentences"] = found["sentences"][:: args.every][: args.n]
+    found["sentences"] = found["sentences"][:: args.every][: args.examples]
     if args.json:
         print(json.dumps(found, ensure_ascii=False))
         return
-    for sentence in found["sentences"]:
+    _print_generations(**found)
+
+
+def _print_generations(
+    latents: dict[str, str | None], sentences: list[dict[str, Any]], figures: dict[str, Any]
+) -> None:
+    """What isn't known to be from the mean, or drawn, is called a hypothesis."""
+    from fairseq_vat.evaluation.texts import bleu_of
+
+    one = "from mean" if latents["mean"] else "hypothesis"
+    more = "sample" if latents["samples"] else "hypothesis"
+    for sentence in sentences:
         print(f"sentence {sentence['id']:<4} {sentence['sentence']}")
-        print(f"from mean     {sentence['mean']}")
+        print(f"{one:13} {sentence['mean']}")
         for number, sample in enumerate(sentence["samples"], start=1):
-            print(f"sample {number:<6} {sample}")
+            print(f"{f'{more} {number}':13} {sample}")
         print()
-    mean, drawn = (found["figures"].get(name) for name in ("mean", "samples"))
+    mean, drawn = (figures.get(name) for name in ("mean", "samples"))
+    what = "Reconstruction from the mean" if latents["mean"] else "Hypotheses of --mean"
+    name, bleu = bleu_of(mean)
     print(
-        f"Reconstruction from the mean, {mean['sentences']:,} sentences: BLEU {mean['bleu']:.1f}, "
+        f"{what}, {mean['sentences']:,} sentences: {name} {bleu:.1f}, "
         f"{mean['exact_match']:.1%} equal to the sentence"
     )
     if drawn:
+        what = "Samples" if latents["samples"] else "Hypotheses of --samples"
+        name, bleu = bleu_of(drawn)
         print(
-            f"Samples, {drawn['samples_per_sentence']:g} a sentence, {drawn['sentences']:,} "
-            f"sentences: BLEU {drawn['bleu']:.1f} against the sentence, {drawn['exact_match']:.1%} "
+            f"{what}, {drawn['samples_per_sentence']:g} a sentence, {drawn['sentences']:,} "
+            f"sentences: {name} {bleu:.1f} against the sentence, {drawn['exact_match']:.1%} "
             f"equal to it, {drawn['distinct_per_sentence']:.2f} different ones a sentence"
         )
+    if name != "BLEU":
+        warn("the outputs are subwords: generate with --post-process or --bpe to join them")
+    if None in (latents["mean"], latents["samples"] if drawn else "draws"):
+        warn("the output of an earlier version doesn't say which latents it was decoded from")

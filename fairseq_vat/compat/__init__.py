@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
-from fairseq_vat.compat import checkpoints, commands, loaders, logs
+from fairseq_vat.compat import arguments, checkpoints, commands, loaders, logs, training
 
 
 def install(
-    check_checkpoint: Callable[[str, Any], None], check_flags: Callable[[Any, str], None]
+    check_checkpoint: Callable[[str, Any], None],
+    check_flags: Callable[[Any, str], None],
+    check_names: Callable[[Namespace], None],
 ) -> None:
     """Apply all of it; a second call changes nothing, but for commands imported since.
 
@@ -18,10 +21,15 @@ def install(
             fairseq must not see.
         check_flags: of a command's configuration and its name; raises `VATError` for a value that
             can't be meant.
+        check_names: of a command line that isn't read to its end; raises `VATError` where task,
+            architecture or optimizer is missing.
     """
+    arguments.tell_mistakes_in_one_line(check_names)
     checkpoints.allow_configuration_types()
     checkpoints.check_checkpoints(check_checkpoint)
     checkpoints.resume_safely()
+    training.end_where_nothing_is_finite()
+    training.save_whole_or_say_why()
     commands.check_flags_first(check_flags)
     logs.record_metrics()
     logs.cap_perplexities()

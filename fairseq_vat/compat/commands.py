@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.distributed import utils as distributed_utils
 from omegaconf import DictConfig
 
-from fairseq_vat.errors import VATError, explain
+from fairseq_vat.errors import VATError, explain, is_debugging
 from fairseq_vat.text.lines import decode_line
 
 
@@ -26,7 +28,7 @@ def check_flags_first(check_flags: Callable[[DictConfig, str], None]) -> None:
     """
     if not hasattr(distributed_utils.call_main, "unchecked"):
         distributed_utils.call_main = _Checked(distributed_utils.call_main, check_flags)
-    generate = sys.modules.get("fairseq_cli.generate")
+    generate = _command("generate")
     if generate is not None and not hasattr(generate.main, "unchecked"):
         generate.main = _Checked(generate.main, check_flags, "generate")
 
@@ -44,10 +46,23 @@ class _Checked:
 
     def __call__(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
         # call_main is given the command's main
-        command = self._command or args[0].__module__.rpartition(".")[2]
+        command = self._command or _name_of(args[0])
         whole = cfg if isinstance(cfg, DictConfig) else convert_namespace_to_omegaconf(cfg)
         self._check(whole, command)
         return self.unchecked(cfg, *args, **kwargs)
+
+
+def _command(name: str) -> ModuleType | None:
+    """The module of one of fairseq's commands, if it is loaded; ``python -m`` has it as a main."""
+    main = sys.modules.get("__main__")
+    if getattr(getattr(main, "__spec__", None), "name", None) == f"fairseq_cli.{name}":
+        return main
+    return sys.modules.get(f"fairseq_cli.{name}")
+
+
+def _name_of(main: Callable[..., Any]) -> str:
+    module = sys.modules[main.__module__]
+    return (module.__spec__.name if module.__spec__ else main.__module__).rpartition(".")[2]
 
 
 def read_overrides_as_literals() -> None:
@@ -56,7 +71,7 @@ def read_overrides_as_literals() -> None:
     They call ``eval`` on it, where generate and interactive read a literal.
     """
     for name in ("validate", "eval_lm"):
-        command = sys.modules.get(f"fairseq_cli.{name}")
+        command = _command(name)
         if command is not None:
             command.eval = _literal_overrides
 
@@ -75,8 +90,9 @@ def install_exception_hook() -> None:
     """Print a mistake in the input as one line; everything else as before.
 
     fairseq's commands let exceptions through to the interpreter, which would print thirty lines
-    of traceback around the one that tells the user what to do. The exit status stays 1. A Python
-    program that uses the plugin as a library keeps its own hook.
+    of traceback around the one that tells the user what to do. The exit status stays 1. With
+    FAIRSEQ_VAT_DEBUG=1 the traceback is printed too. A Python program that uses the plugin as a
+    library keeps its own hook.
     """
     in_command = any(name.partition(".")[0] == "fairseq_cli" for name in list(sys.modules))
     if in_command and sys.excepthook is not _print_explained:
@@ -91,11 +107,16 @@ _previous_hook = sys.__excepthook__
 def _print_explained(
     kind: type[BaseException], error: BaseException, tb: TracebackType | None
 ) -> None:
-    line = explain(error, tb)
-    if line is None:
+    if isinstance(error, BrokenPipeError):  # whoever read the output has gone
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    line = "interrupted" if isinstance(error, KeyboardInterrupt) else explain(error, tb)
+    if line is None or is_debugging():
         _previous_hook(kind, error, tb)
-    else:
-        print(f"fairseq_vat: error: {line}", file=sys.stderr)
+    if line is not None:
+        told = line if isinstance(error, KeyboardInterrupt) else f"error: {line}"
+        print(f"fairseq_vat: {told}", file=sys.stderr)
 
 
 def replace_interactive_reader() -> None:
@@ -105,7 +126,7 @@ def replace_interactive_reader() -> None:
     the process at the first wrong byte. The replacement reads bytes and replaces what is wrong.
     Nothing is changed in other commands.
     """
-    interactive = sys.modules.get("fairseq_cli.interactive")
+    interactive = _command("interactive")
     if interactive is not None:
         interactive.buffered_read = _buffered_read
 

@@ -9,7 +9,7 @@ from fairseq.dataclass import FairseqDataclass
 from omegaconf import II
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.latent.annealing import Annealing, Schedule
+from fairseq_vat.latent.annealing import DEFAULT_UPDATES, Annealing, Schedule
 
 
 class KLReduction(Enum):
@@ -34,7 +34,7 @@ class TokenKLCrossEntropyConfig(FairseqDataclass):
         metadata={"help": "s: standard deviation of the prior N(0, s^2 I), above 0"},
     )
     kl_weight: float = field(
-        default=1.0, metadata={"help": "constant factor on the KL, on top of the annealing"}
+        default=0.1, metadata={"help": "constant factor on the KL, on top of the annealing"}
     )
     kl_reduction: KLReduction = field(
         default=KLReduction.sum,
@@ -44,10 +44,11 @@ class TokenKLCrossEntropyConfig(FairseqDataclass):
         },
     )
     kl_annealing: Schedule = field(
-        default=Schedule.constant, metadata={"help": "schedule of the KL weight"}
+        default=Schedule.logistic, metadata={"help": "schedule of the KL weight"}
     )
     kl_annealing_updates: int = field(
-        default=0, metadata={"help": "number of updates the schedule spans"}
+        default=0,
+        metadata={"help": "number of updates the schedule spans (logistic: 4000 if not given)"},
     )
     kl_annealing_cycles: int = field(
         default=5, metadata={"help": "cyclic: number of cycles M in the span"}
@@ -89,9 +90,11 @@ class TokenKLCrossEntropyConfig(FairseqDataclass):
 
 def annealing_of(cfg: TokenKLCrossEntropyConfig) -> Annealing:
     """The schedule; raises `VATError` for a number that doesn't fit it."""
+    schedule = Schedule(cfg.kl_annealing)
+    updates = DEFAULT_UPDATES if schedule == Schedule.logistic else 0
     return Annealing(
-        Schedule(cfg.kl_annealing),
-        cfg.kl_annealing_updates,
+        schedule,
+        cfg.kl_annealing_updates or updates,
         cfg.kl_annealing_cycles,
         cfg.kl_annealing_ratio,
         cfg.kl_annealing_init,

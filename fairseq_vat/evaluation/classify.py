@@ -109,7 +109,7 @@ def classify(
             name: over_runs([vars(fit.scores[name]) for fit in fits], *figures) for name in _SPLITS
         },
         "logistic_regression": logistic_regression(posteriors, labels_N, drawn),
-        "without_latents": {
+        "majority": {
             name: vars(majority(train_labels_N, labels_N[parts[name]])) for name in _SPLITS
         },
     }

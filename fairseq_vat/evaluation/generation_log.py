@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.texts import bleu_figures
 
-_LINE = re.compile(r"(?P<kind>[STD])-(?P<id>\d+)\t(?P<rest>.*)")
+_LINE = re.compile(r"(?P<kind>[STDI])-(?P<id>\d+)\t(?P<rest>.*)")
 
 
 @dataclass
@@ -23,12 +24,20 @@ class Generated:
         source: the sentence itself (``T-``, or ``S-`` where there is no target).
         outputs: the detokenised outputs (``D-``), in the order of the file.
         scores: their scores, base 2, as fairseq prints them.
+        latents: what each was decoded from (``I-``), such as ``mean`` and ``draw 2``; empty if the
+            file doesn't say, as those of earlier versions.
     """
 
     id: int
     source: str = ""
     outputs: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
+    latents: list[str] = field(default_factory=list)
+
+    @property
+    def reference(self) -> str:
+        """The sentence for readers, with a mark for what the dictionary doesn't have."""
+        return self.source.replace("<<unk>>", "\u2047")
 
 
 def read_generation(path: str | os.PathLike) -> list[Generated]:
@@ -58,6 +67,8 @@ def read_generation(path: str | os.PathLike) -> list[Generated]:
                 score, _, text = match["rest"].partition("\t")
                 sentence.scores.append(float(score))
                 sentence.outputs.append(text)
+            elif match["kind"] == "I":
+                sentence.latents.append(match["rest"].removeprefix("latents: "))
             else:
                 sources[match["kind"]][number] = match["rest"]
     for number, sentence in sentences.items():
@@ -90,30 +101,30 @@ def reconstruction_figures(sentences: list[Generated]) -> dict[str, float]:
     """How well the first outputs give the sentences back.
 
     Returns:
-        ``sentences``: how many; ``bleu`` with the sentence as the reference and ``exact_match``,
-        as `bleu_figures` has them.
+        of `bleu_figures`, with the sentence as the reference: ``sentences``, ``exact_match``, and
+        ``bleu`` or ``bleu_of_pieces``.
     """
     outputs = [sentence.outputs[0] for sentence in sentences]
     found = bleu_figures(outputs, [sentence.source for sentence in sentences])
-    return {name: found[name] for name in ("sentences", "bleu", "exact_match")}
+    return {name: value for name, value in found.items() if name != "signature"}
 
 
 def sample_figures(sentences: list[Generated]) -> dict[str, float]:
     """How far variational samples keep to their sentences, and how much they differ.
 
     Returns:
-        ``sentences`` and ``samples_per_sentence``; ``bleu`` and ``exact_match`` of all samples
-        against their sentence; ``distinct_per_sentence``: mean count of different samples.
+        ``sentences`` and ``samples_per_sentence``; of `bleu_figures`, over all samples against
+        their sentence, ``exact_match`` and ``bleu`` or ``bleu_of_pieces``;
+        ``distinct_per_sentence``: mean count of different samples.
     """
     outputs = [output for sentence in sentences for output in sentence.outputs]
     sources = [sentence.source for sentence in sentences for _ in sentence.outputs]
     distinct = sum(len(set(sentence.outputs)) for sentence in sentences)
     found = bleu_figures(outputs, sources)
     return {
+        **{name: value for name, value in found.items() if name != "signature"},
         "sentences": len(sentences),
         "samples_per_sentence": len(outputs) / len(sentences),
-        "bleu": found["bleu"],
-        "exact_match": found["exact_match"],
         "distinct_per_sentence": distinct / len(sentences),
     }
 
@@ -128,15 +139,28 @@ def compare_generations(
         samples: the same with ``--latent-sampling``.
 
     Returns:
-        ``sentences``: a list with ``id``, ``sentence``, ``mean`` and ``samples`` of each;
-        ``figures``: `reconstruction_figures` as ``mean``, and with samples `sample_figures` as
-        ``samples``.
+        ``latents``: of ``mean`` and ``samples``, what they were decoded from, ``mean`` or
+        ``draws``, None where the file doesn't say; ``sentences``: a list with ``id``,
+        ``sentence``, ``mean`` and ``samples`` of each; ``figures``:
+        `reconstruction_figures` as ``mean``, and with samples `sample_figures` as ``samples``.
 
     Raises:
-        VATError: as `read_generation`, and if the two are of different sentences.
+        VATError: as `read_generation`, if the two are of different sentences, and if a file says
+            that it is the other's.
     """
     means = read_generation(mean)
     drawn = {sentence.id: sentence for sentence in read_generation(samples)} if samples else {}
+    latents = {"mean": _latents_of(means), "samples": _latents_of(drawn.values())}
+    if latents["mean"] == "draws":
+        raise VATError(
+            f"{mean} was generated with --latent-sampling, and so isn't from the mean: give it as "
+            "--samples, and as --mean what is generated without"
+        )
+    if latents["samples"] == "mean":
+        raise VATError(
+            f"{samples} was generated without --latent-sampling, and so has no samples: they are "
+            "from the mean"
+        )
     for sentence in means:
         if sentence.id in drawn and drawn[sentence.id].source != sentence.source:
             raise VATError(
@@ -149,6 +173,14 @@ def compare_generations(
     sentences = []
     for sentence in means:
         outputs = drawn[sentence.id].outputs if sentence.id in drawn else []
-        one = {"id": sentence.id, "sentence": sentence.source, "mean": sentence.outputs[0]}
+        one = {"id": sentence.id, "sentence": sentence.reference, "mean": sentence.outputs[0]}
         sentences.append({**one, "samples": outputs})
-    return {"sentences": sentences, "figures": figures}
+    return {"latents": latents, "sentences": sentences, "figures": figures}
+
+
+def _latents_of(sentences: Iterable[Generated]) -> str | None:
+    """``mean``, ``draws`` (if any is one), or None where an output has none said of it."""
+    sentences = list(sentences)
+    if not sentences or any(len(one.latents) != len(one.outputs) for one in sentences):
+        return None
+    return "mean" if {name for one in sentences for name in one.latents} == {"mean"} else "draws"

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fairseq_vat.errors import VATError
 from fairseq_vat.latent import noise
 from fairseq_vat.latent.prior import Prior
 from fairseq_vat.measures import importance_weighting
@@ -85,11 +86,20 @@ def measure(
         batches: fairseq's batches, on the model's device; their ``id`` is the sentence's number.
         settings: what to measure.
         progress: told the number of sentences after each batch.
+
+    Raises:
+        VATError: for latents or likelihoods that aren't finite.
     """
     by_number: dict[int, dict[str, Any]] = {}
     seen: dict[int, list[int]] = {}  # by its key, the numbers under which a sentence came
     for batch in batches:
         columns = _measure_batch(model, batch, settings, seen)
+        for what, name in (("latents", "means"), ("latents", "logvars"), ("likelihoods", "nll")):
+            if not all(torch.as_tensor(x).isfinite().all() for x in columns.get(name, ())):
+                raise VATError(
+                    f"the checkpoint's {what} are not finite: its training has diverged; take an "
+                    "earlier checkpoint"
+                )
         for row, number in enumerate(batch["id"].tolist()):
             by_number[number] = {name: column[row] for name, column in columns.items()}
         progress(batch["id"].numel())

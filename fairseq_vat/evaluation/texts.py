@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from fairseq_vat.text.pieces import in_pieces
 
 if TYPE_CHECKING:
     from fairseq_vat.hub.interface import VATHubInterface
 
+BLEUS = {"bleu": "BLEU", "bleu_of_pieces": "BLEU of pieces"}
 # with a larger share of unknown pieces a text's subwords can't be the model's
 MOST_UNKNOWN = 0.2
 
@@ -24,13 +27,20 @@ def share_of(counts: Sequence[tuple[int, int]]) -> float:
     return sum(unknown for _, unknown in counts) / max(1, sum(total for total, _ in counts))
 
 
+def bleu_of(figures: Mapping[str, Any]) -> tuple[str, float]:
+    """Name and value of the BLEU in `bleu_figures`."""
+    return next((name, figures[key]) for key, name in BLEUS.items() if key in figures)
+
+
 def unknown_share(vat: VATHubInterface, pieces: Sequence[str]) -> float:
     """Share of all pieces that the model's dictionary doesn't have; 0 of none."""
     return share_of(count_pieces(vat, pieces))
 
 
 def bleu_figures(
-    outputs: Sequence[str], references: Sequence[str], tokenize: str = "13a"
+    outputs: Sequence[str],
+    references: Sequence[str],
+    tokenize: str = "13a",
 ) -> dict[str, Any]:
     """Corpus BLEU of outputs, and how many equal their reference.
 
@@ -40,17 +50,19 @@ def bleu_figures(
         tokenize: sacrebleu's: ``13a`` for text; ``none`` for words that are tokens already.
 
     Returns:
-        ``bleu`` (0 to 100), ``exact_match`` (a share), ``sentences``, and sacrebleu's
-        ``signature``, which says how it was measured.
+        ``bleu`` (0 to 100), or ``bleu_of_pieces`` where the references are subwords that nobody
+        has joined (which are then the tokens), ``exact_match`` (a share), ``sentences``, and
+        sacrebleu's ``signature``, which says how it was measured.
     """
     from sacrebleu.metrics import BLEU  # here, because it takes long to import
 
+    of_pieces = in_pieces(references)
     # force: text of a corpus that was tokenised before looks to sacrebleu like a mistake
-    metric = BLEU(tokenize=tokenize, force=True)
+    metric = BLEU(tokenize="none" if of_pieces else tokenize, force=True)
     score = metric.corpus_score(outputs, [references]).score
     pairs = zip(outputs, references, strict=True)
     return {
-        "bleu": score,
+        "bleu_of_pieces" if of_pieces else "bleu": score,
         "exact_match": sum(output == reference for output, reference in pairs) / len(outputs),
         "sentences": len(outputs),
         "signature": str(metric.get_signature()),

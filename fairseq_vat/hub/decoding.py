@@ -33,7 +33,7 @@ class LatentDecoding:
     def decode(
         self, latents: Latents | Sequence[Tensor | np.ndarray], beam: int = 5, **generation: Any
     ) -> list[str]:
-        """Sentences from latents.
+        """Sentences from latents; with a latent for every token an empty one of its latents alone.
 
         Args:
             latents: what `encode` gave (its means are decoded), or one (P, L) array a sentence;
@@ -47,10 +47,14 @@ class LatentDecoding:
         points = [self._point(number, x) for number, x in enumerate(separate(latents))]
         generator = self._generator(beam, generation, latents_given=True)
         sentences = [""] * len(points)
-        order = sorted(range(len(points)), key=lambda number: len(points[number]))
+        # those of an empty sentence are of its end and start tokens: fairseq would invent one
+        empty = 1 + int(self.task.start_token)
+        least = empty + 1 if self.model.encoder.latent_level == "token" else 1
+        order = [number for number, point in enumerate(points) if len(point) >= least]
+        order.sort(key=lambda number: len(points[number]))
         at_once = max(1, MAX_ROWS // generator.beam_size)
-        with tqdm(total=len(points), unit=" sentences", delay=1, leave=False, disable=None) as bar:
-            for first in range(0, len(points), at_once):
+        with tqdm(total=len(order), unit=" sentences", delay=1, leave=False, disable=None) as bar:
+            for first in range(0, len(order), at_once):
                 numbers = order[first : first + at_once]
                 found = generator.generate(
                     [self.model], self._given([points[number] for number in numbers])

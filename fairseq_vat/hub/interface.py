@@ -39,6 +39,7 @@ from fairseq_vat.latent.gaussian import DiagonalGaussian, Latents
 from fairseq_vat.latent.pooling import check_pooling, pool
 from fairseq_vat.models.latent_encoder import EncoderOut
 from fairseq_vat.models.vat_transformer import VATModel
+from fairseq_vat.pretrained import path_of
 from fairseq_vat.tasks.variational_lm import VariationalLMTask
 from fairseq_vat.text.cutting import cut
 from fairseq_vat.text.lines import clean_line
@@ -269,7 +270,7 @@ def from_pretrained(
     """A checkpoint as a `VATHubInterface`; `VATModel.from_pretrained` is the same.
 
     Args:
-        model_name_or_path: the checkpoint or its folder; nothing is downloaded.
+        model_name_or_path: the checkpoint, its folder, or ``vat-small``; nothing is downloaded.
         checkpoint_file: the checkpoint's name in the folder; None takes ``checkpoint_last.pt``.
         data_name_or_path: the data directory, for its dict.txt; one that starts with a dot is
             looked for in `model_name_or_path`, as everywhere in fairseq's hub. None takes the
@@ -282,7 +283,7 @@ def from_pretrained(
     Raises:
         VATError: for everything `load_model` and `build_bpe` refuse.
     """
-    path = os.fspath(model_name_or_path)
+    path = path_of(model_name_or_path)
     folder = path if os.path.isdir(path) else os.path.dirname(path)
     data = None if data_name_or_path is None else os.fspath(data_name_or_path)
     if data is None and os.path.isfile(os.path.join(folder, "dict.txt")):

@@ -14,7 +14,7 @@ import torch
 from fairseq import utils
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.hub.decoding import LatentDecoding
+from fairseq_vat.hub.latent_arithmetic import LatentArithmetic
 from fairseq_vat.hub.loading import prior_of
 from fairseq_vat.latent import interpolation, noise
 from fairseq_vat.tasks.data_directory import load_sentences
@@ -23,7 +23,7 @@ from fairseq_vat.text.lines import clean_line
 from fairseq_vat.text.marks import marked_subwords, parse_marks, read_marked
 
 
-class LatentOperations(LatentDecoding):
+class LatentOperations(LatentArithmetic):
     """Operations in latent space, for `VATHubInterface`; its methods take and give lists.
 
     Every method takes fairseq's generation settings as keywords: ``beam=5`` (the VAT paper's),
@@ -181,39 +181,6 @@ class LatentOperations(LatentDecoding):
         ]
         decoded = self.decode([point for path in paths for point in path], beam, **generation)
         return [decoded[first : first + steps] for first in range(0, len(decoded), steps)]
-
-    def arithmetic(
-        self,
-        a: Sequence[str],
-        b: Sequence[str],
-        c: Sequence[str],
-        pooling: str = "mean",
-        beam: int = 5,
-        **generation: Any,
-    ) -> list[str]:
-        """a - b + c, decoded: what b is to a, to c.
-
-        With one latent a sentence it is z(a) - z(b) + z(c). With a latent for every token, a's
-        latents are each shifted by the difference of the pooled latents of c and b: a keeps its
-        length and its words' order.
-
-        Args:
-            a: N sentences.
-            b: as many.
-            c: as many.
-            pooling: ``mean``, ``sum`` or ``start``, of b's and c's latents.
-            beam: width of the beam search.
-            **generation: settings of fairseq's generation.
-
-        Raises:
-            VATError: for another pooling, and ``start`` of a model without start tokens.
-            ValueError: for lists of different lengths.
-        """
-        if not len(a) == len(b) == len(c):
-            raise ValueError(f"{len(a)}, {len(b)} and {len(c)} sentences: as many of each, please")
-        shift_NL = torch.from_numpy(self.embed(c, pooling) - self.embed(b, pooling))
-        pairs = zip(self.posteriors(a), shift_NL, strict=True)
-        return self.decode([x.mean + shift for x, shift in pairs], beam, **generation)
 
     def sample_prior(
         self,

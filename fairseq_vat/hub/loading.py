@@ -17,11 +17,13 @@ from omegaconf import MISSING, DictConfig, open_dict
 from fairseq_vat.errors import VATError, explain
 from fairseq_vat.latent.prior import Prior
 from fairseq_vat.models.vat_transformer import VATModel
+from fairseq_vat.pretrained import packaged_models, path_of
 from fairseq_vat.tasks.config import VariationalLMConfig
 from fairseq_vat.tasks.data_directory import first_data_directory, vocabulary_of
 from fairseq_vat.tasks.variational_lm import VariationalLMTask
 from fairseq_vat.text import subwords
 from fairseq_vat.text.subword_files import SubwordFiles
+from fairseq_vat.text.wordpiece import check_wordpiece
 
 TASK_SETTINGS = frozenset(field.name for field in fields(VariationalLMConfig))
 # fairseq keeps all flags of a training in its checkpoints, also those that are for generation only:
@@ -121,14 +123,20 @@ def load_model(
 def checkpoint_of(name_or_path: str | os.PathLike) -> str:
     """The path of a checkpoint: of a file itself, of a folder what `_IN_A_FOLDER` finds first.
 
+    A name of `packaged_models` is its folder.
+
     Raises:
         VATError: there is none.
     """
-    path = os.fspath(name_or_path)
+    path = path_of(name_or_path)
     if os.path.isfile(path):
         return path
     if not os.path.isdir(path):
-        raise VATError(f"checkpoint {path} doesn't exist: give one, or the folder of one")
+        names = " or ".join(packaged_models())
+        raise VATError(
+            f"checkpoint {path} doesn't exist: give one, or the folder of one"
+            + (f", or {names}" if names else "")
+        )
     for name in _IN_A_FOLDER:
         if os.path.isfile(os.path.join(path, name)):
             return os.path.join(path, name)
@@ -216,6 +224,10 @@ def build_bpe(name: str | None, **settings: Any) -> Any:
         if not os.path.isfile(model):
             raise VATError(f"--sentencepiece-model: file {model} not found")
         subwords.load_model(model)
+    if name == "bert":
+        if "bpe_vocab_file" not in settings:  # fairseq would download one
+            raise VATError("--bpe-vocab-file is needed and was not given")
+        check_wordpiece(settings["bpe_vocab_file"])
     try:
         return encoders.build_bpe(Namespace(bpe=name, **settings))
     except Exception as error:

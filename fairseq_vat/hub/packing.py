@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.dataclass.configs import CheckpointConfig, CommonConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import Tensor
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import atomic_path
 from fairseq_vat.hub.loading import checkpoint_of, load_model
+from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.tasks.data_directory import vocabulary_of
 
 _CARD = """# {name}
@@ -55,16 +58,36 @@ def pack(model: str | os.PathLike, out: str | os.PathLike, half: bool = True) ->
         VATError: as `load_model`, for a checkpoint of an earlier version, which holds no
             dictionary, and for parameters beyond half precision.
     """
-    path, out = checkpoint_of(model), Path(out)
+    path = checkpoint_of(model)
     loaded = load_model(path, device="cpu")
-    state = checkpoint_utils.load_checkpoint_to_cpu(path)
-    parameters = {
-        name: value.half() if half and value.is_floating_point() else value
-        for name, value in state["model"].items()
-    }
+    try:
+        return write_packed(checkpoint_utils.load_checkpoint_to_cpu(path), loaded.model, out, half)
+    except VATError as error:
+        raise VATError(f"{path}: {error}") from error
+
+
+def write_packed(
+    state: dict[str, Any], model: VATModel, out: str | os.PathLike, half: bool = True
+) -> Path:
+    """`pack` of a model in memory, such as one that was trained further.
+
+    Args:
+        state: the checkpoint that it was loaded from, of which all but the parameters counts.
+        model: has the parameters.
+        out: the folder; is made.
+        half: keep parameters in half precision.
+
+    Returns:
+        the path of ``model.pt``.
+
+    Raises:
+        VATError: for parameters beyond half precision.
+    """
+    out = Path(out)
+    parameters = _written(model.state_dict(), half)
     for name, value in parameters.items():
         if value.is_floating_point() and not value.isfinite().all():
-            raise VATError(f"{path}: {name} has values that aren't finite in half precision")
+            raise VATError(f"{name} has values that aren't finite{' in half precision' * half}")
     vocabulary = vocabulary_of(state["task_state"])
     packed = {
         "args": None,
@@ -85,9 +108,9 @@ def pack(model: str | os.PathLike, out: str | os.PathLike, half: bool = True) ->
     card = _CARD.format(
         name=out.name,
         architecture=state["cfg"].model._name,
-        parameters=sum(parameter.numel() for parameter in loaded.model.parameters()),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
         precision="half precision" if half else "single precision",
-        updates=loaded.model.num_updates,
+        updates=model.num_updates,
         settings=_settings(state["cfg"].criterion),
     )
     with atomic_path(out / "README.md") as temporary:
@@ -95,6 +118,18 @@ def pack(model: str | os.PathLike, out: str | os.PathLike, half: bool = True) ->
     with atomic_path(out / "model.pt") as temporary:
         torch.save(packed, temporary)
     return out / "model.pt"
+
+
+def _written(parameters: Mapping[str, Tensor], half: bool) -> dict[str, Tensor]:
+    """On the CPU; what parts of the model share stays shared, and so is written once."""
+    written: dict[tuple, Tensor] = {}
+    return {
+        name: written.setdefault(
+            (value.data_ptr(), value.shape, value.stride()),
+            value.to("cpu", torch.half if half and value.is_floating_point() else value.dtype),
+        )
+        for name, value in parameters.items()
+    }
 
 
 def _without_paths(cfg: DictConfig) -> DictConfig:

@@ -46,6 +46,7 @@ def slope_from(init: float, updates: int) -> float:
 
 
 DEFAULT_INIT = 0.00025
+DEFAULT_UPDATES = 4000  # of a logistic without --kl-annealing-updates
 
 
 class Schedule(Enum):

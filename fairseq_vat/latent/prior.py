@@ -16,6 +16,9 @@ from torch import Tensor
 from fairseq_vat.errors import VATError
 from fairseq_vat.latent.gaussian import DiagonalGaussian
 
+# outside, squares and quotients of single precision come to 0 or to infinity
+LEAST_STD, LARGEST_STD = 1e-12, 1e12
+
 
 @dataclass(frozen=True)
 class Prior:
@@ -25,14 +28,18 @@ class Prior:
         std: s of ``--prior-std``, the *standard deviation*.
 
     Raises:
-        VATError: unless `std` is finite and above 0.
+        VATError: unless `std` is from `LEAST_STD` to `LARGEST_STD`.
     """
 
     std: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.std < math.inf:
+        if not self.std > 0:
             raise VATError(f"--prior-std must be a standard deviation above 0, not {self.std}")
+        if not LEAST_STD <= self.std <= LARGEST_STD:
+            raise VATError(
+                f"--prior-std must be from {LEAST_STD:g} to {LARGEST_STD:g}, not {self.std:g}"
+            )
 
     def of_latents(self, noise: Prior | None) -> Prior:
         """z's own prior N(0, p^2 I): p = s with unit noise, else s^2.

@@ -103,6 +103,11 @@ class VATTransformerConfig(FairseqDataclass):
     cross_self_attention: bool = _option(
         False, "decoder attends to itself and to the latents at once; needs equal widths"
     )
+    no_latent_attention: bool = _option(
+        False,
+        "add a linear map of the sentence's latent in every decoder layer in place of attention to "
+        "it, which over one latent is such a map; at --latent-level sentence",
+    )
     checkpoint_activations: bool = _option(
         False, "recompute activations in the backward pass to save memory"
     )
@@ -149,6 +154,12 @@ def _check_parts(cfg: Any) -> None:
                 f"--{side}-layers-to-keep must be numbers of layers separated by commas, not "
                 f"{kept[:60]!r}"
             )
+        layers = getattr(cfg, f"{side}_layers")
+        if kept and max(map(int, kept.split(","))) >= layers:
+            raise VATError(
+                f"--{side}-layers-to-keep {kept}: must be numbers from 0 to {layers - 1}, the "
+                f"last of --{side}-layers {layers}"
+            )
     for name in ("dropout", "attention_dropout", "activation_dropout", "word_dropout"):
         if not 0 <= getattr(cfg, name) < 1:
             flag = name.replace("_", "-")
@@ -183,6 +194,20 @@ def _check_parts(cfg: Any) -> None:
         raise VATError(
             "--no-start-token: at --latent-level sentence a Transformer encoder's latent is made "
             "of the start token's output; leave the start token in"
+        )
+    if cfg.decoder_type != "gpt2" and cfg.gpt2_dir:
+        raise VATError(
+            f"--gpt2-dir {cfg.gpt2_dir}: --decoder-type {cfg.decoder_type} has no GPT-2; give "
+            "--decoder-type gpt2, or an architecture with one"
+        )
+    if cfg.no_latent_attention and (
+        cfg.latent_level != "sentence"
+        or cfg.decoder_type != "transformer"
+        or cfg.cross_self_attention
+    ):
+        raise VATError(
+            "--no-latent-attention needs --latent-level sentence and --decoder-type transformer, "
+            "without --cross-self-attention"
         )
     if cfg.decoder_type == "gpt2" and not (cfg.gpt2_dir or cfg.gpt2_config):
         raise VATError("--decoder-type gpt2 needs --gpt2-dir, the directory of a GPT-2 model")

@@ -210,7 +210,8 @@ _HOW_TO_BINARISE = (
 
 def _rows(dictionary: Dictionary, config: Any) -> Tensor:
     """GPT-2's row of every entry of the dictionary, or `_NONE`."""
-    row_V = torch.full((len(dictionary),), _NONE)
+    # on the CPU also where a model is made of shapes alone
+    row_V = torch.full((len(dictionary),), _NONE, device="cpu")
     row_V[dictionary.bos()], row_V[dictionary.eos()] = config.bos_token_id, config.eos_token_id
     special = {dictionary.bos(), dictionary.pad(), dictionary.eos(), dictionary.unk()}
     for index, symbol in enumerate(dictionary.symbols):

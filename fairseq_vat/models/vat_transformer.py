@@ -9,7 +9,6 @@ C model width, L latent width, V vocabulary, N tokens.
 """
 
 import argparse
-import copy
 from dataclasses import fields
 from typing import Any
 
@@ -18,7 +17,6 @@ from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.models import BaseFairseqModel, register_model
 from fairseq.models.transformer import (
     TransformerConfig,
-    TransformerDecoderBase,
     TransformerEncoderBase,
     TransformerModelBase,
 )
@@ -29,6 +27,7 @@ from fairseq_vat.latent.likelihood import token_likelihood, token_nll
 from fairseq_vat.latent.prior import Prior
 from fairseq_vat.models.config import RECURRENT, VATTransformerConfig, check_config
 from fairseq_vat.models.gpt2_decoder import GPT2Decoder
+from fairseq_vat.models.latent_decoder import transformer_decoder
 from fairseq_vat.models.latent_encoder import EncoderOut, LatentEncoder
 from fairseq_vat.models.precision import TrainingPrecision
 from fairseq_vat.models.recurrent import RecurrentDecoder, RecurrentEncoder
@@ -293,8 +292,4 @@ def _decoder(cfg: Any, dictionary: Any, embed_tokens: Any) -> Any:
         if cfg.gpt2_config:
             return GPT2Decoder.from_config(cfg.gpt2_config, dictionary, cfg.latent_dim, **training)
         return GPT2Decoder.from_directory(cfg.gpt2_dir, dictionary, cfg.latent_dim, **training)
-    # cross-attention takes the width of its keys and values from the encoder's: here the
-    # latents', so no layer is needed between latent and decoder
-    cfg = copy.deepcopy(cfg)
-    cfg.encoder.embed_dim = cfg.latent_dim
-    return TransformerDecoderBase(cfg, dictionary, embed_tokens, no_encoder_attn=not has_latents)
+    return transformer_decoder(cfg, dictionary, embed_tokens)

@@ -76,4 +76,6 @@ def _subwords(out: Path, made_from: Mapping[str, Any]) -> SubwordFiles:
     if "gpt2_sha256" in made_from["made_from"]:
         names = {"gpt2_encoder_json": "vocab.json", "gpt2_vocab_bpe": "merges.txt"}
         return SubwordFiles.of("gpt2", {key: out / name for key, name in names.items()})
+    if "wordpiece_sha256" in made_from["made_from"]:
+        return SubwordFiles.of("bert", {"bpe_vocab_file": out / "vocab.txt"})
     return SubwordFiles.of("sentencepiece", {"sentencepiece_model": out / "sentencepiece.model"})

@@ -85,6 +85,7 @@ def training_command(
     import torch
 
     processes = processes or Processes()
+    experiment = preset_flags(preset)
     if ":" not in data and not (Path(data) / "dict.txt").is_file():
         raise VATError(f"{data} has no dict.txt: make it with fairseq-vat prepare")
     has_gpu = torch.cuda.is_available() and "--cpu" not in flags
@@ -92,7 +93,7 @@ def training_command(
         raise VATError("--gpus: torch sees no GPU here; use --cpus")
     on_cpu = processes.device == "cpu" or not has_gpu
     command = [*processes.launcher(), data, "--user-dir", str(PLUGIN)]
-    command += [*preset_flags(preset), "--save-dir", save_dir]
+    command += [*experiment, "--save-dir", save_dir]
     command += ["--log-file", str(Path(save_dir) / "train.log")]
     command += ["--log-format", "tqdm" if sys.stderr.isatty() else "simple"]
     command += ["--cpu"] if on_cpu and "--cpu" not in flags else []

@@ -18,9 +18,21 @@ _CHOICES = ("task", "criterion", "optimizer", "lr_scheduler")
 _LEFT_OUT = ("save_dir", "log_format", "fp16")
 
 
+def preset_folder() -> Path:
+    """Where the experiments' files are, for ``fairseq-hydra-train --config-dir``.
+
+    Raises:
+        VATError: the installation has none.
+    """
+    for folder in _FOLDERS:
+        if folder.is_dir():
+            return folder
+    raise VATError(f"{_FOLDERS[0]}: the experiments' files are missing: install fairseq_vat anew")
+
+
 def preset_names() -> list[str]:
     """Names of the experiments, such as ``demo`` and ``vae_transformer_ptb``."""
-    return sorted(path.stem for path in _folder().glob("*.yaml"))
+    return sorted(path.stem for path in preset_folder().glob("*.yaml"))
 
 
 def preset_flags(name: str) -> list[str]:
@@ -31,9 +43,12 @@ def preset_flags(name: str) -> list[str]:
     Raises:
         VATError: there is no such experiment.
     """
-    path = _folder() / f"{name}.yaml"
+    path = preset_folder() / f"{name}.yaml"
     if name not in preset_names():
-        raise VATError(f"--preset {name}: must be one of {', '.join(preset_names())}")
+        raise VATError(
+            f"PRESET {name}: must be one of {', '.join(preset_names())}; fairseq-train's flags go "
+            "behind PRESET DATA SAVE_DIR"
+        )
     cfg = OmegaConf.load(path)
     assert isinstance(cfg, DictConfig)
     (arch,) = (entry["model"] for entry in cfg.pop("defaults") if not isinstance(entry, str))
@@ -56,10 +71,3 @@ def _flag(key: str, value: Any) -> list[str]:
     if isinstance(value, list):
         value = ",".join(map(str, value))
     return [flag, str(value)]
-
-
-def _folder() -> Path:
-    for folder in _FOLDERS:
-        if folder.is_dir():
-            return folder
-    raise VATError(f"{_FOLDERS[0]}: the experiments' files are missing: install fairseq_vat anew")

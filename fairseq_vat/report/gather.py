@@ -16,6 +16,7 @@ from fairseq import utils
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+from fairseq_vat.criterions.config import annealing_of
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation import evaluate
 from fairseq_vat.evaluation.representations import measure_isotropy
@@ -209,8 +210,6 @@ def _measure(
     batches = (_with_target(batch, vat.task) for batch in vat.batches(sentences.pieces))
     measured = evaluate.measure(vat.model, batches, wanted)
     mean_NL = torch.cat(measured.means).double()
-    if not mean_NL.isfinite().all():
-        raise VATError("the checkpoint's latents are not finite: its training has diverged")
     tokens = sum(len(line.split()) + 1 for line in sentences.pieces)
     words = sum(max(1, len(text.split())) for text in sentences.texts)
     measures = evaluate.figures(measured, tokens, words, wanted, vat.device)
@@ -283,7 +282,7 @@ def _describe_kl(criterion: Any) -> str:
     schedule = _value(criterion.kl_annealing)
     text = f"weight {criterion.kl_weight:g}"
     if schedule != "constant":
-        text += f", {schedule} annealing over {criterion.kl_annealing_updates:,} updates"
+        text += f", {schedule} annealing over {annealing_of(criterion).updates:,} updates"
     if schedule == "cyclic":
         text += f" in {criterion.kl_annealing_cycles} cycles"
     text += f"; {_value(criterion.kl_reduction)} over dimensions"

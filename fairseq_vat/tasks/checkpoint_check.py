@@ -123,6 +123,11 @@ def _check_parts(state: dict[str, Any]) -> None:
     for name, value in state["model"].items():
         if not (isinstance(name, str) and isinstance(value, Tensor)):
             raise VATError(f"model: {_told(name)} is no tensor")
+        if value.is_floating_point() and not value.isfinite().all():
+            raise VATError(
+                f"its parameter {name} holds values that aren't finite: the training diverged; use "
+                "an earlier checkpoint"
+            )
     for name, kind in {"optimizer_history": list, "extra_state": dict, "task_state": dict}.items():
         if not isinstance(state.get(name, kind()), kind):
             raise VATError(f"{name} is {_told(state[name])}, no {kind.__name__}")
@@ -194,7 +199,7 @@ def _check_ours(section: str, values: dict[str, Any], dataclass: type) -> None:
                 f"cfg.{section} has a setting that this version of fairseq_vat doesn't know, "
                 f"{_told(name)}: it is damaged or of a newer version"
             )
-        if name != "_name" and not _fits(value, types[name]):
+        if name != "_name" and not fits(value, types[name]):
             raise VATError(
                 f"cfg.{section}.{name} is {_told(value)}; must be {_type_name(types[name])}"
             )
@@ -209,7 +214,7 @@ def _check_fairseqs(section: str, values: dict[str, Any], dataclass: type | None
         declared = types.get(name)
         if not _is_numeric(declared) or value is None or value == MISSING:
             continue
-        if not _fits(value, declared, finite=False):
+        if not fits(value, declared, finite=False):
             raise VATError(f"{where} is {_told(value)}; must be {_type_name(declared)}")
 
 
@@ -232,14 +237,14 @@ def _is_union(declared: Any) -> bool:
     return get_origin(declared) in (Union, UnionType)
 
 
-def _fits(value: Any, declared: Any, finite: bool = True) -> bool:
+def fits(value: Any, declared: Any, finite: bool = True) -> bool:
     """Whether plain data is of a declared type; an integer is a float too."""
     if _is_union(declared):
-        return any(_fits(value, part, finite) for part in get_args(declared))
+        return any(fits(value, part, finite) for part in get_args(declared))
     if get_origin(declared) in (list, tuple):
         parts = [part for part in get_args(declared) if part is not Ellipsis]
         return isinstance(value, (list, tuple)) and all(
-            any(_fits(item, part, finite) for part in parts) for item in value
+            any(fits(item, part, finite) for part in parts) for item in value
         )
     if isinstance(declared, type) and issubclass(declared, Enum):
         return isinstance(value, str) and value in {

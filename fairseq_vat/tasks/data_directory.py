@@ -54,7 +54,11 @@ def load_dictionary(data: str) -> Dictionary:
     """
     path = os.path.join(first_data_directory(data), "dict.txt")
     try:
-        return Dictionary.load(path)
+        dictionary = Dictionary.load(path)
+        if dictionary.count and min(dictionary.count) < 0:
+            number = dictionary.count.index(min(dictionary.count))
+            raise ValueError(f"{dictionary[number]!r} has a count of {dictionary.count[number]}")
+        return dictionary
     except Exception as error:  # of what kind depends on what is wrong
         reason = " ".join(str(error).split())[:200]
         raise VATError(f"{path} is no dictionary of fairseq-preprocess ({reason})") from None
@@ -69,13 +73,14 @@ def load_sentences(path: str, dictionary: Dictionary, combine: bool = False) -> 
         combine: also the parts that have a number behind `path`.
 
     Raises:
-        VATError: for an index that doesn't fit its .bin file.
+        VATError: for an index that doesn't fit its .bin file, and for a .bin file with words that
+            the dictionary doesn't have.
     """
     for part in itertools.count():
         prefix = f"{path}{part or ''}"
         if not indexed_dataset.IndexedDataset.exists(prefix):
             break
-        _check_index(prefix)
+        _check_index(prefix, len(dictionary))
         if not combine:
             break
     return data_utils.load_indexed_dataset(path, dictionary, combine=combine)
@@ -104,14 +109,16 @@ def load_split(folder: str, split: str, dictionary: Dictionary, combine: bool = 
     )
 
 
+_AT_ONCE = 1 << 24  # tokens looked at together
 _MMAP, _CACHED = b"MMIDIDX\x00\x00", b"TNTIDX\x00\x00"
 
 
-def _check_index(prefix: str) -> None:
-    """Raise `VATError` unless every sentence of an index lies in its .bin file."""
+def _check_index(prefix: str, types: int) -> None:
+    """Raise `VATError` unless every sentence of an index lies in its .bin file, in known words."""
     index, tokens = f"{prefix}.idx", f"{prefix}.bin"
     try:
-        sizes_N, starts_N, width = _read_index(index)
+        sizes_N, starts_N, kind = _read_index(index)
+        width = kind.itemsize
     except (KeyError, ValueError, OverflowError, struct.error):
         raise VATError(
             f"{index} can't be used: it is no index of fairseq-preprocess (--dataset-impl mmap or "
@@ -125,10 +132,25 @@ def _check_index(prefix: str) -> None:
             f"{index} can't be used: its sentence {number + 1} has {sizes_N[number]} tokens from "
             f"{starts_N[number]} on, and {tokens} has {room}; binarise the text again"
         )
+    if room:
+        _check_tokens(np.memmap(tokens, kind, "r", shape=room), tokens, types)
 
 
-def _read_index(path: str) -> tuple[np.ndarray, np.ndarray, int]:
-    """Length and start of every sentence, in tokens, and the bytes of a token.
+def _check_tokens(tokens_T: np.ndarray, path: str, types: int) -> None:
+    """Raise `VATError` for numbers that the dictionary doesn't have: it is of another text."""
+    for first in range(0, len(tokens_T), _AT_ONCE):
+        part = tokens_T[first : first + _AT_ONCE]
+        least, largest = int(part.min()), int(part.max())
+        if least < 0 or largest >= types:
+            wrong = least if least < 0 else largest
+            raise VATError(
+                f"{path} holds token {wrong}, and dict.txt has {types} types: they aren't of one "
+                "fairseq-preprocess, or are damaged; binarise the text again"
+            )
+
+
+def _read_index(path: str) -> tuple[np.ndarray, np.ndarray, np.dtype]:
+    """Length and start of every sentence, in tokens, and a token's type.
 
     The two kinds of fairseq's `indexed_dataset`: MMapIndexedDataset and IndexedCachedDataset.
     """
@@ -136,7 +158,8 @@ def _read_index(path: str) -> tuple[np.ndarray, np.ndarray, int]:
     head = content[:64].tobytes()
     if head.startswith(_MMAP):
         version, code, count = struct.unpack_from("<QBQ", head, len(_MMAP))
-        width = np.dtype(indexed_dataset._code_to_dtype[code]).itemsize
+        kind = np.dtype(indexed_dataset._code_to_dtype[code])
+        width = kind.itemsize
         offset = len(_MMAP) + struct.calcsize("<QBQ")
         sizes_N = np.frombuffer(content, np.int32, count, offset)
         bytes_N = np.frombuffer(content, np.int64, count, offset + sizes_N.nbytes)
@@ -149,17 +172,18 @@ def _read_index(path: str) -> tuple[np.ndarray, np.ndarray, int]:
         ends = np.frombuffer(content, np.int64, count + 1, offset + dims.nbytes)
         sizes_N = np.frombuffer(content, np.int64, total, offset + 2 * dims.nbytes)
         starts_N = ends[:-1]
+        kind = np.dtype(indexed_dataset._code_to_dtype[code])
         consistent = (
             (version, total, ends[0]) == (1, count, 0)
-            and width == np.dtype(indexed_dataset._code_to_dtype[code]).itemsize
+            and width == kind.itemsize
             and np.array_equal(dims, np.arange(count + 1))
             and np.array_equal(np.diff(ends), sizes_N)
         )
     else:
         consistent = False
-    if not consistent:
+    if not (consistent and np.issubdtype(kind, np.integer)):
         raise ValueError(path)
-    return sizes_N.astype(np.int64), starts_N, width
+    return sizes_N.astype(np.int64), starts_N, kind
 
 
 def fingerprint(dictionary: Dictionary) -> str:

@@ -1,18 +1,35 @@
 """Flags of fairseq's own that fairseq takes without a look, and ends in a traceback with, or worse.
 
-They are checked before anything is read or written (`fairseq_vat.compat.commands`).
+They are checked before anything is read or written (`fairseq_vat.compat`).
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
+import importlib.util
 import math
 import os
+import sys
+from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
+import torch
+from fairseq import models
+from fairseq.dataclass.configs import FairseqConfig
 from omegaconf import DictConfig
 
+from fairseq_vat.criterions.config import TokenKLCrossEntropyConfig
 from fairseq_vat.errors import VATError
+from fairseq_vat.models.config import VATTransformerConfig
+from fairseq_vat.models.vat_transformer import VATModel
+from fairseq_vat.tasks.checkpoint_check import fits
+from fairseq_vat.tasks.config import VariationalLMConfig
+
+_OURS = (VATTransformerConfig, VariationalLMConfig, TokenKLCrossEntropyConfig)
+_OF_FAIRSEQ = [field.type for field in fields(FairseqConfig) if is_dataclass(field.type)]
+PACKAGE = Path(__file__).parents[1]
 
 # group, name, lowest value, and whether the lowest itself is wrong; None counts as not given
 _NUMBERS: tuple[tuple[str, str, float, bool], ...] = (
@@ -24,6 +41,10 @@ _NUMBERS: tuple[tuple[str, str, float, bool], ...] = (
     ("dataset", "batch_size_valid", 1, False),
     ("dataset", "num_workers", 0, False),
     ("dataset", "required_batch_size_multiple", 1, False),
+    ("dataset", "validate_interval", 1, False),
+    ("dataset", "validate_interval_updates", 0, False),
+    ("dataset", "num_shards", 1, False),
+    ("dataset", "shard_id", 0, False),
     ("optimization", "max_update", 0, False),
     ("optimization", "max_epoch", 0, False),
     ("optimization", "clip_norm", 0, False),
@@ -32,10 +53,37 @@ _NUMBERS: tuple[tuple[str, str, float, bool], ...] = (
     ("generation", "beam", 1, False),
     ("generation", "nbest", 1, False),
     ("generation", "max_len_a", 0, False),
-    ("generation", "max_len_b", 1, False),
+    ("generation", "max_len_b", 0, False),
     ("generation", "min_len", 0, False),
     ("generation", "temperature", 0, True),
 )
+# what a checkpoint's configuration holds, with its type
+_OVERRIDABLE: dict[str, Any] = {
+    field.name: field.type if dataclass in _OURS else Any
+    for dataclass in (*_OF_FAIRSEQ, *_OURS)
+    for field in fields(dataclass)
+}
+_COMMANDS_THAT_GENERATE = ("generate", "interactive")
+
+
+def check_names(args: argparse.Namespace) -> None:
+    """Raise `VATError` where a command line lacks the task or architecture that it needs.
+
+    Args:
+        args: parsed as far as it goes without them.
+    """
+    if hasattr(args, "only_source"):  # fairseq-preprocess, which needs neither
+        return
+    arch, ours, what = getattr(args, "arch", None), False, "--user-dir fairseq_vat"
+    if not hasattr(args, "path"):  # a training
+        if arch is None:
+            raise VATError("--arch is needed and was not given, such as --arch vat_transformer")
+        kind, what = models.ARCH_MODEL_REGISTRY.get(arch), f"--arch {arch}"
+        ours = isinstance(kind, type) and issubclass(kind, VATModel)
+    elif args.task in (None, "translation"):  # fairseq's defaults
+        ours = os.path.realpath(args.user_dir or "") == str(PACKAGE.resolve())
+    if args.task is None or (ours and args.task != "variational_lm"):
+        raise VATError(f"--task {args.task or '(none)'}: {what} needs --task variational_lm")
 
 
 def check_flags(cfg: DictConfig, command: str) -> None:
@@ -52,11 +100,59 @@ def check_flags(cfg: DictConfig, command: str) -> None:
         if not math.isfinite(value) or value < lowest or (strict and value == lowest):
             wanted = f"above {lowest:g}" if strict else f"at least {lowest:g}"
             raise _wrong(name, value, f"must be {wanted}")
+    if cfg.common.seed >= 2**32:
+        raise _wrong("seed", cfg.common.seed, "must be below 2^32")
+    if cfg.common.tpu and importlib.util.find_spec("torch_xla") is None:
+        raise VATError("--bf16 and --tpu need a TPU: give --precision bfloat16 in their place")
+    if cfg.common.fp16 and (cfg.common.cpu or not torch.cuda.is_available()):
+        raise VATError("--fp16 needs a CUDA device: leave it out, or give --precision bfloat16")
+    if command == "train":
+        _check_training(cfg)
+    else:
+        _check_evaluation(cfg)
+    if command in _COMMANDS_THAT_GENERATE:
+        _check_generation(cfg, command)
+
+
+def _check_evaluation(cfg: DictConfig) -> None:
+    if cfg.common_eval.path is None:
+        raise VATError("--path is needed and was not given: the path of a .pt checkpoint")
     results = cfg.common_eval.results_path
     if results is not None and os.path.isfile(results):
         raise VATError(f"--results-path {results} is a file; give a folder")
-    if command == "train":
-        _check_training(cfg)
+    try:
+        overrides = ast.literal_eval(cfg.common_eval.model_overrides)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        overrides = None
+    if not isinstance(overrides, dict):
+        raise VATError(
+            "--model-overrides must be a dictionary of plain values, not "
+            f"{cfg.common_eval.model_overrides!r}"
+        )
+    if getattr(cfg.task, "_name", None) == "variational_lm":
+        for name, value in overrides.items():
+            if name not in _OVERRIDABLE:
+                raise VATError(f"--model-overrides {name}: a model of this plugin has no such flag")
+            if not fits(value, _OVERRIDABLE[name]):
+                raise VATError(f"--model-overrides {name}: {value!r} is of another type")
+
+
+def _check_generation(cfg: DictConfig, command: str) -> None:
+    if sys.stdout is None and (command == "interactive" or cfg.common_eval.results_path is None):
+        raise VATError("standard output is closed: nothing could be printed")
+    how = cfg.generation
+    if how.max_len_a == 0 and how.max_len_b == 0:
+        raise _wrong("max_len_b", 0, "must be at least 1, without --max-len-a")
+    if how.nbest > how.beam:
+        raise _wrong("nbest", how.nbest, f"must be at most --beam, {how.beam}")
+    if how.max_len_a == 0 and how.min_len > how.max_len_b:
+        raise _wrong("min_len", how.min_len, f"must be at most --max-len-b, {how.max_len_b}")
+    path = cfg.interactive.input
+    if command == "interactive" and path != "-":
+        if not os.path.exists(path):
+            raise VATError(f"--input {path}: no such file")
+        if os.path.isdir(path):
+            raise VATError(f"--input {path} is a folder; give a file")
 
 
 def _check_training(cfg: DictConfig) -> None:
@@ -66,8 +162,10 @@ def _check_training(cfg: DictConfig) -> None:
     ):
         values = list(cfg.optimization[name])
         if not values or not all(map(holds, values)):
-            raise _wrong(name, ",".join(map(str, values)), f"must be {wanted}")
-    betas = getattr(cfg.optimizer or {}, "adam_betas", None)
+            raise _wrong(name, ",".join(map(str, values)) or "''", f"must be {wanted}")
+    if cfg.optimizer is None:
+        raise VATError("--optimizer is needed and was not given, such as --optimizer adam")
+    betas = getattr(cfg.optimizer, "adam_betas", None)
     if betas is not None and not _are_betas(betas):
         raise _wrong("adam_betas", betas, "must be two numbers of [0, 1), such as (0.9, 0.98)")
     task, model, criterion = cfg.task, cfg.model, cfg.criterion
@@ -81,8 +179,22 @@ def _check_training(cfg: DictConfig) -> None:
             f"--criterion {criterion._name} leaves the KL out, and the latents would mean nothing: "
             "give --criterion token_kl_cross_entropy"
         )
-    if cfg.common.fp16 and cfg.common.cpu:
-        raise VATError("--fp16 needs a CUDA device: leave it or --cpu out")
+    if criterion._name == "token_kl_cross_entropy":
+        _check_annealing(criterion)
+
+
+def _check_annealing(cfg: DictConfig) -> None:
+    schedule = str(getattr(cfg.kl_annealing, "value", cfg.kl_annealing))
+    if schedule == "constant" and cfg.kl_annealing_updates > 0:
+        raise VATError(
+            f"--kl-annealing-updates {cfg.kl_annealing_updates} does nothing with --kl-annealing "
+            "constant: give linear, cyclic or logistic, or leave it out"
+        )
+    if schedule == "cyclic" and cfg.kl_annealing_cycles > cfg.kl_annealing_updates > 0:
+        raise VATError(
+            f"--kl-annealing-cycles {cfg.kl_annealing_cycles}: must be at most "
+            f"--kl-annealing-updates, {cfg.kl_annealing_updates}"
+        )
 
 
 def _are_betas(betas: Any) -> bool:

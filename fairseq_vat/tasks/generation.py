@@ -202,7 +202,10 @@ class VariationalSequenceGenerator(LatentSequenceGenerator):
                     bos_token,
                 )
                 for row, best in enumerate(decoded):
-                    found[row // len(numbers)].extend(best[: self.nbest])
+                    name = f"latents: draw {numbers[row % len(numbers)] + 1}"
+                    found[row // len(numbers)] += [
+                        {**one, "steps": name} for one in best[: self.nbest]
+                    ]
             hypotheses += found
         return hypotheses
 
@@ -229,6 +232,9 @@ def check_generation(models: list[Any], args: Any, sampling: LatentSampling | No
     """Raise `VATError` for models, or settings of fairseq's generation, that don't go together."""
     if len({hasattr(model, "encoder") for model in models}) > 1:
         raise VATError("--path: an ensemble can't mix language models and models with latents")
+    types = min((len(model.decoder.dictionary) for model in models), default=args.beam)
+    if args.beam > types:
+        raise VATError(f"--beam {args.beam}: the dictionary has {types} types; give fewer")
     for flag in ("print_alignment", "score_reference"):
         if sampling is not None and getattr(args, flag, None):
             name = flag.replace("_", "-")
@@ -246,7 +252,11 @@ def _aligns(model: Any) -> bool:
 def answer_empty(
     hypotheses: list[list[dict[str, Tensor]]], tokens_BT: Tensor, dictionary: Any
 ) -> list[list[dict[str, Tensor]]]:
-    """Hypotheses, those of sentences without words the end of sentence alone, with score 0."""
+    """Hypotheses, those of sentences without words the end of sentence alone, with score 0.
+
+    What no draw is named for is from the mean: in ``steps``, which fairseq-generate prints in a
+    line of its own (``I-``), so that its output says what it is.
+    """
     special = (dictionary.bos(), dictionary.pad(), dictionary.eos())
     empty_B = torch.stack([tokens_BT.eq(symbol) for symbol in special]).any(dim=0).all(dim=1)
     nothing = {
@@ -257,7 +267,7 @@ def answer_empty(
         "positional_scores": torch.zeros(1, device=tokens_BT.device),
     }
     return [
-        [dict(nothing) for _ in of_sentence] if empty else of_sentence
+        [{"steps": "latents: mean", **one, **(nothing if empty else {})} for one in of_sentence]
         for of_sentence, empty in zip(hypotheses, empty_B.tolist(), strict=True)
     ]
 

@@ -241,6 +241,7 @@ class VariationalLMTask(AggressiveTask):
         """fairseq's generator, or with ``--latent-sampling`` one that draws latents first."""
         kwargs = dict(extra_gen_cls_kwargs or {})
         generation.check_generation(models, args, self.latent_sampling)
+        args.print_step = all(getattr(model, "has_latents", False) for model in models)  # "I-"
         if self.latent_sampling is not None:
             self.latent_selection.check_models(models)
             seq_gen_cls = generation.VariationalSequenceGenerator

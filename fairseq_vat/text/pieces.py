@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,10 @@ from fairseq_vat.errors import VATError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# what fairseq's --remove-bpe knows, and GPT-2's, whose entries are token numbers
-PIECE_KINDS = ("none", "sentencepiece", "subword_nmt", "gpt2")
+# sentencepiece's beginning of a word, WordPiece's inside of one, subword-nmt's end of a piece
+_MARKED = re.compile(r"(?:^| )(?:\u2581|##\w)|@@(?: |$)")
+# what fairseq's --remove-bpe knows, BERT's, and GPT-2's, whose entries are token numbers
+PIECE_KINDS = ("none", "sentencepiece", "subword_nmt", "wordpiece", "gpt2")
 
 
 class Pieces:
@@ -56,6 +59,8 @@ class Pieces:
             return cls("sentencepiece")
         if any(symbol.endswith("@@") for symbol in symbols):
             return cls("subword_nmt")
+        if _is_wordpiece(symbols):
+            return cls("wordpiece")
         if gpt2_vocabulary is not None and all(symbol.isdecimal() for symbol in symbols):
             return cls("gpt2", gpt2_vocabulary)
         return cls("none")
@@ -67,6 +72,8 @@ class Pieces:
 
     def join(self, line: str) -> str:
         """A line of pieces, with spaces between them, as text."""
+        if self.kind == "wordpiece":
+            return line.replace(" ##", "")
         if self.kind != "gpt2":
             from fairseq.data.data_utils import post_process
 
@@ -75,11 +82,23 @@ class Pieces:
         return self._gpt2.decode(pieces).strip()
 
 
+def in_pieces(lines: Sequence[str]) -> bool:
+    """Whether most lines look like subwords that nobody has joined."""
+    lines = [line for line in lines if line.strip()]
+    marked = [line for line in lines if _MARKED.search(line) or line.replace(" ", "").isdecimal()]
+    return 2 * len(marked) > len(lines)
+
+
+def _is_wordpiece(symbols: Sequence[str]) -> bool:
+    return any(symbol.startswith("##") and symbol != "##" for symbol in symbols)
+
+
 def check_subwords(lines: Sequence[str], dictionary: Any) -> None:
     """Raise `VATError` for lines that aren't in the dictionary's subwords.
 
-    A sentence of sentencepiece's begins with its mark of a word, GPT-2's tokens are numbers. Raw
-    text would be read as unknown words, and answered with an invention.
+    A sentence of sentencepiece's begins with its mark of a word, GPT-2's tokens are numbers, and
+    WordPiece's are all in the dictionary. Raw text would be read as unknown words, and answered
+    with an invention.
 
     Args:
         lines: sentences, their tokens between spaces.
@@ -95,6 +114,10 @@ def check_subwords(lines: Sequence[str], dictionary: Any) -> None:
     elif all(symbol.isdecimal() or symbol.startswith("madeupword") for symbol in symbols):
         fit = all(first.isdecimal() for first in firsts)
         wanted = "GPT-2's tokens: give --gpt2-encoder-json and --gpt2-vocab-bpe"
+    elif _is_wordpiece(symbols):
+        known = {"[UNK]", "<unk>", *symbols}
+        fit = all(known.issuperset(line.split()) for line in lines)
+        wanted = "WordPiece: give --bpe bert --bpe-vocab-file"
     else:
         return
     if not fit:

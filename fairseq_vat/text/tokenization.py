@@ -12,6 +12,7 @@ from typing import Any
 from fairseq_vat import files
 from fairseq_vat.errors import VATError
 from fairseq_vat.text import subwords
+from fairseq_vat.text import wordpiece as wordpiece_files
 from fairseq_vat.text.lines import read_lines
 
 SPLITS = ("train", "valid", "test")
@@ -29,6 +30,8 @@ def tokenize(
     vocab_size: int | None = None,
     sentencepiece_model: str | os.PathLike | None = None,
     gpt2: str | os.PathLike | None = None,
+    wordpiece: str | os.PathLike | None = None,
+    train_wordpiece: int | None = None,
     character_coverage: float | None = None,
     max_pieces: int | None = None,
     tell: Tell = lambda line: None,
@@ -38,12 +41,14 @@ def tokenize(
 
     Args:
         texts: the file of each of `SPLITS`, a sentence a line; plain, ``.gz`` or ``.xz``.
-        out: the folder: ``dict.txt``, ``SPLIT.pieces``, and ``sentencepiece.model`` or GPT-2's
-            ``vocab.json`` and ``merges.txt``.
+        out: the folder: ``dict.txt``, ``SPLIT.pieces``, and ``sentencepiece.model``, GPT-2's
+            ``vocab.json`` and ``merges.txt``, or WordPiece's ``vocab.txt``.
         vocab_size: length of fairseq's dictionary, its four special symbols included; None takes
             one that fits the text, or that of what is given.
         sentencepiece_model: a model to be used; None trains one.
         gpt2: a GPT-2 directory whose vocabulary is used instead.
+        wordpiece: a ``vocab.txt`` that is used instead.
+        train_wordpiece: train one of so many pieces on the text instead.
         character_coverage: as for `train_sentencepiece`; None takes `DEFAULT_CHARACTER_COVERAGE`.
         max_pieces: sentences of more are dropped.
         tell: is given a line about each step.
@@ -57,7 +62,18 @@ def tokenize(
     """
     out = Path(out)
     digests = {name: files.sha256(texts[name]) for name in SPLITS}
-    if gpt2:
+    if wordpiece or train_wordpiece:
+        if character_coverage is not None:
+            raise VATError("--character-coverage is sentencepiece's; leave it out for WordPiece")
+        path = out / "vocab.txt"
+        if wordpiece:
+            wordpiece_files.check_wordpiece(wordpiece)
+            files.copy_whole(wordpiece, path)
+        else:
+            _trained_wordpiece(texts["train"], path, train_wordpiece, digests["train"], tell)
+        vocabulary = wordpiece_files.WordpieceVocabulary(path)
+        origin, digest = wordpiece or path, {"wordpiece_sha256": files.sha256(path)}
+    elif gpt2:
         if character_coverage is not None:
             raise VATError("--character-coverage: --gpt2 has a piece for every byte; leave it out")
         from fairseq_vat.text.gpt2_vocabulary import GPT2Vocabulary  # here, as it loads fairseq
@@ -159,6 +175,20 @@ def _trained_model(
         train(vocab_size=size)
     files.write_json(note, made_from)
     return path
+
+
+def _trained_wordpiece(
+    text: str | os.PathLike, path: Path, size: int, digest: str, tell: Tell
+) -> None:
+    """The one that is there, or a new one."""
+    note, made_from = path.with_name("wordpiece.json"), {"size": size, "train_sha256": digest}
+    if path.exists() and files.read_json(note) == made_from:
+        tell(f"{path}: there already, from the same text")
+        return
+    note.unlink(missing_ok=True)
+    tell(f"{path}: training with {size:,} pieces on {text} ...")
+    wordpiece_files.train_wordpiece(text, path, size)
+    files.write_json(note, made_from)
 
 
 def fitting_vocab_size(text: str | os.PathLike) -> int:

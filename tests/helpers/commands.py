@@ -28,6 +28,7 @@ PLUGIN_FLAGS = ["--user-dir", PLUGIN, "--task", "variational_lm", "--cpu", "--nu
 TRAIN_FLAGS = [
     *PLUGIN_FLAGS,
     *["--arch", "vat_transformer_tiny", "--criterion", "token_kl_cross_entropy"],
+    *["--kl-weight", "1", "--kl-annealing", "constant"],
     *["--optimizer", "adam", "--lr", "0.005", "--max-tokens", "200", "--seed", "3"],
     *["--log-format", "simple", "--log-interval", "10", "--no-epoch-checkpoints"],
 ]

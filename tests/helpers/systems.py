@@ -27,6 +27,9 @@ SYSTEMS = {
         ("gru", "sentence"),
     ]
 }
+SYSTEMS["transformer-addition-sentence"] = [
+    *["--arch", "vae_transformer", "--no-latent-attention", "--latent-level", "sentence"]
+]
 LANGUAGE_MODELS = {
     f"{cell}-lm": ["--arch", f"{cell}_decoder_lm"] for cell in ("transformer", "lstm", "gru")
 }

@@ -1,0 +1,86 @@
+"""How a training ends that can't go on: one line, and the last good checkpoint stays."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq import checkpoint_utils
+from fairseq.trainer import Trainer
+
+from fairseq_vat.errors import VATError
+from fairseq_vat.files import atomic_path
+
+
+def end_where_nothing_is_finite() -> None:
+    """Let a loss or gradients that aren't finite end a training in one line.
+
+    fairseq writes ``crash.pt``, as large as any checkpoint, repeats the update with hooks on every
+    module, and prints all gradients. The norm of the gradients is where it looks for them.
+    """
+    if Trainer.clip_grad_norm is not _finite_grad_norm:
+        global _fairseq_clip_grad_norm
+        _fairseq_clip_grad_norm = Trainer.clip_grad_norm
+        Trainer.clip_grad_norm = _finite_grad_norm
+
+
+_fairseq_clip_grad_norm = Trainer.clip_grad_norm
+
+
+def _finite_grad_norm(self: Trainer, clip_norm: float) -> Any:
+    try:
+        norm = _fairseq_clip_grad_norm(self, clip_norm)
+    except FloatingPointError as error:  # --fp16, at its smallest scale
+        raise _not_finite(self) from error
+    if not (self.cfg.common.amp or self.tpu or torch.isfinite(norm).all()):
+        raise _not_finite(self)
+    return norm
+
+
+def _not_finite(trainer: Trainer) -> VATError:
+    updates, criterion = trainer.get_num_updates(), trainer.get_criterion()
+    annealing = getattr(criterion, "annealing", None)
+    weight = annealing and f", KL weight {criterion.cfg.kl_weight * annealing.weight(updates):g}"
+    clip = trainer.cfg.optimization.clip_norm
+    advice = "a lower --clip-norm" if clip > 0 else "--clip-norm 1"
+    last = Path(trainer.cfg.checkpoint.save_dir) / "checkpoint_last.pt"
+    return VATError(
+        f"the loss or its gradients aren't finite at update {updates + 1:,} (learning rate "
+        f"{trainer.get_lr():g}{weight or ''}): try a lower --lr, a longer --warmup-updates, or "
+        f"{advice}" + (f"; {last} is from before" if last.exists() else "")
+    )
+
+
+def save_whole_or_say_why() -> None:
+    """Let a checkpoint that can't be written leave nothing of itself, and tell it in one line.
+
+    fairseq tries three times, logs the traceback, and leaves a part of the file on the full disk.
+    """
+    if checkpoint_utils.torch_persistent_save is not _save:
+        global _fairseq_save
+        _fairseq_save = checkpoint_utils.torch_persistent_save
+        checkpoint_utils.torch_persistent_save = _save
+
+
+_fairseq_save = checkpoint_utils.torch_persistent_save
+
+
+def _save(state: Any, filename: str, async_write: bool = False) -> None:
+    if async_write:
+        return _fairseq_save(state, filename, async_write)
+    try:
+        with atomic_path(filename) as temporary, open(temporary, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        reason = error.strerror or error
+    except RuntimeError as error:  # of torch's writer, which doesn't say why
+        if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
+            raise
+        reason = "is the disk full?"
+    else:
+        return None
+    raise VATError(f"checkpoint {filename} can't be written: {reason}")

@@ -1,0 +1,116 @@
+"""Commands and locks of scripts/reproduce_vae_transformer.py."""
+
+from __future__ import annotations
+
+import fcntl
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from fairseq_vat.errors import VATError
+
+ROOT = Path(__file__).resolve().parent.parent
+# seconds between two looks at a training
+LOOK = 20.0
+
+
+class OutOfTime(Exception):
+    """--minutes are over."""
+
+
+class StepFailed(VATError):
+    """A command ended with an error, told in one line."""
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
+    """Whether this process has the folder to itself while the context lasts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # not .lock, which is the training's own
+    with open(folder / ".recipe.lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def run_command(
+    command: Sequence[str],
+    log: Path,
+    watch: Callable[[], bool] = lambda: False,
+    deadline: float | None = None,
+    output: Path | None = None,
+) -> bool:
+    """Run a command to its end, or until it is to be stopped; True if `watch` said so.
+
+    Args:
+        command: its words.
+        log: for what it prints.
+        watch: is asked every `LOOK` seconds whether to stop it.
+        deadline: of `time.monotonic`, when it is stopped too; None: never.
+        output: for standard output; None: into the log.
+
+    Raises:
+        OutOfTime: it was stopped at the deadline.
+        StepFailed: it failed.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as files:
+        errors = files.enter_context(open(log, "w"))
+        printed = files.enter_context(open(output, "w")) if output else errors
+        process = subprocess.Popen(command, stdout=printed, stderr=errors, stdin=subprocess.DEVNULL)
+        try:
+            status = None
+            while status is None:
+                left = LOOK if deadline is None else deadline - time.monotonic()
+                if left <= 0:
+                    raise OutOfTime
+                try:
+                    status = process.wait(min(left, LOOK))
+                except subprocess.TimeoutExpired:
+                    if watch():
+                        return True
+        finally:  # also where this script is stopped
+            process.terminate()
+            process.wait()
+    if status:
+        lines = [x for x in log.read_text(errors="replace").splitlines() if x.strip()]
+        said = lines[-1] if lines else "it said nothing"
+        raise StepFailed(f"{Path(command[0]).name} failed: {said} (all of it: {log})")
+    return False
+
+
+def shown(command: Sequence[str], places: Mapping[str, str]) -> str:
+    """A command as it stands in results, without which device it ran on.
+
+    Args:
+        command: its words.
+        places: what is written for the folders and files of this machine.
+    """
+    words = []
+    for word in command:
+        for place, name in places.items():
+            if word == place or word.startswith(f"{place}/"):
+                word = (name + word.removeprefix(place)).removeprefix("/" if not name else "")
+                break
+        if word != "--cpu":
+            words.append(word)
+    return shlex.join(words)
+
+
+def commit() -> str | None:
+    """This checkout's, with -dirty where files were changed; None outside of git."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    return found.stdout.strip() or None

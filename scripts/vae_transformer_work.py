@@ -1,0 +1,273 @@
+"""The steps of scripts/reproduce_vae_transformer.py; each does nothing if it is done already."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from vae_transformer_commands import (
+    ROOT,
+    OutOfTime,
+    StepFailed,
+    commit,
+    locked,
+    run_command,
+    say,
+    shown,
+)
+from vae_transformer_data import SPLITS, DataSet
+from vae_transformer_results import write_results
+from vae_transformer_runs import Run, max_positions, training_flags, valid_metric
+from vae_transformer_tables import write_markdown
+
+from fairseq_vat.errors import VATError
+from fairseq_vat.evaluation.training_log import Record, read_training_log
+from fairseq_vat.files import read_json, sha256, write_json
+from fairseq_vat.models.precision import preferred_precision
+
+
+class Recipe:
+    """All the work on one folder.
+
+    Args:
+        args: the flags of reproduce_vae_transformer.
+        sets: the data sets by name.
+        runs: in their order.
+    """
+
+    def __init__(self, args: argparse.Namespace, sets: Mapping[str, DataSet], runs: Sequence[Run]):
+        self.args, self.sets, self.runs, self.out = args, sets, runs, args.out
+        self._deadline = None if args.minutes is None else time.monotonic() + 60 * args.minutes
+        self._on_cpu = args.cpu or not torch.cuda.is_available()
+        self._device_flags = ["--cpu"] if self._on_cpu else []
+        self._precision = args.precision or preferred_precision(self._on_cpu)
+        self._failed: set[object] = set()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+    def work(self) -> int:
+        """Do everything that is still to do; how many steps failed.
+
+        Raises:
+            OutOfTime: see `OutOfTime`; work is left.
+        """
+        gpt2 = self.args.gpt2 if "vae_gpt2" in self.args.only else None
+        for data in self.sets.values():
+            if not self.args.dry_run:
+                place = self.out / data.name
+                self._attempt(data.name, data.prepare, place, self.args.vocabulary, gpt2)
+        began = True
+        while began:  # once more, as another process may have left a run
+            began = False
+            for number, run in enumerate(self.runs, 1):
+                if run.data in self._failed or run in self._failed or self._is_done(run):
+                    continue
+                if self.args.dry_run:
+                    self._print(run)
+                    continue
+                with locked(self.out / run.folder, wait=False) as is_ours:
+                    if is_ours and not self._is_done(run):
+                        began = True
+                        say(f"run {number} of {len(self.runs)}: {run.folder}")
+                        self._attempt(run, self._one_run, run)
+        others = "7" in self.args.tables and self._at_work_elsewhere()
+        if others:
+            say("table 7: nothing may run beside it; run this again when the others have ended")
+        for name in self.sets if "7" in self.args.tables and not others else ():
+            self._attempt(f"{name} time", self._time, name)
+        if "8" in self.args.tables:
+            command = [sys.executable, str(ROOT / "scripts/time_forward.py"), "--parameters"]
+            self._attempt("parameters", self._json, self.out / "parameters", [*command, "--json"])
+        if not self.args.dry_run:
+            self._gather()
+        return len(self._failed)
+
+    def say_what_is_left(self) -> None:
+        """How much of the plan is done."""
+        left = [run for run in self.runs if not self._is_done(run)]
+        done = len(self.runs) - len(left)
+        epochs = sum(self.args.epochs - epochs_of(self._records(run)) for run in left)
+        busy = len(self._at_work_elsewhere())
+        say(
+            f"{done} of {len(self.runs)} runs done; left: {len(left)} ({busy} at work elsewhere), "
+            f"{epochs} epochs at most"
+        )
+        if not self.args.dry_run:
+            print(self.out / "results" / "tables.md")
+
+    def _at_work_elsewhere(self) -> list[Run]:
+        found = []
+        for run in self.runs:
+            if (self.out / run.folder).is_dir():
+                with locked(self.out / run.folder, wait=False) as is_ours:
+                    found += [] if is_ours else [run]
+        return found
+
+    def _attempt(self, what: object, step: Callable, *args: object) -> None:
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            raise OutOfTime
+        try:
+            step(*args)
+        except (VATError, OSError) as error:
+            say(f"error: {error}")
+            self._failed.add(what)
+
+    def _data(self, run: Run) -> Path:
+        return self.out / run.data / ("gpt2/" if run.system == "vae_gpt2" else "") / "data-bin"
+
+    def _training(self, run: Run) -> list[str]:
+        save = self.out / run.folder / "checkpoints"
+        command = ["fairseq-train", str(self._data(run)), "--user-dir", str(ROOT / "fairseq_vat")]
+        command += training_flags(run, self.sets[run.data].training_sentences, self.args.epochs)
+        if run.system == "vae_gpt2":
+            command += ["--gpt2-dir", str(self.args.gpt2)]
+        return [*command, "--save-dir", str(save), "--log-file", str(save / "train.log")]
+
+    def _measurements(self, run: Run) -> dict[str, list[str]]:
+        """The commands, of a run that is trained."""
+        trained = read_json(self.out / run.folder / "trained.json")
+        name = trained["checkpoint"] if trained else "checkpoint_last.pt"
+        checkpoint = str(self.out / run.folder / "checkpoints" / name)
+        data = [str(self._data(run)), "--path", checkpoint]
+        evaluate = ["fairseq-vat", "evaluate", *data, "--gen-subset", "test", "--json"]
+        commands = {"evaluate": [*evaluate, *self.args.evaluate_flags]}
+        labels = self.sets[run.data]
+        if set(self.args.tables) & {"3", "6"} and run.annealing == "cyclic" and labels.has_labels:
+            files = [word for s in SPLITS for word in (f"--{s}", str(labels.labels(s)))]
+            classify = ["fairseq-vat", "classify", *data, *files, "--protocol", "paper", "--json"]
+            commands["classify"] = classify
+        return commands
+
+    def _is_done(self, run: Run) -> bool:
+        result = read_json(self.out / run.folder / "result.json")
+        commands = {"train": self._training(run), **self._measurements(run)}
+        wanted = {name: self._shown(command) for name, command in commands.items()}
+        return result is not None and wanted.items() <= result["commands"].items()
+
+    def _one_run(self, run: Run) -> None:
+        folder = self.out / run.folder
+        self._train(run)
+        result = (read_json(folder / "result.json") or {"commands": {}}) | asdict(run)
+        result |= read_json(folder / "trained.json")
+        result["commands"]["train"] = self._shown(self._training(run))
+        for name, command in self._measurements(run).items():
+            result["commands"][name] = self._shown(command)
+            result[name] = self._json(folder / name, [*command, *self._device_flags])
+        write_json(folder / "result.json", result)
+        self._gather()
+
+    def _train(self, run: Run) -> None:
+        folder = self.out / run.folder
+        save = folder / "checkpoints"
+        command = self._training(run)
+        begun = {"command": self._shown(command), "data": sha256(self._data(run) / "train.bin")}
+        there = read_json(folder / "begun.json")
+        if there != begun:
+            # what ended before its first checkpoint holds nobody to its flags
+            if any(save.glob("checkpoint*.pt")):
+                raise StepFailed(
+                    f"{folder} was trained with other flags or texts (see begun.json); use "
+                    "another OUT"
+                )
+            shutil.rmtree(save, ignore_errors=True)
+            write_json(folder / "begun.json", begun)
+        if read_json(folder / "trained.json") is not None:
+            return
+        save.mkdir(exist_ok=True)
+        told = epochs_of(self._records(run))
+
+        def watch() -> bool:
+            nonlocal told
+            records = self._records(run)
+            best, since = best_epoch(records, valid_metric(run))
+            if (epochs := epochs_of(records)) > told:
+                told = epochs
+                say(f"{run.folder}: epoch {epochs} of {self.args.epochs}, the best {best}")
+            return self.args.patience is not None and since >= self.args.patience
+
+        stopped = watch()
+        if not stopped:
+            flags = [*self._device_flags, "--precision", self._precision]
+            stopped = run_command([*command, *flags], folder / "out.log", watch, self._deadline)
+        # with patience the last is N epochs past the best
+        checkpoint = f"checkpoint_{'last' if self.args.patience is None else 'best'}.pt"
+        trained = {
+            "epochs": epochs_of(self._records(run)),
+            "best_epoch": best_epoch(self._records(run), valid_metric(run))[0],
+            "stopped": "patience" if stopped else "epochs",
+            "patience": self.args.patience,
+            "checkpoint": checkpoint,
+            "precision": self._precision,
+            "device": "cpu" if self._on_cpu else torch.cuda.get_device_name(),
+            "torch": torch.__version__,
+            "commit": commit(),
+        }
+        for name in ("evaluate", "classify"):  # of what an earlier training left
+            (folder / f"{name}.json").unlink(missing_ok=True)
+        write_json(folder / "trained.json", trained)
+        for path in save.glob("checkpoint*.pt"):
+            if path.name != checkpoint:
+                path.unlink()
+
+    def _records(self, run: Run) -> list[Record]:
+        try:
+            return read_training_log(self.out / run.folder / "checkpoints" / "train.log")
+        except (VATError, FileNotFoundError):
+            return []
+
+    def _time(self, name: str) -> None:
+        command = [sys.executable, str(ROOT / "scripts/time_forward.py")]
+        command += [str(self.out / name / "data-bin"), "--json", "--max-positions"]
+        self._json(self.out / name / "time", [*command, str(max_positions(name))])
+
+    def _json(self, path: Path, command: list[str]) -> Any:
+        """What a command prints, kept in ``PATH.json`` with the command."""
+        name, file = self._shown(command), path.with_suffix(".json")
+        there = read_json(file)
+        if there is not None and there["command"] == name:
+            return there["output"]
+        if self.args.dry_run:
+            print(name)
+            return None
+        say(f"{path}: {' '.join(name.split()[:2])}")
+        output = path.with_suffix(".partial")
+        run_command(command, path.with_suffix(".log"), output=output)
+        found = json.loads(output.read_text(encoding="utf-8"))
+        write_json(file, {"command": name, "commit": commit(), "output": found})
+        output.unlink()
+        return found
+
+    def _shown(self, command: list[str]) -> str:
+        places = {str(self.out): "OUT", sys.executable: "python", str(ROOT): ""}
+        return shown(command, places | {str(d.folder): name for name, d in self.sets.items()})
+
+    def _print(self, run: Run) -> None:
+        for command in (self._training(run), *self._measurements(run).values()):
+            print(self._shown(command))
+
+    def _gather(self) -> None:
+        with locked(self.out / "results"):
+            write_results(self.out)
+            write_markdown(self.out / "results")
+
+
+def epochs_of(records: Sequence[Record]) -> int:
+    """The last epoch that was trained as a whole."""
+    return max((record.epoch for record in records if record.kind == "train"), default=0)
+
+
+def best_epoch(records: Sequence[Record], metric: str) -> tuple[int | None, int]:
+    """The epoch with the least of a validation's figures, and how many came after it."""
+    figures = {r.epoch: r.stats[metric] for r in records if r.kind == "valid" and metric in r.stats}
+    if not figures:
+        return None, 0
+    best = min(figures, key=lambda epoch: (figures[epoch], epoch))
+    return best, max(figures) - best

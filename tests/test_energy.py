@@ -1,0 +1,17 @@
+"""Energy and emissions of a training, by hand."""
+
+import pytest
+from energy import energy
+
+
+def test_an_epoch_of_the_paper(tmp_path):
+    """20 hours at 250 W and 197 g a kWh: the VAT paper's 0.99 kg."""
+    lines = [
+        f"epoch 001: {n} / 99 loss=1, wpb=1000, num_updates={n}, train_wall=36000" for n in (10, 20)
+    ]
+    (tmp_path / "log").write_text("\n".join([*lines, lines[-1], "epoch 001 | loss 1", ""]))
+    found = energy(tmp_path / "log", 250, 197)
+    assert found["hours"] == 20 and found["updates"] == 20
+    assert found["million_tokens"] == pytest.approx(0.02)
+    assert found["kwh"] == pytest.approx(5) and found["kg"] == pytest.approx(0.985)
+    assert energy(tmp_path / "log", 250, 197, 4)["kwh"] == pytest.approx(20)
