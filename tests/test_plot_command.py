@@ -71,7 +71,7 @@ def test_several_runs_in_one_picture(runs, drawn, tmp_path):
     assert linear == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
     assert cyclic == pytest.approx([0.5] + [1.0] * 9)
     assert len({line.get_color() for line in axis.lines}) == 2
-    panels = {axis.get_title(): axis for axis in curves.axes}
+    panels = {axis.get_title(loc="left"): axis for axis in curves.axes}
     assert set(panels) == set(plots.PANELS)
     colours = {line.get_color() for line in panels["KL divergence"].lines if len(line.get_xdata())}
     assert len(colours) == 2
