@@ -130,7 +130,7 @@ def test_wrong_usage_exits_with_2(capsys):
     for command, message in (
         ([], "fairseq-vat: error: the following arguments are required: COMMAND"),
         (["no-such-command"], "fairseq-vat: error: argument COMMAND: invalid choice"),
-        (["plot"], "fairseq-vat plot: error: the following arguments are required: LOG, --output"),
+        (["plot"], "fairseq-vat plot: error: the following arguments are required: RUN, --output"),
         (["show", "--mean", "x", "--every", "0"],
          "fairseq-vat show: error: argument --every: must be at least 1, not 0"),
     ):  # fmt: skip

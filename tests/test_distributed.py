@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from dataclasses import dataclass
@@ -123,6 +124,9 @@ def test_train_script_with_two_processes(data_dir: Path, tmp_path: Path):
     found = commands.updates(log)
     assert list(found) == [1, 2, 3, 4]
     assert all(figures["bsz"] == "32" for figures in found.values())
+    records = map(json.loads, (save_dir / "metrics.jsonl").read_text().splitlines())
+    updates = [record["update"] for record in records if record["kind"] == "train_inner"]
+    assert updates == [1, 2, 3, 4]  # of one process
 
 
 def test_train_script_without_arguments_shows_its_usage():

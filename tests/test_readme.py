@@ -55,8 +55,9 @@ def test_train(number, data_dir, checkpoint, tmp_path):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_our_subcommands_parse(page):
     for flags in printed("fairseq-vat", page):
-        args = build_parser().parse_args(flags)
+        args, further = build_parser().parse_known_args(flags)
         assert callable(args.run)
+        assert not further or args.takes_further_flags
 
 
 def test_validate_and_generate(data_dir, checkpoint):

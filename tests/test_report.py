@@ -73,9 +73,7 @@ class Page(HTMLParser):
 def sentence_level(data_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("vae")
     flags = ("--arch", "vae_transformer", "--kl-weight", "0.01", "--max-update", "40", *SMALL)
-    log = commands.train(data_dir, folder, *flags)
-    messages = [line.split(" | ", 3)[-1] for line in log.splitlines()]
-    (folder / "train.log").write_text("\n".join(messages), encoding="utf-8")
+    commands.train(data_dir, folder, *flags)
     return folder / "checkpoint_last.pt"
 
 
@@ -88,7 +86,8 @@ def pages(data_dir, checkpoint, sentence_level, tmp_path_factory):
     text.write_text("\n".join([EVIL, *lines]) + "\n", encoding="utf-8")
     more = {"token": ("--text", text), "sentence": ()}
     found = {}
-    for level, path in {"token": checkpoint, "sentence": sentence_level}.items():
+    alone = shutil.copy(checkpoint, folder)  # without its metrics.jsonl
+    for level, path in {"token": alone, "sentence": sentence_level}.items():
         output = folder / f"{level}.html"
         command = ["report", data_dir, "--path", path, "--output", output, *QUICK, *more[level]]
         assert cli.main([str(part) for part in command]) == 0
@@ -148,8 +147,9 @@ def test_text_is_escaped(pages, gathered):
     assert told.count("&lt;b onclick=x&gt;.pt") == 3  # title, heading, file
 
 
-def test_the_log_beside_the_checkpoint_is_found(pages):
+def test_the_log_beside_the_checkpoint_is_found(pages, sentence_level):
     assert "Reconstruction by update" in pages["sentence"]
+    assert f"From {sentence_level.parent}/metrics.jsonl." in pages["sentence"]
     assert "There is no train.log beside the checkpoint" in pages["token"]
     assert "Reconstruction by update" not in pages["token"]
 

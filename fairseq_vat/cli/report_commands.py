@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
-from fairseq_vat.cli.flags import above, add_number, at_least
+from fairseq_vat.cli.flags import above, add_list, add_number, at_least
 from fairseq_vat.cli.terminal import quiet
 from fairseq_vat.errors import VATError
 
@@ -21,13 +21,34 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add both."""
     parser = subparsers.add_parser(
         "plot",
-        help="draw learning curves and the KL weight from a training log",
-        description="Reads the log of 'fairseq-train --log-file LOG --log-format json' (or simple) "
-        "and draws DIR/learning_curves.png (reconstruction, KL, weighted KL and KL weight by "
-        "update, train and valid) and DIR/annealing.png (KL weight).",
+        help="draw learning curves and the KL weight of one or several trainings",
+        description="Draws DIR/learning_curves.png (reconstruction, KL, weighted KL and KL weight "
+        "by update, train and valid) and DIR/annealing.png (KL weight). Several trainings are "
+        "drawn into the same pictures, a colour each.",
     )
-    parser.add_argument("log", metavar="LOG", help="of fairseq-train")
-    parser.add_argument("--output", metavar="DIR", required=True, help="made if it is not there")
+    parser.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        help="the log of fairseq-train --log-file LOG --log-format simple (or json), its "
+        "metrics.jsonl, or the folder of either",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        required=True,
+        help="made if it is not there; a file that ends in .png, .pdf or .svg is the learning "
+        "curves alone",
+    )
+    add_list(
+        parser,
+        "--labels",
+        "of the runs (default: what tells their paths apart)",
+        metavar="LABEL",
+    )
+    parser.add_argument(
+        "--format", choices=("png", "pdf", "svg"), help="of the pictures in DIR (default: png)"
+    )
     parser.add_argument(
         "--kl-only", action="store_true", help="leave the reconstruction out of the curves"
     )
@@ -124,14 +145,16 @@ def _log(args: argparse.Namespace) -> tuple[list[Record] | None, str]:
     if args.train_log is not None:
         return _read_log(args.train_log), f"From {args.train_log}."
     model = Path(args.path)
-    path = (model if model.is_dir() else model.parent) / "train.log"
+    folder = model if model.is_dir() else model.parent
+    path = folder / "train.log"
+    path = path if path.is_file() else folder / "metrics.jsonl"
     if path.is_file():
         try:
             return _read_log(path), f"From {path}."
         except VATError as error:
             return None, str(error)
     return None, (
-        f"There is no {path.name} beside the checkpoint; --train-log names one elsewhere "
+        "There is no train.log beside the checkpoint; --train-log names one elsewhere "
         "(fairseq-train --log-file FILE --log-format simple)."
     )
 
@@ -149,13 +172,46 @@ def _read_log(path: str | Path) -> list[Record]:
 
 
 def _plot(args: argparse.Namespace) -> None:
-    """Draw both figures."""
+    """Draw both figures, or the one that `--output` is."""
+    labels = _labels(args.runs, args.labels)
+    output = Path(args.output)
+    alone = output.suffix.lstrip(".") if not output.is_dir() else ""
+    if alone in ("png", "pdf", "svg") and args.format not in (None, alone):
+        raise VATError(f"--output {output} is no {args.format}, as --format has it; give one alone")
     from fairseq_vat.evaluation.training_log import read_training_log
     from fairseq_vat.report import plots
 
-    records = read_training_log(args.log)
-    out = Path(args.output)
-    plots.learning_curves(records, out / "learning_curves.png", kl_only=args.kl_only)
-    print(out / "learning_curves.png")
-    plots.annealing(records, out / "annealing.png")
-    print(out / "annealing.png")
+    runs = {label: read_training_log(run) for label, run in zip(labels, args.runs, strict=True)}
+    one = len(runs) == 1
+    # of one run the curves have other colours: train and valid
+    curves = plots.learning_curves if one else plots.compare_learning_curves
+    shown = next(iter(runs.values())) if one else runs
+    if alone in plots.FORMATS:
+        curves(shown, output, kl_only=args.kl_only)
+        print(output)
+        return
+    suffix = args.format or "png"
+    curves(shown, output / f"learning_curves.{suffix}", kl_only=args.kl_only)
+    print(output / f"learning_curves.{suffix}")
+    plots.compare_annealing(runs, output / f"annealing.{suffix}")
+    print(output / f"annealing.{suffix}")
+
+
+def _labels(runs: list[str], given: list[str] | None) -> list[str]:
+    """Those given, or the shortest ends of the paths that tell the runs apart."""
+    if given is not None and len(given) != len(runs):
+        raise VATError(f"--labels: {len(given)} for {len(runs)} runs; give each its own")
+    paths = [Path(run).absolute() for run in runs]
+    paths = [
+        path.parent if path.name in ("train.log", "metrics.jsonl") else path.with_suffix("")
+        for path in paths
+    ]
+    labels = given or ["/".join(path.parts[-1:]) for path in paths]
+    depth = 1
+    while given is None and len(set(labels)) < len(set(paths)):
+        depth += 1
+        labels = ["/".join(path.parts[-depth:]) for path in paths]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice is not None:
+        raise VATError(f"{twice} is the name of two runs; give --labels, each its own")
+    return labels

@@ -63,8 +63,9 @@ def read_training_log(path: str | os.PathLike) -> list[Record]:
     records = _read(figures, _parse_figures) if figures.is_file() else {}
     if log is not None:
         first = min((key[-1] for key in records), default=None)
-        before = _read(log, _parse)
-        records |= {k: r for k, r in before.items() if first is None or k[-1] < first}
+        told = _read(log, _parse)
+        told = {key: record for key, record in told.items() if first is None or key[-1] <= first}
+        records = told | records
     if not records:
         raise VATError(
             f"{path} has no statistics of a fairseq training; give the file of "

@@ -16,7 +16,7 @@ GAIN = 0.01
 
 REMEDIES = (
     "try a smaller --kl-weight, longer KL annealing (--kl-annealing, --kl-annealing-updates), "
-    "--free-bits, --word-dropout or a smaller --prior-std"
+    "--free-bits, --word-dropout or another --prior-std"
 )
 
 
