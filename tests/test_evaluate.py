@@ -309,7 +309,7 @@ def test_what_is_not_finite_is_told(data_dir, checkpoint, tmp_path, evaluate):
     state = torch.load(checkpoint, weights_only=True)
     mean = state["model"]["encoder.head.mean.weight"]
     for value, message in (
-        (math.nan, "encoder.head.mean.weight has values that aren't finite"),
+        (math.nan, "encoder.head.mean.weight holds values that aren't finite"),
         (3e38, "the checkpoint's latents are not finite"),
     ):
         mean.fill_(value)

@@ -334,7 +334,7 @@ def test_latents_that_are_not_finite_are_said(data_dir, checkpoint, tmp_path, ca
     torch.save(state, tmp_path / "diverged.pt")
     output = tmp_path / "page.html"
     command = ("report", data_dir, "--path", tmp_path / "diverged.pt", "--output", output)
-    assert "has values that aren't finite" in failure(capsys, *command, *QUICK)
+    assert "holds values that aren't finite" in failure(capsys, *command, *QUICK)
     assert not output.exists()
 
 

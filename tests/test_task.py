@@ -109,14 +109,18 @@ def test_another_dictionary_than_the_checkpoint_s(data_dir, checkpoint, tmp_path
     (other / "dict.txt").write_text("\n".join([lines[1], lines[0], *lines[2:]]) + "\n")
     with pytest.raises(VATError, match=r"dict.txt is not the dictionary the checkpoint"):
         commands.generate(other, checkpoint)
-    (other / "dict.txt").write_text("\n".join(lines[:20]) + "\n")
-    with pytest.raises(VATError, match="48 types then, 24 now"):
+    (other / "dict.txt").write_text("\n".join([*lines, "w99 1"]) + "\n")
+    with pytest.raises(VATError, match="48 types then, 49 now"):
         commands.generate(other, checkpoint)
     run = tmp_path / "run"
     run.mkdir()
     shutil.copy(checkpoint, run / "checkpoint_last.pt")
-    with pytest.raises(VATError, match="48 types then, 24 now"):
+    with pytest.raises(VATError, match="48 types then, 49 now"):
         commands.train(other, run)
+    # of fewer words than the binarised text has
+    (other / "dict.txt").write_text("\n".join(lines[:20]) + "\n")
+    with pytest.raises(VATError, match=r"dict\.txt has 24 types: they aren't of one"):
+        commands.generate(other, checkpoint)
 
 
 @pytest.mark.parametrize("flag", ["--max-source-positions", "--max-target-positions"])

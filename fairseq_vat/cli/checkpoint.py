@@ -57,7 +57,9 @@ def add_model_arguments(
         parser.add_argument("model", metavar="MODEL", nargs="?", default=DEFAULT, help=what)
     if model == "text":
         metavar = "[MODEL] TEXT"
-        parser.add_argument("model_and_text", metavar=metavar, nargs="*", help=f"TEXT is {text}; {what}")
+        parser.add_argument(
+            "model_and_text", metavar=metavar, nargs="*", help=f"TEXT is {text}; {what}"
+        )
     parser.add_argument("--path", metavar="CHECKPOINT", help="the checkpoint, MODEL being its data")
     parser.add_argument(
         "--data", metavar="DIR", help="a data directory with the training's dictionary"

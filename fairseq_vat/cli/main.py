@@ -89,7 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = build_parser()
     args, further = parser.parse_known_args(argv)
-    if hasattr(args, "model_and_text"):  # argparse takes positional arguments from before the flags only
+    if hasattr(
+        args, "model_and_text"
+    ):  # argparse takes positional arguments from before the flags only
         args.model_and_text += [word for word in further if not word.startswith("-")]
         further = [flag for flag in further if flag.startswith("-")]
     if further and not hasattr(args, "takes_further_flags"):

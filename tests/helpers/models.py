@@ -15,7 +15,7 @@ from helpers import commands
 def build(data_dir: Path, *flags: str) -> tuple[Any, Any, Any]:
     """Task, model and criterion, as `fairseq-train` would make them."""
     parser = options.get_training_parser()
-    every = [str(data_dir), *commands.TRAIN_FLAGS, *flags]
+    every = [str(data_dir), *commands.train_flags(flags), *flags]
     cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, every))
     torch.manual_seed(1)
     task = tasks.setup_task(cfg.task)
