@@ -120,7 +120,7 @@ def test_another_dictionary_than_the_checkpoint_s(data_dir, checkpoint, tmp_path
     # of fewer words than the binarised text has
     (other / "dict.txt").write_text("\n".join(lines[:20]) + "\n")
     with pytest.raises(VATError, match=r"dict\.txt has 24 types: they aren't of one"):
-        commands.generate(other, checkpoint)
+        commands.train(other, run)
 
 
 @pytest.mark.parametrize("flag", ["--max-source-positions", "--max-target-positions"])
