@@ -12,6 +12,7 @@ from helpers import commands
 from fairseq_vat.cli.main import build_parser
 
 ROOT = Path(__file__).parent.parent
+TRAINING = ROOT / "docs/training.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -44,9 +45,12 @@ def without_plugin(flags: list[str], data: Path, checkpoint: Path) -> list[str]:
     return [str(checkpoint) if f == "checkpoints/checkpoint_last.pt" else f for f in flags]
 
 
-@pytest.mark.parametrize("number", range(len(printed("fairseq-train"))))
+TRAININGS = [*printed("fairseq-train"), *printed("fairseq-train", TRAINING)]
+
+
+@pytest.mark.parametrize("number", range(len(TRAININGS)))
 def test_train(number, data_dir, checkpoint, tmp_path):
-    flags = without_plugin(printed("fairseq-train")[number], data_dir, checkpoint)
+    flags = without_plugin(TRAININGS[number], data_dir, checkpoint)
     small = ("--save-dir", str(tmp_path), "--max-update", "2", "--encoder-layers", "1")
     log = commands.train(data_dir, tmp_path, *flags, *small)
     assert commands.stats(log)[-1]["num_updates"] == "2"
@@ -55,13 +59,15 @@ def test_train(number, data_dir, checkpoint, tmp_path):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_our_subcommands_parse(page):
     for flags in printed("fairseq-vat", page):
+        if flags == ["--help"]:
+            continue
         args, further = build_parser().parse_known_args(flags)
         assert callable(args.run)
         assert not further or args.takes_further_flags
 
 
 def test_validate_and_generate(data_dir, checkpoint):
-    (flags,) = printed("fairseq-validate")
+    (flags,) = printed("fairseq-validate", TRAINING)
     log = commands.validate(data_dir, checkpoint, *without_plugin(flags, data_dir, checkpoint))
     assert "elbo_ppl" in commands.stats(log)[-1]
     (flags,) = printed("fairseq-generate")
