@@ -52,6 +52,9 @@ run() {
     "$@"
 }
 
+step "0. Before anything is trained: the packaged model"
+run fairseq-vat sample "We remain committed to peace in the region." --temperature 1.2
+
 step "1. A corpus: sentences for train, valid and test (at most 500 each to validate and test on)"
 run python scripts/demo_text.py "$demo/text" "${demo_text[@]}"
 

@@ -258,7 +258,7 @@ def describe_model(vat: VATHubInterface, prior_std: float) -> dict[str, str]:
         f"{model.encoder.noise_std:g}",
         "KL in the loss": _describe_kl(vat.cfg.criterion),
         "Dictionary": f"{len(vat.task.target_dictionary):,} entries",
-        "Data": str(vat.task.cfg.data),
+        **({"Data": str(vat.task.cfg.data)} if vat.task.cfg.data else {}),
     }
 
 
