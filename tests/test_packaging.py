@@ -44,7 +44,7 @@ def wheel(tmp_path_factory):
     for name in ("model.pt", "dict.txt", "README.md"):
         (tree / "fairseq_vat" / "pretrained" / "some" / name).write_text("x\n")
     sdist = build("sdist", tree, folder / "sdist")
-    shutil.unpack_archive(sdist, folder / "unpacked", filter="data")
+    shutil.unpack_archive(sdist, folder / "unpacked")
     (source,) = (folder / "unpacked").iterdir()
     return build("wheel", source, folder / "wheel")
 
