@@ -69,7 +69,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="SPLIT",
         help="where sentences are taken from (default: %(default)s)",
     )
-    parser.add_argument("--text", metavar="FILE", help="take them from a text file instead")
+    parser.add_argument(
+        *("--input", "--text"),
+        dest="text",
+        metavar="FILE",
+        help="take them from a text file instead",
+    )
     parser.add_argument(
         "--train-log",
         metavar="FILE",
