@@ -101,7 +101,7 @@ def load_hub(args: argparse.Namespace, **task_overrides: Any) -> VATHubInterface
 
     Raises:
         VATError: for files that are missing or aren't what they should be, for a language model,
-            for a file of other subwords than --bpe's, and as `check_finite`.
+            and for a file of other subwords than --bpe's.
     """
     from fairseq_vat.hub.interface import VATHubInterface
     from fairseq_vat.hub.loading import build_bpe, load_model
@@ -115,17 +115,6 @@ def load_hub(args: argparse.Namespace, **task_overrides: Any) -> VATHubInterface
             raise VATError(f"--{setting.replace('_', '-')} is no setting of --bpe {name}")
     bpe = build_bpe(None if name == "none" else name, **settings)
     loaded = load_model(args.path, args.data, "cpu" if args.cpu else None, **task_overrides)
-    check_finite(loaded.model, args.path)
     if name == "none":
         return VATHubInterface(loaded.cfg, loaded.task, loaded.model)
     return VATHubInterface.of(loaded, bpe)
-
-
-def check_finite(model: Any, path: str) -> None:
-    """Raise `VATError` for a model that can't give a figure or a sentence."""
-    for name, value in model.named_parameters():
-        if not value.isfinite().all():
-            raise VATError(
-                f"{path}: {name} has values that aren't finite: its training has diverged; take an "
-                "earlier checkpoint"
-            )

@@ -7,7 +7,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from fairseq_vat.cli.checkpoint import add_model_arguments, check_finite
+from fairseq_vat.cli.checkpoint import add_model_arguments
 from fairseq_vat.cli.evaluation_table import evaluation_tables
 from fairseq_vat.cli.flags import above, add_number, at_least
 from fairseq_vat.cli.tables import add_format_flag
@@ -101,7 +101,6 @@ def run(args: argparse.Namespace) -> None:
 
         truncate = {"truncate": True} if args.truncate else {}  # else as in the training
         loaded = load_model(args.path, args.data, "cpu" if args.cpu else None, **truncate)
-        check_finite(loaded.model, args.path)
         found = evaluate(
             loaded,
             args.gen_subset,

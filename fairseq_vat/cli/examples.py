@@ -11,10 +11,9 @@ EXAMPLES = {
     "plot": "fairseq-vat plot checkpoints/train.log --output figures",
     "report": "fairseq-vat report checkpoints --data corpus/data-bin --output report.html",
     "reconstruct": "fairseq-vat reconstruct checkpoints --input sentences.txt",
-    "sample": "echo 'Models have shown promise.' | fairseq-vat sample checkpoints --samples 8",
-    "vary": "echo 'Models have shown [promise].' | fairseq-vat vary checkpoints --temperature 2",
-    "interpolate": "printf 'I want to talk.\\tIt was my turn.\\n' | "
-    "fairseq-vat interpolate checkpoints",
+    "sample": "fairseq-vat sample 'Models have shown promise.' --samples 8",
+    "vary": "fairseq-vat vary 'Models have shown [promise].' --temperature 2",
+    "interpolate": "fairseq-vat interpolate 'I want to talk.' 'It was my turn.'",
     "arithmetic": "fairseq-vat arithmetic checkpoints --input three-columns.tsv",
     "prior": "fairseq-vat prior checkpoints --samples 10",
     "embed": "fairseq-vat embed checkpoints --input sentences.txt --output vectors.npy",
