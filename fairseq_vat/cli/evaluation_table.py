@@ -78,10 +78,8 @@ def _likelihoods(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _large(name: str, x: float | None) -> float | str:
-    """A perplexity may have no end of digits, or be beyond double precision."""
-    if x is None:
-        return "inf"
-    return f"{x:.2e}" if name.startswith("ppl") and x >= 1e6 else x
+    """As in a training's log; None is a perplexity beyond double precision."""
+    return ">1e6" if x is None or (name.startswith("ppl") and x > 1e6) else x
 
 
 def _latent_columns(found: dict[str, Any]) -> tuple[tuple[str, str, str], ...]:
