@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
+from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub, locate
 from fairseq_vat.cli.flags import Parser, add_number, at_least
 from fairseq_vat.cli.tables import table
 from fairseq_vat.cli.terminal import quiet
@@ -95,6 +95,7 @@ def main() -> None:
         sentences = list(itertools.islice(read_lines(args.sentences), args.count))
         if not sentences:
             raise VATError(f"{args.sentences} has no line with text")
+        locate(args)
         found = measure(load_hub(args), sentences, args.repeats)
     if args.json:
         print(json.dumps(found))

@@ -5,14 +5,14 @@ On the paper's own example sentences, and on ten sentences of a held-out text th
 of the sentences with 6 to 20 words every n-th, so that ten are spread over the text; the word to
 vary is a sentence's longest, the first of equals; interpolations go from each odd one to the next.
 
-    scripts/latent_tables.py DATA --path CHECKPOINT --sentencepiece-model FILE --text test.txt
+    scripts/latent_tables.py vat-small --text test.txt
 """
 
 from __future__ import annotations
 
 import re
 
-from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
+from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub, locate
 from fairseq_vat.cli.flags import Parser, above, add_number, at_least
 from fairseq_vat.cli.terminal import quiet
 from fairseq_vat.errors import VATError
@@ -30,11 +30,12 @@ def main() -> None:
     parser = Parser(description=__doc__.splitlines()[0])
     add_checkpoint_arguments(parser)
     parser.add_argument("--text", metavar="FILE", required=True, help="held-out text")
-    add_number(parser, "--samples", "draws of each", 6, at_least(1))
+    add_number(parser, "--samples", "draws of each", 12, at_least(1))
     add_number(parser, "--temperature", "of table 1", 1.0, above(0), "T")
     add_number(parser, "--word-temperature", "of table 2", 2.0, above(0), "T")
     args = parser.parse_args()
     with parser.one_line_errors(), quiet():
+        locate(args)
         held_out = choose(list(read_lines(args.text)))
         vat = load_hub(args)
         sentences = [*TABLE_1, *held_out]

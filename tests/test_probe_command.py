@@ -168,6 +168,7 @@ def test_folds_and_checkpoint_belong_to_saved_runs(probe, tmp_path, checkpoint):
     flags += ["--max-folds", "1", "--save", tmp_path / "runs.json"]
     probe(*flags, "--folds", "4")
     assert "made with another --folds (4, now 5)" in probe(*flags, "--folds", "5", status=1)
+    probe(*flags, "--folds", "4", path=checkpoint.parent)  # a folder is its checkpoint
     state = torch.load(checkpoint, weights_only=True)
     state["model"]["encoder.head.mean.weight"] += 1
     torch.save(state, tmp_path / "another.pt")
