@@ -43,10 +43,8 @@ def make_texts(folder: Path) -> None:
 def prepare_command(texts: Path, out: Path) -> list[str]:
     """`fairseq-vat prepare`."""
     flags = [word for split in SPLITS for word in (f"--{split}", str(texts / f"{split}.txt"))]
-    vocabulary = ["--vocab-size", "40", "--workers", "2"]
-    return [sys.executable, "-m", "fairseq_vat.cli", "prepare", *flags, "--output", str(out)] + (
-        vocabulary
-    )
+    flags += ["--output", str(out), "--vocab-size", "40", "--workers", "2"]
+    return [sys.executable, "-m", "fairseq_vat.cli", "prepare", *flags]
 
 
 def _trainings(texts: Path, out: Path, launcher: list[str], flags: list[str]) -> list[str]:
@@ -203,6 +201,8 @@ def training_state(checkpoint: Path) -> dict[str, Any]:
     state = torch.load(checkpoint, weights_only=True)
     keys = ("model", "last_optimizer_state", "optimizer_history", "extra_state", "task_state")
     kept = {key: state.get(key) for key in keys}
+    # fairseq adds an entry with every start
+    kept["optimizer_history"] = kept["optimizer_history"][-1]
     for key in ("metrics", "previous_training_time"):
         kept["extra_state"].pop(key, None)
     return kept
