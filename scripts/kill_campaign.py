@@ -117,6 +117,8 @@ class Campaign:
                 problems.append(f"workers outlived their launcher by {GRACE} s")
             kills += 1
             self._count(aims.pop(), out, stale, moment)
+            if cut is not None and cases.is_cut(out):  # killed before it looked
+                continue
             problems += self._of_the_cut(out, cut, started) + self._after_a_kill(out)
             cut = cases.cut_short(out, self.rng) if self.case.cut else None
         if status:
@@ -135,7 +137,7 @@ class Campaign:
         """Wait for the moment of a kill; seconds since the start, None if the run ended before."""
         began = time.monotonic()
         at = self.rng.uniform(0, self._seconds)
-        count, delay = self.rng.randint(1, 6), self.rng.uniform(0, self.case.writing)
+        count, delay = self.rng.randint(1, 4), self.rng.uniform(0, self.case.writing)
         writing = False
         while started.process.poll() is None:
             now = time.monotonic() - began
@@ -159,7 +161,7 @@ class Campaign:
         self.counts.in_a_write += hit
         words = [f"{self.name}: kill {self.counts.kills}", f"after {moment:.2f} s"]
         words += ["aimed"] * aimed + ["in a write"] * hit
-        if self.case.trains:
+        if self.case.trains and not cases.is_cut(out):
             words.append(f"saved: {cases.updates_of(out / 'checkpoint_last.pt')} updates")
         say(", ".join(words))
 

@@ -16,7 +16,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 SPLITS = {"train": 400, "valid": 40, "test": 20}
-SAVE_INTERVAL, UPDATES = 5, 150
+SAVE_INTERVAL, UPDATES = 5, 120
 # some 40 updates an epoch; dropout and latent noise are on, and the KL's weight moves
 _TRAINING = (
     "--task variational_lm --arch vat_transformer_tiny --criterion token_kl_cross_entropy "
@@ -218,6 +218,12 @@ def _bits(value: Any) -> Any:
     return value
 
 
+def is_cut(out: Path) -> bool:
+    """Whether ``checkpoint_last.pt`` is there and isn't whole."""
+    last = out / "checkpoint_last.pt"
+    return last.exists() and not zipfile.is_zipfile(last)
+
+
 def updates_of(checkpoint: Path) -> int:
     """Updates done; 0 where there is no checkpoint."""
     if not checkpoint.exists():
@@ -240,8 +246,6 @@ def cut_short(out: Path, rng: random.Random) -> int | None:
     last = out / "checkpoint_last.pt"
     others = [path for path in out.glob("checkpoint_*.pt") if path != last]
     if not last.exists() or not any(map(zipfile.is_zipfile, others)):
-        return None
-    if not zipfile.is_zipfile(last):  # still cut, as the last start was killed before it looked
         return None
     updates = updates_of(last)
     with open(last, "rb+") as file:
