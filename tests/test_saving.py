@@ -105,6 +105,16 @@ def test_a_folder_is_one_run_s(copied):
     SaveFolder(copied).lock()  # and a run may be resumed by its own process
 
 
+def test_a_second_run_is_told_at_its_start(data_dir, copied):
+    before = {path.name: path.read_bytes() for path in copied.iterdir()}
+    with (
+        locked_by_another(copied),
+        pytest.raises(VATError, match="another training writes there; give another --save-dir"),
+    ):
+        commands.train(data_dir, copied, *FLAGS, "--max-update", "12")
+    assert {path.name: path.read_bytes() for path in copied.iterdir()} == before
+
+
 def test_a_folder_that_cannot_be_made(tmp_path, data_dir):
     (tmp_path / "file").write_text("")
     with pytest.raises(

@@ -18,9 +18,9 @@ def is_first_to_tell(line: str, of_another: bool = False) -> bool:
         of_another: it is that another worker has ended, which goes without saying where any worker
             has told why.
     """
-    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    folder = Path(file).parent.parent if file else None
-    if folder is None or not folder.is_dir():
+    file = Path(os.environ.get("TORCHELASTIC_ERROR_FILE", ""))
+    folder = file.parent.parent  # of an attempt, each worker's is in it
+    if file.name != "error.json" or not folder.is_dir():
         return True
     if of_another and any(folder.glob("told.*")):
         return False
