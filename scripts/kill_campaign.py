@@ -37,7 +37,7 @@ from fairseq_vat.errors import VATError
 from fairseq_vat.files import write_json
 
 # kills of one run, before it is left to its end
-_IN_ONE_RUN = 4
+_IN_ONE_RUN = 8
 _COLUMNS = tuple((name, name.replace("_", " "), "d") for name in
                  ("kills", "aimed", "in_a_write", "cut", "runs", "exact", "lost"))  # fmt: skip
 
