@@ -48,6 +48,11 @@ def explain(error: BaseException, tb: TracebackType | None) -> str | None:
     if type(error).__name__ == "ProcessRaisedException":  # of a process that fairseq spawned
         told = re.search(r"^fairseq_vat\.errors\.VATError: (.*)$", str(error), re.MULTILINE)
         return told and told[1]
+    if is_lost_worker(error):
+        return (
+            "another worker of this training has ended, see what it said; the same command goes on "
+            "from the last checkpoint"
+        )
     if isinstance(error, OSError) and str(error).endswith(".model not found"):
         return f"--sentencepiece-model: {error}"
     if isinstance(error, AssertionError) and str(error).startswith("Must specify batch size"):
@@ -79,6 +84,17 @@ def explain(error: BaseException, tb: TracebackType | None) -> str | None:
             "damaged; restore it from a copy, or use another checkpoint of the run"
         )
     return None
+
+
+def is_lost_worker(error: BaseException) -> bool:
+    """Whether it is that another process of the same training, on whatever machine, is gone."""
+    return isinstance(error, RuntimeError) and bool(_LOST_WORKER.search(str(error)))
+
+
+# of gloo, of torch's store, and of NCCL
+_LOST_WORKER = re.compile(
+    r"Connection (closed|reset) by peer|Connection was likely closed|ncclRemoteError"
+)
 
 
 def _checkpoint_being_loaded(tb: TracebackType | None) -> str | None:

@@ -37,6 +37,12 @@ cd "$(dirname "$0")/.."
 . scripts/precision.sh
 
 demo=${DEMO_DIR:-demo}
+mkdir -p "$demo"
+exec 9>"$demo/.demo.lock" # not .lock, which is fairseq-vat prepare's own
+if ! flock -n 9; then
+    echo "$0: error: $demo: another demo is at work there: wait, or set DEMO_DIR" >&2
+    exit 1
+fi
 max_update=${MAX_UPDATE:-2400}
 vocab_size=${VOCAB_SIZE:-4096}
 plugin=$PWD/fairseq_vat

@@ -124,7 +124,8 @@ lock() {
     [ -z "$dry_run" ] || return 0
     mkdir -p "$out"
     exec 9>"$out/.lock"
-    flock -n 9 || die "$out: another run of this script is at work there"
+    # the jobs of one that was stopped just now may take a moment to end
+    flock -w 2 9 || die "$out: another run of this script is at work there"
 }
 
 # start COMMAND...: as soon as fewer than $jobs are running.  finish: wait for all.  After each job
@@ -135,7 +136,8 @@ start() {
     if [ -n "$dry_run" ]; then "$@"; return; fi
     # a process group of its own, so that stopping this script stops all it started
     set -m
-    "$@" 9>&- </dev/null &
+    # it keeps the lock: where this script alone is killed, the next one doesn't write beside it
+    "$@" </dev/null &
     set +m
     running=$((running + 1))
 }

@@ -117,7 +117,7 @@ def test_the_command_is_fairseq_s(prepared, tmp_path):
     given = training_command(str(prepared), str(tmp_path), "demo", flags=["--fp16"])
     assert "--precision" not in given
     two = training_command(str(prepared), str(tmp_path), "demo", Processes("cpu", 2))
-    assert two[1:5] == ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    assert two[1:5] == ["-m", "fairseq_vat.recipes.launcher", "--nproc_per_node", "2"]
     assert "--standalone" in two
 
 

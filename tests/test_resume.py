@@ -62,6 +62,17 @@ def test_stopped_and_resumed(
     assert_same_end(tmp_path, unstopped[0])
 
 
+def test_a_line_over_the_end_of_an_epoch_is_of_its_whole_interval(data_dir: Path, tmp_path: Path):
+    """An epoch has 18 updates, and a line is that of ten, or of all since the last one."""
+    flags = [*FLAGS, "--log-interval", "10"]
+    commands.train(data_dir, tmp_path / "stopped", *flags, "--max-epoch", "1")
+    resumed = commands.train(data_dir, tmp_path / "stopped", *flags, "--max-update", "24")
+    unstopped = commands.train(data_dir, tmp_path / "unstopped", *flags, "--max-update", "24")
+    one, other = (commands.updates(log)[20] for log in (unstopped, resumed))
+    for name in one.keys() - {"wps", "ups", "wall", "train_wall"}:
+        assert one[name] == other[name], name
+
+
 @pytest.mark.slow
 def test_killed_and_resumed(data_dir: Path, tmp_path: Path):
     """SIGKILL between two checkpoints: the updates since the last one are made again."""

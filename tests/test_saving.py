@@ -1,11 +1,13 @@
 """What a training leaves in its folder: whole checkpoints, one run's, and a log without repeats."""
 
+import json
 import logging
 import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from unittest import mock
 
 import pytest
 import torch
@@ -105,6 +107,16 @@ def test_a_folder_is_one_run_s(copied):
     SaveFolder(copied).lock()  # and a run may be resumed by its own process
 
 
+def test_a_second_run_is_told_at_its_start(data_dir, copied):
+    before = {path.name: path.read_bytes() for path in copied.iterdir()}
+    with (
+        locked_by_another(copied),
+        pytest.raises(VATError, match="another training writes there; give another --save-dir"),
+    ):
+        commands.train(data_dir, copied, *FLAGS, "--max-update", "12")
+    assert {path.name: path.read_bytes() for path in copied.iterdir()} == before
+
+
 def test_a_folder_that_cannot_be_made(tmp_path, data_dir):
     (tmp_path / "file").write_text("")
     with pytest.raises(
@@ -149,6 +161,49 @@ def test_a_log_file_gets_each_line_once(data_dir, tmp_path):
     assert len(set(lines)) == len(lines)
     kinds = [(record.kind, record.num_updates) for record in read_training_log(file)]
     assert {("valid", 18), ("train", 18), ("train_inner", 20), ("valid", 40)} <= {*kinds}
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_the_figures_of_an_epoch_outlive_a_kill_after_its_checkpoint(data_dir, tmp_path):
+    flags = ["--max-epoch", "2", "--max-update", "22", "--log-file"]  # 18 updates an epoch
+    unstopped, killed = tmp_path / "unstopped", tmp_path / "killed"
+    commands.train(data_dir, unstopped, *flags, unstopped.with_suffix(".log"))
+
+    save = checkpoint_utils.save_checkpoint
+    saved = []
+
+    def save_and_end(*args):
+        save(*args)
+        saved.append(args)
+        raise Killed
+
+    for _ in range(2):
+        with (
+            mock.patch.object(checkpoint_utils, "save_checkpoint", save_and_end),
+            pytest.raises(Killed),
+        ):
+            commands.train(data_dir, killed, *flags, killed.with_suffix(".log"))
+    assert [trainer.get_num_updates() for _, trainer, *_ in saved] == [18, 22]
+    log = commands.train(data_dir, killed, *flags, killed.with_suffix(".log"))
+    assert "finished: 22 of" in log
+    one, other = (epochs(folder.with_suffix(".metrics.jsonl")) for folder in (unstopped, killed))
+    assert [record["update"] for record in one] == [18, 22]
+    assert one == other
+    told = read_training_log(killed.with_suffix(".log"))
+    assert [(r.epoch, r.num_updates) for r in told if r.kind == "train"] == [(1, 18), (2, 22)]
+
+
+def epochs(file):
+    """The figures of whole epochs, without times."""
+    records = map(json.loads, file.read_text().splitlines())
+    return [
+        {name: x for name, x in r.items() if name not in ("wps", "ups", "wall", "train_wall")}
+        for r in records
+        if r["kind"] == "train"
+    ]
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from pathlib import Path
 
@@ -130,6 +131,15 @@ def test_benchmark_embed(data_dir, checkpoint, tmp_path, capsys, monkeypatch):
     assert found["ratio"] == pytest.approx(ratios[1])
     speed = found["sentences_per_second"]["embed"]
     assert speed == pytest.approx(30 / sorted(taken["embed"])[1])
+
+
+def test_a_second_demo_is_told_at_its_start(tmp_path):
+    with open(tmp_path / ".demo.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = run(SCRIPTS / "demo.sh", DEMO_DIR=str(tmp_path))
+    assert done.returncode == 1 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.endswith(f"{tmp_path}: another demo is at work there: wait, or set DEMO_DIR")
 
 
 @pytest.mark.slow

@@ -5,7 +5,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,10 +21,14 @@ from matplotlib import pyplot as plt
 
 # what the real commands would leave
 PRETEND = """
+import signal
 if name == "fairseq-train":
     save = Path(value("--save-dir"))
     if os.environ.get("FAIL", "nothing") in str(save):
         sys.exit("no memory is left")
+    if "STAYS" in os.environ:
+        Path(os.environ["STAYS"]).write_text(str(os.getpid()))
+        signal.pause()
     with zipfile.ZipFile(save / "checkpoint_last.pt", "w") as file:
         file.writestr("data", "x")
     (save / "train.log").write_text(
@@ -131,6 +139,32 @@ def test_noises_and_seeds(work):
     assert f"| 0.4 | 7.900 ± 0.000 | 1.500 ± 0.000 | 6.400 ± 0.000 | 12.000 ± {row}" in unit
     # half the penalty of 6.4 nats a token, and the KL beside it
     assert f"| 0.4 | 4.700 ± 0.000 | 1.500 ± 0.000 | 3.200 ± 0.000 | 6.000 ± {row}" in prior
+
+
+def test_where_the_script_alone_is_killed_its_job_keeps_the_folder(work):
+    few = ("out", *TEXTS, "--noises", "unit", "--prior-std", "0.4", "--isotropy-text", "sts")
+    pid = work.folder / "pid"
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(work.run, *few, STAYS=str(pid))
+        while not (pid.exists() and pid.read_text()):
+            assert not first.done(), first.result().stderr
+            time.sleep(0.01)
+        job = int(pid.read_text())
+        try:
+            # the job's parent is the script's copy of itself, whose parent is the script
+            script = parent(parent(job))
+            os.kill(script, signal.SIGKILL)
+            second = work.run(*few)
+        finally:
+            os.kill(job, signal.SIGKILL)
+    assert first.result().returncode == -signal.SIGKILL
+    assert second.returncode == 1
+    assert second.stderr.splitlines()[-1].endswith("another run of this script is at work there")
+    assert work.run(*few).returncode == 0
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_what_was_made_of_another_text_is_not_taken(work):

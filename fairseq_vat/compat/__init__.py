@@ -32,6 +32,7 @@ def install(
     training.save_whole_or_say_why()
     commands.check_flags_first(check_flags)
     logs.record_metrics()
+    logs.tell_epoch_before_saving()
     logs.cap_perplexities()
     logs.silence_known_warnings()
     loaders.end_loaders()

@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 
 from fairseq import options
 
+from fairseq_vat.compat.workers import is_first_to_tell
+
 
 def tell_mistakes_in_one_line(check_names: Callable[[argparse.Namespace], None]) -> None:
     """Let fairseq's parsers tell what is wrong, and not all of their two hundred flags.
@@ -63,4 +65,5 @@ class _Parser(argparse.ArgumentParser):
         wrong = re.fullmatch(r"argument (\S+): invalid (\S+) value: (.*)", message)
         if wrong and wrong[2] in _KINDS:
             message = f"{wrong[1]} {wrong[3]}: must be {_KINDS[wrong[2]]}"
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        line = f"{self.prog}: error: {message}\n"
+        self.exit(2, line if is_first_to_tell(line) else None)

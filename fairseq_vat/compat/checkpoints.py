@@ -134,6 +134,8 @@ def _resume(cfg: Any, trainer: Any, **more: Any) -> Any:
         extra_state, epoch_itr = _fairseq_resume(cfg, trainer, **more)
     finally:
         checkpoint_utils.torch.task = None
+    if extra_state is not None and trainer.get_num_updates() and not cfg.reset_meters:
+        logs.restore_interval(extra_state.get("metrics", {}))
     logs.follow(trainer)
     last = trainer.cfg.optimization.max_update
     if extra_state is not None and 0 < last <= trainer.get_num_updates():

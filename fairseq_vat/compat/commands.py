@@ -14,7 +14,8 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.distributed import utils as distributed_utils
 from omegaconf import DictConfig
 
-from fairseq_vat.errors import VATError, explain, is_debugging
+from fairseq_vat.compat.workers import is_first_to_tell
+from fairseq_vat.errors import VATError, explain, is_debugging, is_lost_worker
 from fairseq_vat.text.lines import decode_line
 
 
@@ -92,7 +93,7 @@ def install_exception_hook() -> None:
     fairseq's commands let exceptions through to the interpreter, which would print thirty lines
     of traceback around the one that tells the user what to do. The exit status stays 1. With
     FAIRSEQ_VAT_DEBUG=1 the traceback is printed too. A Python program that uses the plugin as a
-    library keeps its own hook.
+    library keeps its own hook. What all workers of a ``torchrun`` fail at is told by one of them.
     """
     in_command = any(name.partition(".")[0] == "fairseq_cli" for name in list(sys.modules))
     if in_command and sys.excepthook is not _print_explained:
@@ -112,9 +113,10 @@ def _print_explained(
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     line = "interrupted" if isinstance(error, KeyboardInterrupt) else explain(error, tb)
+    is_first = is_first_to_tell(line or repr(error), of_another=is_lost_worker(error))
     if line is None or is_debugging():
         _previous_hook(kind, error, tb)
-    if line is not None:
+    if line is not None and is_first:
         told = line if isinstance(error, KeyboardInterrupt) else f"error: {line}"
         print(f"fairseq_vat: {told}", file=sys.stderr)
 

@@ -13,7 +13,8 @@ from numbers import Number
 from typing import Any
 
 import torch
-from fairseq.logging import progress_bar
+from fairseq import checkpoint_utils
+from fairseq.logging import metrics, progress_bar
 
 from fairseq_vat.files import METRICS, atomic_path, metrics_path
 
@@ -90,7 +91,10 @@ def _progress_bar(*args: Any, **kwargs: Any) -> Any:
     # the bars of trainings are the ones that are told the folder
     if _training is not None and kwargs.get("aim_param_checkpoint_dir") == _training.save_dir:
         kind = "train" if kwargs.get("prefix") is None else "valid"
-        return _Recorded(bar, _training, kwargs["epoch"], kind)
+        recorded = _Recorded(bar, _training, kwargs["epoch"], kind)
+        if kind == "train":
+            _training.bar = recorded
+        return recorded
     return bar
 
 
@@ -113,6 +117,7 @@ class _Training:
     def __init__(self, trainer: Any):
         common, checkpoint = trainer.cfg.common, trainer.cfg.checkpoint
         self.save_dir = checkpoint.save_dir
+        self.bar: _Recorded | None = None  # of the epoch that is being trained
         self._post_log = getattr(trainer.task, "post_log", None)
         self._path = None
         if trainer.data_parallel_rank == 0 and (common.log_file or not checkpoint.no_save):
@@ -130,6 +135,43 @@ class _Training:
                 file.write(json.dumps({**head, **figures}, allow_nan=False) + "\n")
         if self._post_log is not None and kind == "train_inner":
             self._post_log(update, figures)
+
+
+def restore_interval(saved: dict[str, Any]) -> None:
+    """Let the first line of a run that goes on cover all updates of its ``--log-interval``.
+
+    At an epoch's end fairseq forgets those since the last line, though the interval goes on.
+
+    Args:
+        saved: a checkpoint's ``metrics``.
+    """
+    if "train_inner" in saved:
+        metrics.load_state_dict({"train_inner": saved["train_inner"]})
+
+
+def tell_epoch_before_saving() -> None:
+    """Let the figures of an epoch be told before the checkpoint at its end is there.
+
+    fairseq tells them after that, and a run that is killed in between goes on with the next epoch:
+    they would be missing for good, from the log and from what counts its epochs.
+    """
+    if checkpoint_utils.save_checkpoint is not _save_checkpoint:
+        global _fairseq_save_checkpoint
+        _fairseq_save_checkpoint = checkpoint_utils.save_checkpoint
+        checkpoint_utils.save_checkpoint = _save_checkpoint
+
+
+_fairseq_save_checkpoint = checkpoint_utils.save_checkpoint
+
+
+def _save_checkpoint(cfg: Any, trainer: Any, epoch_itr: Any, val_loss: Any) -> Any:
+    updates, last = trainer.get_num_updates(), trainer.cfg.optimization.max_update
+    bar = None if _training is None else _training.bar
+    if bar is not None and (epoch_itr.end_of_epoch() or 0 < last <= updates):
+        stats = dict(metrics.get_smoothed_values("train"))
+        stats["wall"] = round(metrics.get_meter("default", "wall").elapsed_time, 0)
+        bar.print(stats, tag="train", step=updates)
+    return _fairseq_save_checkpoint(cfg, trainer, epoch_itr, val_loss)
 
 
 def _is_number(x: Any) -> bool:
@@ -165,6 +207,7 @@ class _Recorded(progress_bar.BaseProgressBar):
 
     def __init__(self, bar: Any, training: _Training, epoch: int, kind: str):
         self._bar, self._training, self._epoch, self._kind = bar, training, epoch, kind
+        self._told: int | None = None
 
     def __iter__(self) -> Iterator:
         return iter(self._bar)
@@ -175,7 +218,10 @@ class _Recorded(progress_bar.BaseProgressBar):
         self._bar.log(stats, tag=tag, step=step)
 
     def print(self, stats: dict[str, Any], tag: str | None = None, step: int | None = None) -> None:
-        """At the end of an epoch, or of a validation."""
+        """At the end of an epoch, or of a validation; once."""
+        if self._kind == "train" and step == self._told:
+            return
+        self._told = step
         self._training.record(self._kind, tag, self._epoch, stats)
         self._bar.print(stats, tag=tag, step=step)
 

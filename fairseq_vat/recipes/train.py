@@ -49,7 +49,7 @@ class Processes:
         """What starts `fairseq-train`, its flags to follow."""
         if self.device is None:
             return [sys.executable, "-m", "fairseq_cli.train"]
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node"]
+        launcher = [sys.executable, "-m", "fairseq_vat.recipes.launcher", "--nproc_per_node"]
         launcher += [str(self.count), "--nnodes", str(self.nodes)]
         launcher += ["--node_rank", str(self.node_rank)]
         if self.master is None:

@@ -11,18 +11,27 @@ import os
 import signal
 import sys
 
-import torch
-from fairseq_cli.train import cli_main
-
-import fairseq_vat.plugin  # noqa: F401  -- the package is imported already: --user-dir does nothing
-
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def end_with_the_launcher() -> None:
+    """Let a killed ``torchrun`` leave nobody behind who waits for it, or writes on."""
+    launcher = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != launcher:  # killed in between
+            sys.exit(128 + signal.SIGTERM)
 
 
 def main() -> None:
     """Train, with the place in the environment (``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``)."""
-    if sys.platform == "linux":  # so that a killed torchrun leaves nobody behind who writes on
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    end_with_the_launcher()
+    # only now, as it takes seconds
+    import torch
+    from fairseq_cli.train import cli_main
+
+    import fairseq_vat.plugin  # noqa: F401  -- imported already, so that --user-dir does nothing
+
     on_cpu = "--cpu" in sys.argv or not torch.cuda.is_available()
     sys.argv += ["--distributed-world-size", os.environ["WORLD_SIZE"]]
     sys.argv += ["--distributed-rank", os.environ["RANK"], "--distributed-no-spawn"]

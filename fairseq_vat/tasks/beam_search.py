@@ -22,6 +22,7 @@ from fairseq.search import BeamSearch
 from fairseq.sequence_generator import EnsembleModel
 from torch import Tensor
 
+from fairseq_vat.models.latent_decoder import LatentAddition
 from fairseq_vat.models.latent_encoder import EncoderOut
 
 # columns of which only the largest is looked at before the best groups are known
@@ -101,6 +102,13 @@ class ColumnBeamSearch(BeamSearch):
         return scores, indices, beams
 
 
+def _keeps_memory(decoder: Any) -> bool:
+    """Whether it holds keys and values of the latents, and never reads these again."""
+    return isinstance(decoder, TransformerDecoderBase) and not any(
+        isinstance(part, LatentAddition) for part in decoder.modules()
+    )
+
+
 class LatentEnsembleModel(EnsembleModel):
     """fairseq's ensemble, with less work in a step of the search.
 
@@ -115,9 +123,7 @@ class LatentEnsembleModel(EnsembleModel):
     def __init__(self, models: list[Any], columns: Columns):
         super().__init__(models)
         self.columns = columns
-        self._keeps_memory = all(
-            isinstance(getattr(model, "decoder", None), TransformerDecoderBase) for model in models
-        )
+        self._keeps_memory = all(_keeps_memory(getattr(model, "decoder", None)) for model in models)
         self._repeated = False
 
     def forward_encoder(self, net_input: dict[str, Any]) -> list[EncoderOut] | None:
