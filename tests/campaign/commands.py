@@ -95,6 +95,8 @@ def run(
     """
     words = [*SHORT.get(words[0], words[:1]), *words[1:]]
     words = [str(PLUGIN) if word == "PLUGIN" else word for word in words]
+    if words[0].startswith("scripts/"):
+        words[0] = str(ROOT / words[0])
     fresh = fresh or not (words[0] == "fairseq-vat" or words[0].startswith("fairseq-"))
     logs.mkdir(parents=True, exist_ok=True)
     outputs = [Path(stdout) if stdout and stdout != "-" else logs / "stdout", logs / "stderr"]
@@ -141,6 +143,8 @@ def _become(
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     os.environ.update(environment, PYTHONPATH=str(ROOT))
+    os.environ.setdefault("FAIRSEQ_VAT_VENV", sys.prefix)  # scripts install nothing into it
+    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     sys.stdout.flush()
     os.dup2(os.open(stdin, os.O_RDONLY), 0)
     for number, path in enumerate(outputs, 1):
