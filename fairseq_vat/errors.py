@@ -50,11 +50,17 @@ def explain(error: BaseException, tb: TracebackType | None) -> str | None:
         return told and told[1]
     if isinstance(error, OSError) and str(error).endswith(".model not found"):
         return f"--sentencepiece-model: {error}"
+    if isinstance(error, OSError) and (missing := re.fullmatch("file (.*) not found", str(error))):
+        return f"{_flag_of(missing[1])}{missing[1]}: no such file"
+    if isinstance(error, RuntimeError) and "could not parse ModelProto" in str(error):
+        return f"--sentencepiece-model {str(error).rpartition(' from ')[2]}: no model of sentencepiece"
+    if vectors := _word_vectors_being_read(tb):
+        return vectors
     if isinstance(error, AssertionError) and str(error).startswith("Must specify batch size"):
         return f"{error}"[0].lower() + f"{error}"[1:]
-    if isinstance(error, AssertionError) and str(error).startswith("--sampling"):
-        # "--sampling requires --nbest to be equal to --beam", and its like
-        return str(error)
+    if isinstance(error, (AssertionError, ValueError)) and str(error).startswith("--"):
+        # "--sampling requires --nbest to be equal to --beam", and its like; some with all settings
+        return str(error).partition(": {")[0]
     if isinstance(error, AssertionError) and str(error).startswith("min_len cannot be larger"):
         return "--min-len is larger than the longest output: lower it, or raise --max-len-b"
     if metric := _metric_not_logged(error, tb):
@@ -111,6 +117,20 @@ def _metric_not_logged(error: BaseException, tb: TracebackType | None) -> str | 
     return None
 
 
+def _word_vectors_being_read(tb: TracebackType | None) -> str | None:
+    """A line about a file of --encoder-embed-path that holds something else."""
+    path = None
+    for frame, _ in traceback.walk_tb(tb):
+        if frame.f_code.co_name == "build_embedding":
+            path = frame.f_locals.get("path")
+        if frame.f_code.co_name in ("parse_embedding", "load_embedding") and os.path.isfile(path):
+            return (
+                f"{_flag_of(path)}{path} has no word vectors of the model's width: after its first "
+                "line each must be a word and its numbers, with spaces between them"
+            )
+    return None
+
+
 # of the machine's errors with files those that a user can mend
 _MENDABLE = (
     *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
@@ -134,7 +154,7 @@ def _of_the_machine(error: BaseException, tb: TracebackType | None) -> str | Non
 def _flag_of(value: object) -> str:
     """The flag of the command line that has a value, with a space behind it."""
     for flag, given in zip(sys.argv[1:], sys.argv[2:], strict=False):
-        if flag.startswith("--") and given == value:
+        if flag.startswith("--") and value in (given, os.path.abspath(given)):
             return f"{flag} "
     return ""
 
