@@ -9,6 +9,7 @@ also one of its *compact* exceptions.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import pickle
 import re
@@ -135,6 +136,7 @@ def _word_vectors_being_read(tb: TracebackType | None) -> str | None:
 _MENDABLE = (
     *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENAMETOOLONG, errno.ELOOP),
+    *(errno.EFBIG, errno.EIO),
 )
 
 
@@ -142,13 +144,22 @@ def _of_the_machine(error: BaseException, tb: TracebackType | None) -> str | Non
     """A line about a file that can't be opened or written, or about memory that is too small."""
     if isinstance(error, OSError) and error.errno in _MENDABLE:
         if error.filename is None:
-            return error.strerror
+            return f"{_results_being_written(tb)}{error.strerror}"
         return f"{_flag_of(error.filename)}{error.filename}: {error.strerror}"
     if isinstance(error, MemoryError) or re.search(
         r"out of memory|can't allocate memory|[Uu]nable to allocate", str(error)
     ):
         return f"out of memory: {_less_memory(tb)}"
     return None
+
+
+def _results_being_written(tb: TracebackType | None) -> str:
+    """The file of `fairseq-generate`'s results, with a colon behind it."""
+    for frame, _ in traceback.walk_tb(tb):
+        file = frame.f_locals.get("output_file", frame.f_locals.get("h"))
+        if isinstance(file, io.TextIOBase) and file.name != "<stdout>":
+            return f"{file.name}: "
+    return ""
 
 
 def _flag_of(value: object) -> str:

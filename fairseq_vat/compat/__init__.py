@@ -33,6 +33,7 @@ def install(
     commands.check_flags_first(check_flags)
     logs.record_metrics()
     logs.cap_perplexities()
+    logs.tell_of_a_lost_log()
     logs.silence_known_warnings()
     loaders.end_loaders()
     commands.install_exception_hook()

@@ -76,7 +76,6 @@ def prepare() -> None:
 def run(
     words: list[str],
     folder: Path,
-    logs: Path,
     stdin: str = os.devnull,
     stdout: str | None = None,
     environment: dict[str, str] | None = None,
@@ -87,7 +86,6 @@ def run(
     Args:
         words: the command; its first word may be one of `SHORT`.
         folder: where it runs.
-        logs: where its output goes.
         stdin: a file.
         stdout: a file, or ``-`` for none at all.
         environment: beside this process's; LIMIT_FILE_SIZE is the largest file that it may write.
@@ -98,37 +96,49 @@ def run(
     if words[0].startswith("scripts/"):
         words[0] = str(ROOT / words[0])
     fresh = fresh or not (words[0] == "fairseq-vat" or words[0].startswith("fairseq-"))
-    logs.mkdir(parents=True, exist_ok=True)
-    outputs = [Path(stdout) if stdout and stdout != "-" else logs / "stdout", logs / "stderr"]
-    for name in ("stdout", "stderr"):
-        (logs / name).write_bytes(b"")
+    pipes = [os.pipe(), os.pipe()]
     begun = time.monotonic()
     pid = os.fork()
     if pid == 0:
         with contextlib.suppress(BaseException):
+            outputs = [writing for _, writing in pipes]
+            if stdout not in (None, "-"):
+                outputs[0] = os.open(stdout, os.O_WRONLY | os.O_CREAT)
             _become(words, folder, stdin, outputs, stdout == "-", environment or {}, fresh)
         os._exit(99)
-    status = _wait(pid, begun)
-    texts = [(logs / name).read_text(errors="replace") for name in ("stdout", "stderr")]
+    for _, writing in pipes:
+        os.close(writing)
+    status, texts = _wait(pid, begun, [reading for reading, _ in pipes])
     return Ended(status, *texts, time.monotonic() - begun)
 
 
-def _wait(pid: int, begun: float) -> int:
-    while time.monotonic() - begun < SECONDS:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
+def _wait(pid: int, begun: float, pipes: list[int]) -> tuple[int, list[str]]:
+    """The exit status, and what came out of the pipes until then."""
+    contents = {pipe: b"" for pipe in pipes}
+    for pipe in pipes:
+        os.set_blocking(pipe, False)
+    status, done = 0, 0
+    while not done:
+        if time.monotonic() - begun > SECONDS:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
         time.sleep(0.02)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        done, status = os.waitpid(pid, os.WNOHANG)
+        for pipe in pipes:
+            with contextlib.suppress(BlockingIOError):
+                while part := os.read(pipe, 1 << 16):
+                    contents[pipe] += part
+    for pipe in pipes:
+        os.close(pipe)
+    texts = [content.decode("utf-8", "replace") for content in contents.values()]
+    return os.waitstatus_to_exitcode(status), texts
 
 
 def _become(
     words: list[str],
     folder: Path,
     stdin: str,
-    outputs: list[Path],
+    outputs: list[int],
     closed: bool,
     environment: dict[str, str],
     fresh: bool,
@@ -147,8 +157,8 @@ def _become(
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     sys.stdout.flush()
     os.dup2(os.open(stdin, os.O_RDONLY), 0)
-    for number, path in enumerate(outputs, 1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    for number, output in enumerate(outputs, 1):
+        os.dup2(output, number)
     if closed:
         os.close(1)
         sys.stdout = sys.__stdout__ = None

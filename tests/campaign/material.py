@@ -43,7 +43,7 @@ def make(folder: Path) -> Path:
     (folder / "run").mkdir()
     _write_texts(folder)
     for command in _COMMANDS:
-        ended = commands.run(command.split(), folder, folder.parent / "logs")
+        ended = commands.run(command.split(), folder)
         if ended.status:
             raise RuntimeError(f"{command}: {ended.stderr or ended.stdout}")
     shutil.copy(folder / "run" / "checkpoint_last.pt", folder / "model.pt")

@@ -89,19 +89,22 @@ def judged(item: Input, work: Path, fresh: bool = False) -> tuple[str, str]:
     spoil(folder, item.spoil)
     before = _contents(folder)
     ended = commands.run(
-        *(item.words, folder, work / "logs"),
+        item.words,
+        folder,
         stdin=str(folder / (item.stdin or "sentences.txt")),
         stdout=item.stdout and (item.stdout if item.stdout == "-" else str(folder / item.stdout)),
         environment=item.environment,
         fresh=fresh,
     )
     after = _contents(folder)
+    # a command that is shown before it runs, and a warning of the plugin's own, may come before
+    shown = re.compile(r"\+ |\S+: warning: ")
     lines = [line for line in ended.stderr.splitlines() if line.strip()]
     last = lines[-1] if lines else ""
     if any(Path(path).name == RAN for path in after):
         return WRONGLY, "a payload was run"
     if ended.status == 0:
-        log = "\n".join(line for line in (ended.stdout + ended.stderr).splitlines())
+        log = ended.stdout + ended.stderr
         if item.kind == "error":
             return WRONGLY, last or "no word"
         if item.kind == "warning" and item.fragment not in log:
@@ -118,8 +121,8 @@ def judged(item: Input, work: Path, fresh: bool = False) -> tuple[str, str]:
         return UNCLEAR, f"refused: {told}"
     if item.kind == "error" and item.fragment not in last:
         return UNCLEAR, f"another line: {told}"
-    if len(lines) > 1:
-        return UNCLEAR, f"{len(lines) - 1} lines before: {lines[0]!r} ... {told}"
+    if before_it := [line for line in lines[:-1] if not shown.match(line)]:
+        return UNCLEAR, f"{len(before_it)} lines before: {before_it[0]!r} ... {told}"
     if half := sorted(path for path in after if path not in before and _HALF.search(path)):
         return UNCLEAR, f"left behind: {half}"
     if lost := sorted(path for path in before if after.get(path) != before[path]):
