@@ -54,7 +54,8 @@ def explain(error: BaseException, tb: TracebackType | None) -> str | None:
     if isinstance(error, OSError) and (missing := re.fullmatch("file (.*) not found", str(error))):
         return f"{_flag_of(missing[1])}{missing[1]}: no such file"
     if isinstance(error, RuntimeError) and "could not parse ModelProto" in str(error):
-        return f"--sentencepiece-model {str(error).rpartition(' from ')[2]}: no model of sentencepiece"
+        path = str(error).rpartition(" from ")[2]
+        return f"--sentencepiece-model {path}: it is no model of sentencepiece"
     if vectors := _word_vectors_being_read(tb):
         return vectors
     if isinstance(error, AssertionError) and str(error).startswith("Must specify batch size"):

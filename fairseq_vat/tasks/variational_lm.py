@@ -139,8 +139,8 @@ class VariationalLMTask(AggressiveTask):
         if len(too_long) > 0 and not (ignore_invalid_inputs and len(kept)):
             raise VATError(
                 f"{len(too_long):,} of {len(indices):,} sentences are longer than "
-                f"{max_positions}, --max-tokens or the model's positions: give --truncate to cut them, or "
-                "--skip-invalid-size-inputs-valid-test to leave them out"
+                f"{max_positions}, --max-tokens or the model's positions: give --truncate to cut "
+                "them, or --skip-invalid-size-inputs-valid-test to leave them out"
             )
         return super().filter_indices_by_size(indices, dataset, max_positions, True)
 

@@ -11,10 +11,10 @@ import contextlib
 import gc
 import importlib
 import logging
+import multiprocessing
 import os
 import resource
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -98,40 +98,39 @@ def run(
     fresh = fresh or not (words[0] == "fairseq-vat" or words[0].startswith("fairseq-"))
     pipes = [os.pipe(), os.pipe()]
     begun = time.monotonic()
-    pid = os.fork()
-    if pid == 0:
-        with contextlib.suppress(BaseException):
-            outputs = [writing for _, writing in pipes]
-            if stdout not in (None, "-"):
-                outputs[0] = os.open(stdout, os.O_WRONLY | os.O_CREAT)
-            _become(words, folder, stdin, outputs, stdout == "-", environment or {}, fresh)
-        os._exit(99)
-    for _, writing in pipes:
-        os.close(writing)
-    status, texts = _wait(pid, begun, [reading for reading, _ in pipes])
-    return Ended(status, *texts, time.monotonic() - begun)
+    outputs = [writing for _, writing in pipes]
+    if stdout not in (None, "-"):
+        outputs.append(os.open(stdout, os.O_WRONLY | os.O_CREAT))
+    settings = (stdin, [outputs[-1 if len(outputs) > 2 else 0], outputs[1]], stdout == "-")
+    process = multiprocessing.get_context("fork").Process(
+        target=_become, args=(words, folder, *settings, environment or {}, fresh)
+    )
+    process.start()
+    for output in outputs:
+        os.close(output)
+    texts = _wait(process, begun, [reading for reading, _ in pipes])
+    return Ended(process.exitcode, *texts, time.monotonic() - begun)
 
 
-def _wait(pid: int, begun: float, pipes: list[int]) -> tuple[int, list[str]]:
-    """The exit status, and what came out of the pipes until then."""
-    contents = {pipe: b"" for pipe in pipes}
+def _wait(process: multiprocessing.Process, begun: float, pipes: list[int]) -> list[str]:
+    """What comes out of the pipes until the process has ended."""
+    contents = dict.fromkeys(pipes, b"")
     for pipe in pipes:
         os.set_blocking(pipe, False)
-    status, done = 0, 0
-    while not done:
+    alive = True
+    while alive:
         if time.monotonic() - begun > SECONDS:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
+                os.killpg(process.pid, signal.SIGKILL)
         time.sleep(0.02)
-        done, status = os.waitpid(pid, os.WNOHANG)
+        alive = process.is_alive()
         for pipe in pipes:
             with contextlib.suppress(BlockingIOError):
                 while part := os.read(pipe, 1 << 16):
                     contents[pipe] += part
     for pipe in pipes:
         os.close(pipe)
-    texts = [content.decode("utf-8", "replace") for content in contents.values()]
-    return os.waitstatus_to_exitcode(status), texts
+    return [content.decode("utf-8", "replace") for content in contents.values()]
 
 
 def _become(
@@ -143,7 +142,7 @@ def _become(
     environment: dict[str, str],
     fresh: bool,
 ) -> None:
-    """Be the command, in a copied process; doesn't return."""
+    """Be the command, in a copied process; ends it."""
     os.setsid()
     os.chdir(folder)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -164,8 +163,8 @@ def _become(
         sys.stdout = sys.__stdout__ = None
     if fresh:
         os.execvp(words[0], words)
-    sys.stdin = open(0, closefd=False)
-    _exit(_status(words))
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 -- the command's
+    sys.exit(_flushed(_status(words)))
 
 
 def _status(words: list[str]) -> int:
@@ -190,13 +189,12 @@ def _status(words: list[str]) -> int:
     return 1
 
 
-def _exit(status: int) -> None:
+def _flushed(status: int) -> int:
+    """The status, or that of an interpreter that can't write its last output."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
         print(f"Exception ignored on flushing sys.stdout: {error}", file=sys.stderr)
-        status = 120
-    sys.stderr.flush()
-    os._exit(status)
-
+        return 120
+    return status

@@ -1,14 +1,14 @@
 """What every input has in its folder: small data, a tiny model, and what the commands made of it.
 
-    train.txt valid.txt test.txt sentences.txt      a sentence a line
-    train.tsv valid.tsv test.tsv                    label, sentence
-    sts.tsv                                         score, sentence, sentence
-    marked.txt three.tsv                            for vary; for arithmetic
-    data/                                           binarised
-    other/                                          of another text, with a dictionary of this size
-    corpus/                                         of fairseq-vat prepare, with sentencepiece
-    run/checkpoint_last.pt run/train.log            a training, and model.pt, a copy of its end
-    latents.npz mean/ samples/                      of encode and of fairseq-generate
+train.txt valid.txt test.txt sentences.txt      a sentence a line
+train.tsv valid.tsv test.tsv                    label, sentence
+sts.tsv                                         score, sentence, sentence
+marked.txt three.tsv                            for vary; for arithmetic
+data/                                           binarised
+other/                                          of another text, with a dictionary of this size
+corpus/                                         of fairseq-vat prepare, with sentencepiece
+run/checkpoint_last.pt run/train.log            a training, and model.pt, a copy of its end
+latents.npz mean/ samples/                      of encode and of fairseq-generate
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import random
 import shutil
 from pathlib import Path
 
-import commands
+from campaign import commands
 
 _PREPROCESS = "fairseq-preprocess --only-source --trainpref {0}train.txt --validpref {0}valid.txt"
 _COMMANDS = (

@@ -1,6 +1,6 @@
 """Runs the campaign: every input of the table, and counts of how the commands took them.
 
-    python tests/campaign/run.py [--only WORD] [--fresh N] [--work DIR] [--verbose]
+    PYTHONPATH=tests python -m campaign.run [--only WORD] [--fresh N] [--work DIR] [--verbose]
 
 How an input may end:
 
@@ -25,10 +25,9 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-import commands
-import material
-from spoil import RAN, spoil
-from table import Input, read_tables
+from campaign import commands, material
+from campaign.spoil import RAN, spoil
+from campaign.table import Input, read_tables
 
 CLEAR, UNCLEAR, WRONGLY, ACCEPTED = "clear", "unclear", "accepted wrongly", "accepted"
 # of what a command was doing when it stopped
@@ -37,7 +36,9 @@ _HALF = re.compile(r"\.tmp$|\.partial$|\.new$|~$")
 
 def main() -> int:
     """Run the inputs that are asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--only", default="", help="inputs whose group and name have this in them")
     parser.add_argument("--fresh", type=int, default=0, help="so many again, as new processes")
     parser.add_argument("--work", type=Path, help="keep what is made here, and use it again")
@@ -53,7 +54,9 @@ def main() -> int:
         failed = _run_all(inputs, work, args.verbose, fresh=False)
         if args.fresh:
             print("as new processes:")
-            failed += _run_all(inputs[:: max(1, len(inputs) // args.fresh)], work, False, fresh=True)
+            failed += _run_all(
+                inputs[:: max(1, len(inputs) // args.fresh)], work, False, fresh=True
+            )
     return int(bool(failed))
 
 

@@ -1,16 +1,16 @@
 """What can be done to an input's files before its command: one short verb each.
 
-    set FILE KEY VALUE      a checkpoint's value; KEY is dotted, VALUE a Python literal, or PAYLOAD
-                            for text that makes the file `ran` if it is evaluated
-    pickle FILE KEY         an object in its place that makes `ran` if it is unpickled
-    nan FILE                a parameter of a checkpoint that isn't finite
-    cut FILE BYTES          all but the last
-    poke FILE AT KIND N     a number, as `struct` packs it
-    write FILE TEXT         and its folders; \\n, \\t and \\xff are what they are in Python
-    append FILE TEXT
-    replace FILE OLD NEW
-    lines FILE N            the first alone
-    remove PATH, move PATH TO, copy PATH TO, folder PATH, link TO PATH
+set FILE KEY VALUE      a checkpoint's value; KEY is dotted, VALUE a Python literal, or PAYLOAD
+                        for text that makes the file `ran` if it is evaluated
+pickle FILE KEY         an object in its place that makes `ran` if it is unpickled
+nan FILE                a parameter of a checkpoint that isn't finite
+cut FILE BYTES          all but the last
+poke FILE AT KIND N     a number, as `struct` packs it
+write FILE TEXT         and its folders; \\n, \\t and \\xff are what they are in Python
+append FILE TEXT
+replace FILE OLD NEW
+lines FILE N            the first alone
+remove PATH, move PATH TO, copy PATH TO, folder PATH, link TO PATH
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ import shlex
 import shutil
 import struct
 from pathlib import Path
-
-import torch
 
 RAN = "ran"  # what exists where a payload was run
 
@@ -39,7 +37,9 @@ def unescaped(word: str) -> str:
     if "\\" not in word:
         return word
     raw = word.encode("latin-1", "backslashreplace").decode("unicode_escape")
-    return raw.encode("latin-1").decode("utf-8", "surrogateescape") if raw.isascii() is False else raw
+    return (
+        raw.encode("latin-1").decode("utf-8", "surrogateescape") if raw.isascii() is False else raw
+    )
 
 
 class _Pickled:
@@ -51,6 +51,8 @@ class _Pickled:
 
 
 def _edit(path: Path, key: str, value: object) -> None:
+    import torch  # what only reads the table is quick without
+
     state = torch.load(path, weights_only=True)
     *outer, last = key.split(".")
     place = state
@@ -64,9 +66,16 @@ def _edit(path: Path, key: str, value: object) -> None:
 
 def _set(folder: Path, path: Path, key: str, value: str) -> None:
     payload = f"[__import__('pathlib').Path({str(folder / RAN)!r}).touch()]"
-    if value == "inf" or value == "-inf" or value == "nan":
-        return _edit(path, key, float(value))
-    _edit(path, key, payload if value == "PAYLOAD" else ast.literal_eval(value))
+    numbers = {name: float(name) for name in ("nan", "inf")}
+    value = repr(value) if value == "PAYLOAD" else value
+    made = numbers[value] if value in numbers else ast.literal_eval(value)
+    _edit(path, key, _with_payload(made, payload))
+
+
+def _with_payload(value: object, payload: str) -> object:
+    if isinstance(value, dict):
+        return {key: _with_payload(item, payload) for key, item in value.items()}
+    return payload if value == "PAYLOAD" else value
 
 
 def _pickle(folder: Path, path: Path, key: str) -> None:
@@ -74,6 +83,8 @@ def _pickle(folder: Path, path: Path, key: str) -> None:
 
 
 def _nan(folder: Path, path: Path) -> None:
+    import torch  # what only reads the table is quick without
+
     state = torch.load(path, weights_only=True)
     next(x for x in state["model"].values() if x.is_floating_point()).view(-1)[0] = float("nan")
     torch.save(state, path)

@@ -6,7 +6,7 @@ The second part is of `spoil`, and may be empty. A command is what a user types;
 be one of `commands.SHORT`. It runs in a folder of its own with what `material` made. It may begin
 with NAME=VALUE and end with ``< FILE``, ``> FILE`` or ``>&-``. What is expected is
 
-    error FRAGMENT      one line on standard error, which has the fragment, and a status that isn't 0
+    error FRAGMENT      one line on standard error that has the fragment, and a status above 0
     warning FRAGMENT    on standard error or in the log; the command goes on
     accepted            a status of 0
     known REASON        it can't be better than it is, and why
@@ -21,7 +21,7 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spoil import unescaped
+from campaign.spoil import unescaped
 
 TABLES = Path(__file__).parent / "tables"
 KINDS = ("error", "warning", "accepted", "known")
@@ -97,4 +97,6 @@ def _input(group: str, line: str) -> Input:
             ends[name_of] = unescaped(words[-1])
             words[-2:] = []
     words = [unescaped(word) for word in words]
-    return Input(group, name, spoil, words, kind, unescaped(fragment), environment=environment, **ends)
+    return Input(
+        group, name, spoil, words, kind, unescaped(fragment), environment=environment, **ends
+    )
