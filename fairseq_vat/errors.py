@@ -45,10 +45,8 @@ def explain(error: BaseException, tb: TracebackType | None) -> str | None:
             return str(cause)
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, OSError) and str(error).startswith("Model file not found"):
-        several = (
-            " (':' separates several)" if any(".pt" in a and ":" in a for a in sys.argv) else ""
-        )
-        told = f"{str(error)[0].lower()}{str(error)[1:]}{several}"
+        several = any(".pt" in word and ":" in word for word in sys.argv)
+        told = f"m{str(error)[1:]}{' (a colon separates several)' * several}"
         return f"--path: {told}; give the path of a .pt checkpoint"
     if type(error).__name__ == "ProcessRaisedException":  # of a process that fairseq spawned
         told = re.search(r"^fairseq_vat\.errors\.VATError: (.*)$", str(error), re.MULTILINE)

@@ -36,7 +36,7 @@ def first_data_directory(data: str) -> str:
     paths = utils.split_paths(data)
     path = paths[0] if paths else ""
     if not os.path.isdir(path):
-        several = f" (':' separates several, {data!r} is {len(paths)})" if len(paths) > 1 else ""
+        several = f" (a colon separates several, and {data!r} has one)" if len(paths) > 1 else ""
         raise VATError(
             f"data directory {path!r} doesn't exist{several}; make it with fairseq-preprocess"
         )
