@@ -19,7 +19,11 @@ import zipfile
 from types import TracebackType
 
 from hydra.errors import CompactHydraException
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf.errors import (
+    GrammarParseError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+)
 
 
 class VATError(CompactHydraException, ValueError):
@@ -72,6 +76,9 @@ def explain(error: BaseException, tb: TracebackType | None) -> str | None:
     if isinstance(error, MissingMandatoryValue):
         flag = str(getattr(error, "full_key", "")).split(".")[-1].replace("_", "-")
         return f"--{flag} is needed and was not given"
+    if isinstance(error, (GrammarParseError, InterpolationResolutionError)):
+        key = str(getattr(error, "full_key", "") or "a flag").split(".")[-1]
+        return f"{key}: Hydra reads '${{' in a value as a reference: give another name"
     if flag := _flag_being_read(tb):
         return flag
     path = _checkpoint_being_loaded(tb)
