@@ -94,7 +94,7 @@ def judged(item: Input, work: Path, fresh: bool = False) -> tuple[str, str]:
     ended = commands.run(
         item.words,
         folder,
-        stdin=str(folder / (item.stdin or "sentences.txt")),
+        stdin=str(folder / item.stdin if item.stdin else work / "template" / "sentences.txt"),
         stdout=item.stdout and (item.stdout if item.stdout == "-" else str(folder / item.stdout)),
         environment=item.environment,
         fresh=fresh,
