@@ -31,6 +31,7 @@ from fairseq_vat.evaluation.labelled import LabelledFiles
 from fairseq_vat.evaluation.probed_encoders import ProbedEncoder, described
 from fairseq_vat.evaluation.saved_runs import SavedRuns
 from fairseq_vat.files import sha256
+from fairseq_vat.hub.loading import checkpoint_of
 
 Splits = dict[int, list[dict[str, Tensor]]]
 
@@ -79,7 +80,7 @@ def probe(
     tuning = {name: getattr(fine_tuning, name) for name in ("epochs", "batch_size", "lr")}
     settings = {
         **_examples(files),
-        "checkpoint": sha256(encoders[0].path) if save else None,
+        "checkpoint": sha256(checkpoint_of(encoders[0].path)) if save else None,
         "--folds": folds if cv else None,
         "--hidden": widths[0],
         "--activation": activation,

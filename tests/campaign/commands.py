@@ -50,6 +50,13 @@ SHORT = {
     ],
 }
 _MODULES = ("train", "generate", "interactive", "validate", "preprocess")
+_LIBRARIES = (
+    "matplotlib.figure",
+    "sacrebleu",
+    "scipy.stats",
+    "sentencepiece",
+    "sklearn.linear_model",
+)
 
 
 @dataclass(frozen=True)
@@ -64,8 +71,8 @@ class Ended:
 
 def prepare() -> None:
     """Import what takes long, and leave the commands' own modules to the commands."""
-    for name in _MODULES:
-        importlib.import_module(f"fairseq_cli.{name}")
+    for name in (*(f"fairseq_cli.{name}" for name in _MODULES), *_LIBRARIES):
+        importlib.import_module(name)
     for name in [name for name in sys.modules if name.partition(".")[0] == "fairseq_cli"]:
         del sys.modules[name]
     for handler in list(logging.getLogger().handlers):
