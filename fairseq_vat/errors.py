@@ -76,9 +76,9 @@ def explain(error: BaseException, tb: TracebackType | None) -> str | None:
     if isinstance(error, MissingMandatoryValue):
         flag = str(getattr(error, "full_key", "")).split(".")[-1].replace("_", "-")
         return f"--{flag} is needed and was not given"
-    if isinstance(error, (GrammarParseError, InterpolationResolutionError)):
-        key = str(getattr(error, "full_key", "") or "a flag").split(".")[-1]
-        return f"{key}: Hydra reads '${{' in a value as a reference: give another name"
+    if _is_of_references(error) or _is_of_references(error.__cause__):
+        where = getattr(error, "full_key", None) or str(error).rpartition("override ")[2]
+        return f"{where}: Hydra reads '${{' in a value as a reference: give another name"
     if flag := _flag_being_read(tb):
         return flag
     path = _checkpoint_being_loaded(tb)
@@ -96,6 +96,10 @@ def explain(error: BaseException, tb: TracebackType | None) -> str | None:
             "damaged; restore it from a copy, or use another checkpoint of the run"
         )
     return None
+
+
+def _is_of_references(error: BaseException | None) -> bool:
+    return isinstance(error, (GrammarParseError, InterpolationResolutionError))
 
 
 def _checkpoint_being_loaded(tb: TracebackType | None) -> str | None:
