@@ -71,12 +71,14 @@ class Ended:
 
 def prepare() -> None:
     """Import what takes long, and leave the commands' own modules to the commands."""
+    logging.disable(logging.INFO)
     for name in (*(f"fairseq_cli.{name}" for name in _MODULES), *_LIBRARIES):
         importlib.import_module(name)
     for name in [name for name in sys.modules if name.partition(".")[0] == "fairseq_cli"]:
         del sys.modules[name]
     for handler in list(logging.getLogger().handlers):
         logging.getLogger().removeHandler(handler)
+    logging.disable(logging.NOTSET)
     gc.freeze()
 
 
