@@ -213,16 +213,14 @@ def _check_parts(cfg: Any) -> None:
         raise VATError("--decoder-type gpt2 needs --gpt2-dir, the directory of a GPT-2 model")
 
 
-def check_word_vectors(path: Optional[str], dictionary: Any) -> None:
+def check_vectors(path: Optional[str], dictionary: Any) -> None:
     """Raise `VATError` for a file of word vectors that has none of a word of the dictionary."""
     if path is None:
         return
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         next(file, None)  # how many there are
         if not any(line.split(" ", 1)[0] in dictionary for line in file):
-            raise VATError(
-                f"{path} has no vector of a word of the dictionary, after its first line"
-            )
+            raise VATError(f"{path} has no vector of a word of the dictionary after its first line")
 
 
 def _check_widths(cfg: Any) -> None:

@@ -25,12 +25,7 @@ from torch import Tensor
 from fairseq_vat.errors import VATError
 from fairseq_vat.latent.likelihood import token_likelihood, token_nll
 from fairseq_vat.latent.prior import Prior
-from fairseq_vat.models.config import (
-    RECURRENT,
-    VATTransformerConfig,
-    check_config,
-    check_word_vectors,
-)
+from fairseq_vat.models.config import RECURRENT, VATTransformerConfig, check_config, check_vectors
 from fairseq_vat.models.gpt2_decoder import GPT2Decoder
 from fairseq_vat.models.latent_decoder import transformer_decoder
 from fairseq_vat.models.latent_encoder import EncoderOut, LatentEncoder
@@ -247,11 +242,10 @@ def _nested(cfg: Any) -> TransformerConfig:
 
 def _embeddings(cfg: Any, dictionary: Any) -> tuple[Any, Any]:
     def table(side: Any) -> Any:
-        made = TransformerModelBase.build_embedding(
+        check_vectors(side.embed_path, dictionary)
+        return TransformerModelBase.build_embedding(
             cfg, dictionary, side.embed_dim, side.embed_path
         )
-        check_word_vectors(side.embed_path, dictionary)
-        return made
 
     has_encoder, has_decoder = cfg.encoder_type != "none", cfg.decoder_type != "gpt2"
     encoder = table(cfg.encoder) if has_encoder else None
