@@ -118,7 +118,7 @@ def judged(item: Input, work: Path, fresh: bool = False) -> tuple[str, str]:
         return UNCLEAR, f"signal {-ended.status} after {ended.seconds:.0f} s: {told}"
     if "Traceback" in ended.stderr or "Traceback" in ended.stdout:
         return UNCLEAR, f"a traceback: {told}"
-    if not re.match(r"\S+( \w+)?: (error: |interrupted)", last):
+    if not re.match(r"\S+( \w+)?: (error: |interrupted)|usage: ", last):
         return UNCLEAR, f"no error's line: {told}"
     if item.kind in ("warning", "accepted"):
         return UNCLEAR, f"refused: {told}"
