@@ -76,8 +76,6 @@ def prepare() -> None:
         importlib.import_module(name)
     for name in [name for name in sys.modules if name.partition(".")[0] == "fairseq_cli"]:
         del sys.modules[name]
-    for handler in list(logging.getLogger().handlers):
-        logging.getLogger().removeHandler(handler)
     logging.disable(logging.NOTSET)
     gc.freeze()
 

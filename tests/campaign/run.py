@@ -32,6 +32,11 @@ from campaign.table import Input, read_tables
 CLEAR, UNCLEAR, WRONGLY, ACCEPTED = "clear", "unclear", "accepted wrongly", "accepted"
 # of what a command was doing when it stopped
 _HALF = re.compile(r"\.tmp$|\.partial$|\.new$|~$")
+# what may come before: a command that is shown before it runs, the plugin's warnings, fairseq's log,
+# whose records may have further lines
+_SHOWN = re.compile(
+    r"\+ |\S+: warning: |(DEBUG|INFO|WARNING|ERROR):\S+:|\d{4}-\S+ \S+ \| [A-Z]+ \| |\s|\)$"
+)
 
 
 def main() -> int:
@@ -100,8 +105,6 @@ def judged(item: Input, work: Path, fresh: bool = False) -> tuple[str, str]:
         fresh=fresh,
     )
     after = _contents(folder)
-    # a command that is shown before it runs, and a warning of the plugin's own, may come before
-    shown = re.compile(r"\+ |\S+: warning: ")
     lines = [line for line in ended.stderr.splitlines() if line.strip()]
     last = lines[-1] if lines else ""
     if any(Path(path).name == RAN for path in after):
@@ -124,7 +127,7 @@ def judged(item: Input, work: Path, fresh: bool = False) -> tuple[str, str]:
         return UNCLEAR, f"refused: {told}"
     if item.kind == "error" and item.fragment not in last:
         return UNCLEAR, f"another line: {told}"
-    if before_it := [line for line in lines[:-1] if not shown.match(line)]:
+    if before_it := [line for line in lines[:-1] if not _SHOWN.match(line)]:
         return UNCLEAR, f"{len(before_it)} lines before: {before_it[0]!r} ... {told}"
     if half := sorted(path for path in after if path not in before and _HALF.search(path)):
         return UNCLEAR, f"left behind: {half}"
