@@ -9,6 +9,7 @@ also one of its *compact* exceptions.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import pickle
 import re
@@ -18,7 +19,11 @@ import zipfile
 from types import TracebackType
 
 from hydra.errors import CompactHydraException
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf.errors import (
+    GrammarParseError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+)
 
 
 class VATError(CompactHydraException, ValueError):
@@ -44,7 +49,9 @@ def explain(error: BaseException, tb: TracebackType | None) -> str | None:
             return str(cause)
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, OSError) and str(error).startswith("Model file not found"):
-        return f"--path: {str(error)[0].lower()}{str(error)[1:]}; give the path of a .pt checkpoint"
+        several = any(".pt" in word and ":" in word for word in sys.argv)
+        told = f"m{str(error)[1:]}{' (a colon separates several)' * several}"
+        return f"--path: {told}; give the path of a .pt checkpoint"
     if type(error).__name__ == "ProcessRaisedException":  # of a process that fairseq spawned
         told = re.search(r"^fairseq_vat\.errors\.VATError: (.*)$", str(error), re.MULTILINE)
         return told and told[1]
@@ -55,11 +62,18 @@ def explain(error: BaseException, tb: TracebackType | None) -> str | None:
         )
     if isinstance(error, OSError) and str(error).endswith(".model not found"):
         return f"--sentencepiece-model: {error}"
+    if isinstance(error, OSError) and (missing := re.fullmatch("file (.*) not found", str(error))):
+        return f"{_flag_of(missing[1])}{missing[1]}: no such file"
+    if isinstance(error, RuntimeError) and "could not parse ModelProto" in str(error):
+        path = str(error).rpartition(" from ")[2]
+        return f"--sentencepiece-model {path}: it is no model of sentencepiece"
+    if vectors := _word_vectors_being_read(tb):
+        return vectors
     if isinstance(error, AssertionError) and str(error).startswith("Must specify batch size"):
         return f"{error}"[0].lower() + f"{error}"[1:]
-    if isinstance(error, AssertionError) and str(error).startswith("--sampling"):
-        # "--sampling requires --nbest to be equal to --beam", and its like
-        return str(error)
+    if isinstance(error, (AssertionError, ValueError)) and str(error).startswith("--"):
+        # "--sampling requires --nbest to be equal to --beam", and its like; some with all settings
+        return str(error).partition(": {")[0]
     if isinstance(error, AssertionError) and str(error).startswith("min_len cannot be larger"):
         return "--min-len is larger than the longest output: lower it, or raise --max-len-b"
     if metric := _metric_not_logged(error, tb):
@@ -67,6 +81,9 @@ def explain(error: BaseException, tb: TracebackType | None) -> str | None:
     if isinstance(error, MissingMandatoryValue):
         flag = str(getattr(error, "full_key", "")).split(".")[-1].replace("_", "-")
         return f"--{flag} is needed and was not given"
+    if _is_of_references(error) or _is_of_references(error.__cause__):
+        where = getattr(error, "full_key", None) or str(error).rpartition("override ")[2]
+        return f"{where}: Hydra reads '${{' in a value as a reference: give another name"
     if flag := _flag_being_read(tb):
         return flag
     path = _checkpoint_being_loaded(tb)
@@ -95,6 +112,10 @@ def is_lost_worker(error: BaseException) -> bool:
 _LOST_WORKER = re.compile(
     r"Connection (closed|reset) by peer|Connection was likely closed|ncclRemoteError"
 )
+
+
+def _is_of_references(error: BaseException | None) -> bool:
+    return isinstance(error, (GrammarParseError, InterpolationResolutionError))
 
 
 def _checkpoint_being_loaded(tb: TracebackType | None) -> str | None:
@@ -127,10 +148,25 @@ def _metric_not_logged(error: BaseException, tb: TracebackType | None) -> str | 
     return None
 
 
+def _word_vectors_being_read(tb: TracebackType | None) -> str | None:
+    """A line about a file of --encoder-embed-path that holds something else."""
+    path = None
+    for frame, _ in traceback.walk_tb(tb):
+        if frame.f_code.co_name == "build_embedding":
+            path = frame.f_locals.get("path")
+        if frame.f_code.co_name in ("parse_embedding", "load_embedding") and os.path.isfile(path):
+            return (
+                f"{_flag_of(path)}{path} has no word vectors of the model's width: after its first "
+                "line each must be a word and its numbers, with spaces between them"
+            )
+    return None
+
+
 # of the machine's errors with files those that a user can mend
 _MENDABLE = (
     *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENAMETOOLONG, errno.ELOOP),
+    *(errno.EFBIG, errno.EIO),
 )
 
 
@@ -138,7 +174,7 @@ def _of_the_machine(error: BaseException, tb: TracebackType | None) -> str | Non
     """A line about a file that can't be opened or written, or about memory that is too small."""
     if isinstance(error, OSError) and error.errno in _MENDABLE:
         if error.filename is None:
-            return error.strerror
+            return f"{_results_being_written(tb)}{error.strerror}"
         return f"{_flag_of(error.filename)}{error.filename}: {error.strerror}"
     if isinstance(error, MemoryError) or re.search(
         r"out of memory|can't allocate memory|[Uu]nable to allocate", str(error)
@@ -147,10 +183,19 @@ def _of_the_machine(error: BaseException, tb: TracebackType | None) -> str | Non
     return None
 
 
+def _results_being_written(tb: TracebackType | None) -> str:
+    """The file of `fairseq-generate`'s results, with a colon behind it."""
+    for frame, _ in traceback.walk_tb(tb):
+        file = frame.f_locals.get("output_file", frame.f_locals.get("h"))
+        if isinstance(file, io.TextIOBase) and file.name != "<stdout>":
+            return f"{file.name}: "
+    return ""
+
+
 def _flag_of(value: object) -> str:
     """The flag of the command line that has a value, with a space behind it."""
     for flag, given in zip(sys.argv[1:], sys.argv[2:], strict=False):
-        if flag.startswith("--") and given == value:
+        if flag.startswith("--") and value in (given, os.path.abspath(given)):
             return f"{flag} "
     return ""
 

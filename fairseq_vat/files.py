@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import glob
 import hashlib
@@ -39,6 +40,9 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
 
     An interrupted or failed run leaves the old file, or none: never one cut off half way, which a
     resumable script would take for finished.
+
+    Raises:
+        OSError: the block's, with `target` as its file where it names none.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -47,6 +51,16 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, target)
+    except OSError as error:
+        if type(error) is not OSError or error.filename is not None:
+            raise
+        # numpy's has neither number nor reason
+        reason = error.strerror or "is the disk full?"
+        raise OSError(error.errno or errno.EIO, reason, str(target)) from error
+    except RuntimeError as error:  # of torch's writer, which doesn't say why
+        if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
+            raise
+        raise OSError(errno.EIO, "is the disk full?", str(target)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

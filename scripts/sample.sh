@@ -51,7 +51,7 @@ for kind in mean samples; do
     flags=("${mean_flags[@]}")
     [[ $kind == samples ]] && flags=(--latent-sampling --latent-samples "$draws" "$@")
     if ! interactive "${flags[@]}" > "$work/$kind" 2> "$work/log"; then
-        tail -n 3 "$work/log" >&2
+        grep '^fairseq_vat: error: ' "$work/log" >&2 || tail -n 3 "$work/log" >&2
         exit 1
     fi
 done

@@ -1,5 +1,6 @@
 """The ``fairseq-vat`` command: its subcommands, its errors, its exit statuses."""
 
+import errno
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import pytest
 
 from fairseq_vat import __version__
 from fairseq_vat.cli import main as cli
+from fairseq_vat.files import atomic_path
 from fairseq_vat.text.tokenization import tokenize
 
 
@@ -254,6 +256,27 @@ def _generated(path, outputs, latents=(), sentence="The cat sat on the mat."):
     lines = [f"T-0\t{sentence}", *(f"D-0\t-0.1\t{output}" for output in outputs)]
     lines += [f"I-0\tlatents: {name}" for name in latents]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("arguments", [["train", "--presets"], ["prior", "--samples", "1"]])
+def test_a_closed_standard_output_is_one_line(arguments, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout", None)
+    assert cli.main(arguments) == 1
+    told = capsys.readouterr().err
+    assert told == "fairseq-vat: error: standard output is closed: nothing can be printed\n"
+
+
+def test_a_file_too_large_is_named(tmp_path):
+    def write(error):
+        with atomic_path(tmp_path / "x.npy"):
+            raise error
+
+    for error in (OSError("9 requested and 3 written"), RuntimeError("PytorchStreamWriter failed")):
+        with pytest.raises(OSError, match=r"is the disk full\?: '.*x\.npy'"):
+            write(error)
+    with pytest.raises(OSError, match=r"No space left on device: '.*x\.npy'"):
+        write(OSError(errno.ENOSPC, "No space left on device"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_show(tmp_path, capsys):

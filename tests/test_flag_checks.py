@@ -33,6 +33,7 @@ from fairseq_vat.tasks.flag_checks import check_flags
         (["--seed", "4294967296"], "--seed 4294967296: must be below 2^32"),
         (["--adam-betas", "abc"], "--adam-betas abc: must be two numbers"),
         (["--adam-betas", "(0.9, 1.5)"], "must be two numbers of [0, 1)"),
+        (["--weight-decay", "-1"], "--weight-decay -1.0: must be at least 0"),
         (["--latent-sampling"], "--latent-sampling is of generation"),
         (["--criterion", "cross_entropy"], "--criterion cross_entropy leaves the KL out"),
         (["--fp16"], "--fp16 needs a CUDA device"),
@@ -59,6 +60,9 @@ def test_training(flags, message, data_dir, tmp_path):
         (["--model-overrides", "{'nothing': 3}"], "--model-overrides nothing: a model of this"),
         (["--model-overrides", "{'dropout': 'x'}"], "--model-overrides dropout: 'x' is of another"),
         (["--min-len", "-1"], "--min-len -1: must be at least 0"),
+        (["--sampling-topp", "1.5"], "--sampling-topp 1.5: must be above 0 and at most 1"),
+        (["--lenpen", "nan"], "--lenpen nan: must be a finite number"),
+        (["--shard-id", "1"], "--shard-id 1: must be below --num-shards, 1"),
         (["--temperature", "0"], "--temperature 0.0: must be above 0"),
         (["--max-tokens", "0"], "--max-tokens 0: must be at least 1"),
     ],
@@ -183,6 +187,19 @@ def test_what_the_machine_lacks(error, message):
     """A defect keeps its traceback."""
     line = explain(error, None)
     assert line is None if message is None else line.startswith(message)
+
+
+@pytest.mark.parametrize("lines", ["2 3\nw1 1 2 3\n", "1 32\nw1 a b\n"])
+def test_word_vectors_that_are_none(lines, data_dir, tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_text(lines)
+    line = refused(commands.train, data_dir, tmp_path / "run", "--encoder-embed-path", path)
+    assert line.startswith(f"{path} has no word vectors of the model's width")
+
+
+def test_a_batch_too_small_for_every_sentence(data_dir, tmp_path):
+    line = refused(commands.train, data_dir, tmp_path, "--max-tokens", "2")
+    assert line.startswith("400 of 400 sentences are longer than ") and "--max-tokens" in line
 
 
 def test_a_full_disk_leaves_nothing_of_a_checkpoint(tmp_path, monkeypatch):

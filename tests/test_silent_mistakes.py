@@ -90,6 +90,13 @@ def test_a_count_below_zero(folder):
     assert "dict.txt is no dictionary" in line and "'another' has a count of -3" in line
 
 
+def test_counts_that_are_others(folder, checkpoint, caplog):
+    text = (folder / "dict.txt").read_text()
+    (folder / "dict.txt").write_text(text.replace("w1 ", "w1 9", 1))
+    load_model(checkpoint, folder)
+    assert f"{folder}/dict.txt has other counts of words than the training's" in caplog.text
+
+
 def test_a_beam_wider_than_the_dictionary(data_dir, checkpoint, vat):
     line = refused(commands.generate, data_dir, checkpoint, "--beam", "100000")
     types = len(vat.task.dictionary)

@@ -12,6 +12,7 @@ from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
 from fairseq_vat.cli.flags import add_list, add_number, at_least
 from fairseq_vat.cli.tables import add_format_flag, prose, table
 from fairseq_vat.cli.terminal import quiet, warn_of_unknown
+from fairseq_vat.errors import VATError
 
 _LAYERS = (
     ("layer", "", ""),
@@ -80,8 +81,9 @@ def _read_files(paths: list[str]) -> Iterator[str]:
     from fairseq_vat.text.lines import read_lines
 
     for path in paths:
-        with open(path, "rb"):  # a missing one is better named before the model is loaded
-            pass
+        with open(path, "rb") as file:  # what is wrong is told before the model is loaded
+            if not file.read(1):
+                raise VATError(f"{path} is empty: give a line at least")
     return itertools.chain.from_iterable(map(read_lines, paths))
 
 

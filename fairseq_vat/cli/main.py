@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -87,21 +88,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A command line that is wrong exits with 2, as argparse has it.
     """
-    parser = build_parser()
-    args, further = parser.parse_known_args(argv)
-    if hasattr(
-        args, "model_and_text"
-    ):  # argparse takes positional arguments from before the flags only
-        args.model_and_text += [word for word in further if not word.startswith("-")]
-        further = [flag for flag in further if flag.startswith("-")]
-    if further and not hasattr(args, "takes_further_flags"):
-        parser.error(f"unrecognized arguments: {' '.join(further)}")
-    args.further_flags = [flag for flag in further if flag != "--"]
+    if sys.stdout is None:
+        sys.stdout = _ClosedOutput()
     try:
-        if hasattr(args, "path"):
-            locate(args)
-        status = args.run(args)
-        sys.stdout.flush()  # here, so that a reader gone away is met inside the try
+        try:
+            return _run(build_parser(), argv)
+        finally:  # here, so that a reader gone away and a full disk are met inside the try
+            sys.stdout.flush()
     except BrokenPipeError:
         # What is still buffered would raise once more when Python flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -116,4 +109,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"fairseq-vat: error: {line}", file=sys.stderr)
         return 1
-    return status or 0
+
+
+def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+    args, further = parser.parse_known_args(argv)
+    if hasattr(
+        args, "model_and_text"
+    ):  # argparse takes positional arguments from before the flags only
+        args.model_and_text += [word for word in further if not word.startswith("-")]
+        further = [flag for flag in further if flag.startswith("-")]
+    if further and not hasattr(args, "takes_further_flags"):
+        parser.error(f"unrecognized arguments: {' '.join(further)}")
+    args.further_flags = [flag for flag in further if flag != "--"]
+    if hasattr(args, "path"):
+        locate(args)
+    return args.run(args) or 0
+
+
+class _ClosedOutput(io.TextIOBase):
+    """In the place of a standard output that is closed: a command that prints nothing may run."""
+
+    def write(self, text: str) -> int:
+        raise VATError("standard output is closed: nothing can be printed")

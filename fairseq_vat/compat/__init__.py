@@ -34,6 +34,7 @@ def install(
     logs.record_metrics()
     logs.tell_epoch_before_saving()
     logs.cap_perplexities()
+    logs.tell_of_a_lost_log()
     logs.silence_known_warnings()
     loaders.end_loaders()
     commands.install_exception_hook()

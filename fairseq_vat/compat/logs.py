@@ -45,6 +45,24 @@ def silence_known_warnings() -> None:
             warnings.filterwarnings("ignore", message)
 
 
+def tell_of_a_lost_log() -> None:
+    """One line where a log can't be written, in place of a traceback for each of its lines."""
+    if any(name.partition(".")[0] == "fairseq_cli" for name in list(sys.modules)):
+        logging.Handler.handleError = _tell_once
+
+
+def _tell_once(handler: logging.Handler, record: logging.LogRecord) -> None:
+    error = sys.exc_info()[1]
+    if not isinstance(error, OSError):
+        _handle_error(handler, record)
+    elif not hasattr(handler, "told"):
+        handler.told = True
+        print(f"fairseq_vat: warning: the log is lost: {error.strerror}", file=sys.stderr)
+
+
+_handle_error = logging.Handler.handleError
+
+
 def cap_perplexities() -> None:
     """Let a log's text say ``>1e6`` for a perplexity above.
 

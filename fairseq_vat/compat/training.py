@@ -77,10 +77,4 @@ def _save(state: Any, filename: str, async_write: bool = False) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         reason = error.strerror or error
-    except RuntimeError as error:  # of torch's writer, which doesn't say why
-        if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
-            raise
-        reason = "is the disk full?"
-    else:
-        return None
-    raise VATError(f"checkpoint {filename} can't be written: {reason}")
+        raise VATError(f"checkpoint {filename} can't be written: {reason}") from None

@@ -17,6 +17,7 @@ from fairseq_vat.errors import VATError
 from fairseq_vat.hub.latent_arithmetic import LatentArithmetic
 from fairseq_vat.hub.loading import prior_of
 from fairseq_vat.latent import interpolation, noise
+from fairseq_vat.latent.prior import check_temperature
 from fairseq_vat.tasks.data_directory import load_sentences
 from fairseq_vat.tasks.generation import LatentSampling
 from fairseq_vat.text.lines import clean_line
@@ -209,7 +210,7 @@ class LatentOperations(LatentArithmetic):
             VATError: for numbers out of range, and if lengths can't be drawn for want of the
                 training data.
         """
-        _check_temperature(temperature)
+        check_temperature(temperature)
         if count < 1:
             raise VATError(f"{count} samples: give at least 1")
         prior = prior_of(self.cfg, self.model, prior_std)
@@ -258,10 +259,5 @@ class LatentOperations(LatentArithmetic):
 def _sampling(samples: int, temperature: float, seed: int) -> LatentSampling:
     if samples < 1:
         raise VATError(f"--samples must be at least 1, not {samples}")
-    _check_temperature(temperature)
+    check_temperature(temperature)
     return LatentSampling(samples, temperature, seed)
-
-
-def _check_temperature(temperature: float) -> None:
-    if not 0 < temperature < float("inf"):
-        raise VATError(f"--temperature must be above 0, not {temperature}")

@@ -20,6 +20,19 @@ from fairseq_vat.latent.gaussian import DiagonalGaussian
 LEAST_STD, LARGEST_STD = 1e-12, 1e12
 
 
+def check_temperature(temperature: float, flag: str = "--temperature") -> None:
+    """Raise `VATError` unless a factor on a standard deviation is above 0 and can be computed with.
+
+    Args:
+        temperature: the factor.
+        flag: its name.
+    """
+    if not temperature > 0:
+        raise VATError(f"{flag} must be above 0, not {temperature}")
+    if temperature > LARGEST_STD:
+        raise VATError(f"{flag} must be at most {LARGEST_STD:g}, not {temperature:g}")
+
+
 @dataclass(frozen=True)
 class Prior:
     """N(0, std^2 I).

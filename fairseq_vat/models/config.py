@@ -213,6 +213,16 @@ def _check_parts(cfg: Any) -> None:
         raise VATError("--decoder-type gpt2 needs --gpt2-dir, the directory of a GPT-2 model")
 
 
+def check_vectors(path: Optional[str], dictionary: Any) -> None:
+    """Raise `VATError` for a file of word vectors that has none of a word of the dictionary."""
+    if path is None:
+        return
+    with open(path, encoding="utf-8", errors="replace") as file:
+        next(file, None)  # how many there are
+        if not any(line.split(" ", 1)[0] in dictionary for line in file):
+            raise VATError(f"{path} has no vector of a word of the dictionary after its first line")
+
+
 def _check_widths(cfg: Any) -> None:
     types = {"encoder": cfg.encoder_type, "decoder": cfg.decoder_type}
     counts = [f"{side}_{what}" for side in types for what in _COUNTS]

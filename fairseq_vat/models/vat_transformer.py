@@ -25,7 +25,7 @@ from torch import Tensor
 from fairseq_vat.errors import VATError
 from fairseq_vat.latent.likelihood import token_likelihood, token_nll
 from fairseq_vat.latent.prior import Prior
-from fairseq_vat.models.config import RECURRENT, VATTransformerConfig, check_config
+from fairseq_vat.models.config import RECURRENT, VATTransformerConfig, check_config, check_vectors
 from fairseq_vat.models.gpt2_decoder import GPT2Decoder
 from fairseq_vat.models.latent_decoder import transformer_decoder
 from fairseq_vat.models.latent_encoder import EncoderOut, LatentEncoder
@@ -242,6 +242,7 @@ def _nested(cfg: Any) -> TransformerConfig:
 
 def _embeddings(cfg: Any, dictionary: Any) -> tuple[Any, Any]:
     def table(side: Any) -> Any:
+        check_vectors(side.embed_path, dictionary)
         return TransformerModelBase.build_embedding(
             cfg, dictionary, side.embed_dim, side.embed_path
         )

@@ -52,13 +52,11 @@ def prepare(
     # Made beside its place and moved there whole, so that data-bin is never half a data set.
     partial = out / "data-bin.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    command = [sys.executable, "-m", "fairseq_cli.preprocess", "--only-source"]
-    command += ["--srcdict", str(out / "dict.txt"), "--destdir", str(partial)]
-    for split in SPLITS:
-        command += [f"--{split}pref", str(out / f"{split}.pieces")]
-    command += ["--workers", str(workers or os.cpu_count() or 1)]
-    tell(f"+ fairseq-preprocess {shlex.join(command[3:])}")
-    done = subprocess.run(command, capture_output=True, text=True)
+    count = workers or os.cpu_count() or 1
+    tell(f"+ fairseq-preprocess {shlex.join(_flags(out, count))}")
+    # in the folder, since commas and braces in its name would mean something to fairseq
+    command = [sys.executable, "-m", "fairseq_cli.preprocess", *_flags(Path(), count)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=out)
     for split in SPLITS:
         # fairseq-preprocess can end with status 0 after a worker died
         if done.returncode or not (partial / f"{split}.idx").is_file():
@@ -70,6 +68,14 @@ def prepare(
     os.replace(partial, data)
     tell(f"{data}: {made_from['splits']['train']['sentences']:,} sentences to train on")
     return data
+
+
+def _flags(folder: Path, workers: int) -> list[str]:
+    flags = ["--only-source", "--srcdict", str(folder / "dict.txt")]
+    flags += ["--destdir", str(folder / "data-bin.partial")]
+    for split in SPLITS:
+        flags += [f"--{split}pref", str(folder / f"{split}.pieces")]
+    return [*flags, "--workers", str(workers)]
 
 
 def _subwords(out: Path, made_from: Mapping[str, Any]) -> SubwordFiles:

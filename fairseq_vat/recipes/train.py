@@ -86,8 +86,10 @@ def training_command(
 
     processes = processes or Processes()
     experiment = preset_flags(preset)
-    if ":" not in data and not (Path(data) / "dict.txt").is_file():
-        raise VATError(f"{data} has no dict.txt: make it with fairseq-vat prepare")
+    first, colon, _ = data.partition(":")
+    if not (Path(first) / "dict.txt").is_file():
+        several = f" (a colon separates several, and {data} has one)" if colon else ""
+        raise VATError(f"{first} has no dict.txt{several}: make it with fairseq-vat prepare")
     has_gpu = torch.cuda.is_available() and "--cpu" not in flags
     if processes.device == "gpu" and not has_gpu:
         raise VATError("--gpus: torch sees no GPU here; use --cpus")

@@ -75,6 +75,9 @@ def check_checkpoint(path: str, state: Any) -> None:
             if name in cfg["model"]:
                 cfg["model"][name] = None
         _check_ranges(cfg, kinds)
+        for name in ("encoder_layers", "decoder_layers"):
+            if (count := cfg["model"][name]) > max(100, len(state["model"])):  # takes too long
+                raise VATError(f"cfg.model.{name} is {count}, more than it has parameters")
     except RecursionError:
         raise VATError(f"checkpoint {path} is refused: its data is nested without end") from None
     except (VATError, OmegaConfBaseException) as error:

@@ -7,6 +7,7 @@ from fairseq.dataclass import FairseqDataclass
 from omegaconf import II, MISSING
 
 from fairseq_vat.errors import VATError
+from fairseq_vat.latent.prior import check_temperature
 from fairseq_vat.tasks.generation import LatentSampling
 
 
@@ -103,8 +104,7 @@ class VariationalLMConfig(FairseqDataclass):
 
 def latent_sampling(cfg: VariationalLMConfig) -> LatentSampling | None:
     """What the generation flags ask for: None keeps latents at their mean."""
-    if not (cfg.latent_temperature > 0 and cfg.latent_temperature != float("inf")):
-        raise VATError(f"--latent-temperature must be above 0, not {cfg.latent_temperature}")
+    check_temperature(cfg.latent_temperature, "--latent-temperature")
     if cfg.latent_samples is not None and cfg.latent_samples < 1:
         raise VATError(f"--latent-samples must be at least 1, not {cfg.latent_samples}")
     if not cfg.latent_sampling:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import logging
 import os
 import struct
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from fairseq.data import Dictionary, data_utils, indexed_dataset
 from fairseq_vat.errors import VATError
 from fairseq_vat.text.subword_files import SubwordFiles
 
+logger = logging.getLogger(__name__)
+
 
 def first_data_directory(data: str) -> str:
     """The first of one or more data directories, separated by colons.
@@ -33,7 +36,10 @@ def first_data_directory(data: str) -> str:
     paths = utils.split_paths(data)
     path = paths[0] if paths else ""
     if not os.path.isdir(path):
-        raise VATError(f"data directory {path!r} doesn't exist; make it with fairseq-preprocess")
+        several = f" (a colon separates several, and {data!r} has one)" if len(paths) > 1 else ""
+        raise VATError(
+            f"data directory {path!r} doesn't exist{several}; make it with fairseq-preprocess"
+        )
     if os.path.isfile(os.path.join(path, "dict.txt")):
         return path
     if glob(os.path.join(path, "dict.*.txt")):
@@ -195,19 +201,33 @@ def fingerprint(dictionary: Dictionary) -> str:
 def check_dictionary(state: dict[str, Any], dictionary: Dictionary, data: str) -> None:
     """Raise `VATError` unless a checkpoint was trained with the dictionary.
 
+    Where it has the same words with other counts, which decide nothing, it is warned of.
+
     Args:
         state: the checkpoint's ``task_state``; one of an early version says nothing.
         dictionary: of the data directory.
         data: the data directory, or several.
     """
     trained_with = state.get("dictionary", fingerprint(dictionary))
+    path = os.path.join(utils.split_paths(data)[0], "dict.txt")
     if trained_with != fingerprint(dictionary):
         raise VATError(
-            f"{os.path.join(utils.split_paths(data)[0], 'dict.txt')} is not the dictionary the "
+            f"{path} is not the dictionary the "
             f"checkpoint was trained with ({trained_with.split()[0]} types then, "
             f"{len(dictionary)} now): give the data directory of the training, or binarise with "
             "its dict.txt (fairseq-preprocess --srcdict)"
         )
+    if data and state.get("symbols", _text_of(dictionary)) != _text_of(dictionary):
+        logger.warning(
+            f"{path} has other counts of words than the training's: it is edited, or of other text"
+        )
+
+
+def _text_of(dictionary: Dictionary) -> str:
+    """What dict.txt holds."""
+    text = io.StringIO()
+    dictionary.save(text)
+    return text.getvalue()
 
 
 def vocabulary_state(dictionary: Dictionary, data: str, sizes_N: np.ndarray) -> dict[str, Any]:
@@ -218,11 +238,9 @@ def vocabulary_state(dictionary: Dictionary, data: str, sizes_N: np.ndarray) -> 
         data: its data directory, which may say how its text became tokens.
         sizes_N: tokens of each of its sentences, the end counted.
     """
-    symbols = io.StringIO()
-    dictionary.save(symbols)
     subwords = SubwordFiles.read(data)
     # of sentences of 0, 1, ... tokens how many there are
-    state = {"symbols": symbols.getvalue(), "lengths": torch.from_numpy(np.bincount(sizes_N))}
+    state = {"symbols": _text_of(dictionary), "lengths": torch.from_numpy(np.bincount(sizes_N))}
     return state if subwords is None else {**state, "subwords": subwords.state()}
 
 

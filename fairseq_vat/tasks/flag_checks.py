@@ -34,7 +34,7 @@ _OURS = (VATTransformerConfig, VariationalLMConfig, TokenKLCrossEntropyConfig)
 _OF_FAIRSEQ = [field.type for field in fields(FairseqConfig) if is_dataclass(field.type)]
 PACKAGE = Path(__file__).parents[1]
 
-# group, name, lowest value, and whether the lowest itself is wrong; None counts as not given
+# group, name, lowest value, and whether the lowest itself is wrong; what is no number isn't given
 _NUMBERS: tuple[tuple[str, str, float, bool], ...] = (
     ("common", "log_interval", 1, False),
     ("common", "seed", 0, False),
@@ -59,6 +59,14 @@ _NUMBERS: tuple[tuple[str, str, float, bool], ...] = (
     ("generation", "max_len_b", 0, False),
     ("generation", "min_len", 0, False),
     ("generation", "temperature", 0, True),
+    ("generation", "prefix_size", 0, False),
+    ("generation", "lenpen", -math.inf, False),
+    ("generation", "unkpen", -math.inf, False),
+    ("interactive", "buffer_size", 0, False),
+    ("distributed_training", "distributed_world_size", 1, False),
+    ("optimizer", "weight_decay", 0, False),
+    ("optimizer", "adam_eps", 0, True),
+    ("lr_scheduler", "warmup_updates", 0, False),
 )
 # what a checkpoint's configuration holds, with its type
 _OVERRIDABLE: dict[str, Any] = {
@@ -98,10 +106,11 @@ def check_flags(cfg: DictConfig, command: str) -> None:
     """
     for group, name, lowest, strict in _NUMBERS:
         value = getattr(cfg.get(group) or {}, name, None)
-        if value is None:
+        if not isinstance(value, (int, float)):
             continue
         if not math.isfinite(value) or value < lowest or (strict and value == lowest):
             wanted = f"above {lowest:g}" if strict else f"at least {lowest:g}"
+            wanted = "a finite number" if lowest == -math.inf else wanted
             raise _wrong(name, value, f"must be {wanted}")
     if cfg.common.seed >= 2**32:
         raise _wrong("seed", cfg.common.seed, "must be below 2^32")
@@ -144,6 +153,13 @@ def _check_generation(cfg: DictConfig, command: str) -> None:
     how = cfg.generation
     if how.max_len_a == 0 and how.max_len_b == 0:
         raise _wrong("max_len_b", 0, "must be at least 1, without --max-len-a")
+    if how.sampling_topk < 1 and how.sampling_topk != -1:
+        raise _wrong("sampling_topk", how.sampling_topk, "must be at least 1, or -1 for all")
+    if not 0 < how.sampling_topp <= 1 and how.sampling_topp != -1:
+        raise _wrong("sampling_topp", how.sampling_topp, "must be above 0 and at most 1")
+    shards = cfg.dataset.num_shards
+    if cfg.dataset.shard_id >= shards:
+        raise _wrong("shard_id", cfg.dataset.shard_id, f"must be below --num-shards, {shards}")
     if how.nbest > how.beam:
         raise _wrong("nbest", how.nbest, f"must be at most --beam, {how.beam}")
     if how.max_len_a == 0 and how.min_len > how.max_len_b:

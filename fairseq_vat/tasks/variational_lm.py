@@ -135,12 +135,12 @@ class VariationalLMTask(AggressiveTask):
         ignore_invalid_inputs: bool = False,
     ) -> Any:
         """fairseq's filter; where it would stop at the first sentence, say what to do."""
-        _, too_long = dataset.filter_indices_by_size(indices, max_positions)
-        if len(too_long) > 0 and not ignore_invalid_inputs:
+        kept, too_long = dataset.filter_indices_by_size(indices, max_positions)
+        if len(too_long) > 0 and not (ignore_invalid_inputs and len(kept)):
             raise VATError(
-                f"{len(too_long):,} of {len(indices):,} sentences are longer than the model's "
-                f"{max_positions} source and target positions: give --truncate to cut them, or "
-                "--skip-invalid-size-inputs-valid-test to leave them out"
+                f"{len(too_long):,} of {len(indices):,} sentences are longer than "
+                f"{max_positions}, --max-tokens or the model's positions: give --truncate to cut "
+                "them, or --skip-invalid-size-inputs-valid-test to leave them out"
             )
         return super().filter_indices_by_size(indices, dataset, max_positions, True)
 

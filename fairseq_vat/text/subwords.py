@@ -179,14 +179,15 @@ def _sample(path: str | os.PathLike, count: int, size: int, seed: int) -> Iterat
 
 
 def _explained(message: str, train_txt: str | os.PathLike, vocab_size: int) -> VATError:
-    where = f"--vocab-size {vocab_size} is too {{}} for {train_txt}"
+    flag = f"--vocab-size {vocab_size}"
     if found := re.search(r"too high.*?value <= (\d+)", message):
         largest = int(found[1])
         eights = f", or {largest // 8 * 8} for a multiple of 8" if largest % 8 else ""
-        text = f"{where.format('large')}: the largest that works is {largest}{eights}"
+        text = f"{flag} is too large for {train_txt}: the largest that works is {largest}{eights}"
         return VocabularyTooLargeError(text, largest)
     if found := re.search(r"required_chars\. \d+ vs (\d+)", message):
-        return VATError(f"{where.format('small')}: its characters alone need {found[1]}")
+        needed = f"its characters alone need {found[1]}"
+        return VATError(f"{flag} is too small for {train_txt}: {needed}")
     return VATError(
         f"sentencepiece can't be trained on {train_txt} with {vocab_size} pieces: {message}"
     )
