@@ -85,7 +85,6 @@ def lock_folder(folder: str | os.PathLike, otherwise: str) -> None:
     """Keep other processes' runs out of a folder, for as long as this process is there.
 
     Args:
-        folder: is made.
         otherwise: what the error says after the folder.
 
     Raises:
@@ -107,21 +106,13 @@ def lock_folder(folder: str | os.PathLike, otherwise: str) -> None:
 
 
 class SaveFolder:
-    """A training run's checkpoints, before the run goes on.
-
-    Args:
-        folder: fairseq's ``--save-dir``.
-    """
+    """A training run's checkpoints, before the run goes on."""
 
     def __init__(self, folder: str | os.PathLike):
         self._folder = Path(folder)
 
     def lock(self) -> None:
-        """Keep other processes' runs out of the folder, for as long as this process is there.
-
-        Raises:
-            VATError: another process trains into the folder.
-        """
+        """Keep other processes' runs out of the folder, for as long as this process is there."""
         lock_folder(
             self._folder,
             "another training writes there; give another --save-dir, or wait for its end",
@@ -129,9 +120,6 @@ class SaveFolder:
 
     def mend(self, name: str) -> None:
         """Put the newest whole checkpoint in the place of one that is cut short, and say so.
-
-        Args:
-            name: ``checkpoint_last.pt``, what a run goes on from.
 
         Raises:
             VATError: there is no whole one.

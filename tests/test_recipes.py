@@ -18,8 +18,7 @@ from fairseq_vat.cli.main import main
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import read_json
 from fairseq_vat.recipes.prepare import prepare
-from fairseq_vat.recipes.train import Processes, training_command
-from fairseq_vat.recipes.training_presets import preset_flags, preset_names
+from fairseq_vat.recipes.train import Processes, preset_flags, preset_names, training_command
 from fairseq_vat.text.subword_files import SubwordFiles
 from fairseq_vat.text.tokenization import fitting_vocab_size
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
 from fairseq_vat.cli.flags import above, add_number, at_least
-from fairseq_vat.cli.tables import MeanAndStd, add_format_flag, prose, table
+from fairseq_vat.cli.tables import MeanAndStd, add_output_flags, prose, show, table
 from fairseq_vat.cli.terminal import quiet, warn_of_labelled, warn_of_unknown
 from fairseq_vat.evaluation import LATENTS, PROTOCOLS
 from fairseq_vat.latent.choices import POOLINGS
@@ -74,8 +73,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     ):
         parser.add_argument(flag, type=kind, metavar="N", default=argparse.SUPPRESS, help=text)
     add_number(parser, "--seeds", "classifiers trained, with the seeds 1 to N", 5, at_least(1))
-    add_format_flag(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_output_flags(parser)
     parser.set_defaults(run=run)
 
 
@@ -94,10 +92,7 @@ def run(args: argparse.Namespace) -> None:
         found = classify(vat, files, **settings)
     found = {"checkpoint": args.path, "data": args.data, **found}
     warn_of_unknown(args.train, found["unknown_share"]["train"])
-    if args.json:
-        print(json.dumps(found, ensure_ascii=False, allow_nan=False))
-    else:
-        print("\n".join(_lines(found, args.format)))
+    show(args, found, _tables)
 
 
 def label_shares(counts: Mapping[str, int]) -> str:
@@ -108,7 +103,7 @@ def label_shares(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{label} {count / total:.1%}" for label, count in ordered[:10]) + more
 
 
-def _lines(found: dict[str, Any], style: str) -> list[str]:
+def _tables(found: dict[str, Any], style: str) -> str:
     what = "drawn latents" if found["latents"] == "sample" else "means of the latents"
     if found["pooling"] is not None:
         what += {"mean": ", averaged over tokens", "sum": ", summed over tokens"}.get(
@@ -139,7 +134,7 @@ def _lines(found: dict[str, Any], style: str) -> list[str]:
             style,
             "\nthe logistic regression had not converged after the iterations it was given",
         )
-    return lines
+    return "\n".join(lines)
 
 
 def _training(found: dict[str, Any]) -> str:

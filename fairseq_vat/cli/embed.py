@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
+from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_for, load_hub
 from fairseq_vat.cli.flags import output_file
-from fairseq_vat.cli.inputs import add_input_argument, read_sentences
-from fairseq_vat.cli.latent_commands import (
+from fairseq_vat.cli.inputs import (
     add_generation_arguments,
+    add_input_argument,
     add_pooling,
     generation,
     json_line,
-    load_for,
+    read_sentences,
 )
 from fairseq_vat.cli.terminal import quiet
 

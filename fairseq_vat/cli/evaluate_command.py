@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from functools import partial
 from pathlib import Path
 
 from fairseq_vat.cli.checkpoint import add_model_arguments
 from fairseq_vat.cli.evaluation_table import evaluation_tables
 from fairseq_vat.cli.flags import above, add_number, at_least
-from fairseq_vat.cli.tables import add_format_flag
+from fairseq_vat.cli.tables import add_output_flags, show
 from fairseq_vat.cli.terminal import quiet
 from fairseq_vat.errors import VATError
 from fairseq_vat.text.pieces import PIECE_KINDS
@@ -38,8 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="SPLIT",
         help="of the data (default: %(default)s)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_format_flag(parser)
+    add_output_flags(parser)
     add = partial(add_number, parser, kind=at_least(1))
     add("--sentences", "measure only the first N (default: all)")
     parser.add_argument("--first", type=at_least(1), dest="sentences", help=argparse.SUPPRESS)
@@ -109,8 +107,4 @@ def run(args: argparse.Namespace) -> None:
             gpt2_vocabulary=args.gpt2_encoder_json,
             **{name: getattr(args, name) for name in _KEYWORDS},
         )
-    found = {"checkpoint": args.path, "data": args.data, **found}
-    if args.json:
-        print(json.dumps(found, ensure_ascii=False, allow_nan=False))
-    else:
-        print(evaluation_tables(found, args.format))
+    show(args, {"checkpoint": args.path, "data": args.data, **found}, evaluation_tables)

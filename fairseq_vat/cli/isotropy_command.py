@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
 from fairseq_vat.cli.flags import add_list, add_number, at_least
-from fairseq_vat.cli.tables import add_format_flag, prose, table
+from fairseq_vat.cli.tables import add_output_flags, prose, show, table
 from fairseq_vat.cli.terminal import quiet, warn_of_unknown
 
 _LAYERS = (
@@ -54,8 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     ):
         add_number(parser, flag, help_, default, at_least(least))
     add_number(parser, "--seed", "of the choice of sentences, and of the random words", 1)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_format_flag(parser)
+    add_output_flags(parser)
     parser.set_defaults(run=run)
 
 
@@ -70,10 +68,7 @@ def run(args: argparse.Namespace) -> None:
         )
     found = {"checkpoint": args.path, "text": args.text or [args.sts], **found}
     warn_of_unknown(", ".join(found["text"]), found["unknown_share"])
-    if args.json:
-        print(json.dumps(found, ensure_ascii=False, allow_nan=False))
-    else:
-        print(_tables(found, args.format))
+    show(args, found, _tables)
 
 
 def _read_files(paths: list[str]) -> Iterator[str]:

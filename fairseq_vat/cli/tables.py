@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Number
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 MISSING = "\N{EN DASH}"
 # with the names of tabulate's; its "github" leaves the columns' alignment to whoever renders it
@@ -27,6 +28,22 @@ def add_format_flag(parser: argparse.ArgumentParser, default: str = "plain") -> 
     )
 
 
+def add_output_flags(parser: argparse.ArgumentParser) -> None:
+    """Add ``--format`` and ``--json``, by which `show` goes."""
+    add_format_flag(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def show(
+    args: argparse.Namespace, found: dict[str, Any], tables: Callable[[dict[str, Any], str], str]
+) -> None:
+    """Print figures, as one JSON object or as the tables that are made of them."""
+    if args.json:
+        print(json.dumps(found, ensure_ascii=False, allow_nan=False))
+    else:
+        print(tables(found, args.format))
+
+
 def table(
     rows: Sequence[Mapping[str, object]],
     columns: Sequence[tuple[str, str, str]],
@@ -38,9 +55,7 @@ def table(
     first column says what a row is; a row or another column without any value is left out.
 
     Args:
-        rows: values by the columns' keys; other keys are passed over.
         columns: key, header and format specification (such as ``.3f``) of each, in their order.
-        style: one of `FORMATS`.
     """
     first, *others = columns
     rows = [row for row in rows if any(row.get(key) is not None for key, *_ in others)]

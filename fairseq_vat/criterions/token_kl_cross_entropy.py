@@ -38,10 +38,6 @@ class TokenKLCrossEntropy(FairseqCriterion):
     by fairseq's sample size: target tokens, or sentences with ``--sentence-avg``.  Padding never
     contributes, and no term of a sentence depends on the sentences it is batched with.
 
-    Args:
-        cfg: the configuration.
-        task: the task, for its dictionary and its seed.
-
     Raises:
         VATError: for a value out of range, naming the flag.
     """

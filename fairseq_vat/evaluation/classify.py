@@ -54,11 +54,7 @@ def classify(
     """Train linear classifiers on a model's latents, and measure them: docs/measures.md.
 
     Args:
-        vat: the model, which stays as it is.
         files: ``train``, ``valid`` and ``test``, in the model's subwords.
-        protocol: one of `PROTOCOLS`.
-        latents: ``mean``, the posteriors', or ``sample``, draws from them.
-        pooling: as of `pool`.
         standardize: shift and scale every dimension to mean 0 and variance 1 on the training file;
             None: as the protocol does.
         seeds: how many classifiers, with the seeds from 1.
@@ -130,10 +126,6 @@ def train_linear(
     Args:
         posteriors: (N, L), of ``train``, ``valid``, and other parts that are only measured.
         labels_N: int64, of the parts' examples one after the other.
-        training: how.
-        drawn: on draws instead of means.
-        seed: any integer.
-        on_batch: as of `classifier.train`.
 
     Raises:
         VATError: if it diverges.
@@ -188,12 +180,6 @@ def logistic_regression(
 
     Optimised by scikit-learn's L-BFGS until it has converged, with its usual penalty (C = 1): the
     sum of the training examples' cross-entropies plus half the weights' squared length.
-
-    Args:
-        posteriors: as of `train_linear`; they are standardized here.
-        labels_N: likewise.
-        drawn: on one draw of every example's latents instead of their means.
-        seed: of the draws.
 
     Returns:
         Settings, whether the optimiser ended by itself (``converged``), its ``iterations``, and

@@ -17,21 +17,16 @@ _LINE = re.compile(r"(?P<kind>[STDI])-(?P<id>\d+)\t(?P<rest>.*)")
 
 @dataclass
 class Generated:
-    """One sentence of a generation file.
-
-    Attributes:
-        id: its number in the data set.
-        source: the sentence itself (``T-``, or ``S-`` where there is no target).
-        outputs: the detokenised outputs (``D-``), in the order of the file.
-        scores: their scores, base 2, as fairseq prints them.
-        latents: what each was decoded from (``I-``), such as ``mean`` and ``draw 2``; empty if the
-            file doesn't say, as those of earlier versions.
-    """
+    """One sentence of a generation file."""
 
     id: int
-    source: str = ""
+    source: str = ""  # the sentence itself (``T-``, or ``S-`` where there is no target)
+    # the detokenised outputs (``D-``), in the order of the file
     outputs: list[str] = field(default_factory=list)
+    # their scores, base 2, as fairseq prints them
     scores: list[float] = field(default_factory=list)
+    # what each was decoded from (``I-``), such as ``mean`` and ``draw 2``; empty if the file
+    # doesn't say, as those of earlier versions
     latents: list[str] = field(default_factory=list)
 
     @property
@@ -133,10 +128,6 @@ def compare_generations(
     mean: str | os.PathLike, samples: str | os.PathLike | None = None
 ) -> dict[str, Any]:
     """Sentences beside their reconstructions and samples, and figures over all of them.
-
-    Args:
-        mean: output of fairseq-generate that decodes from the mean, as for `read_generation`.
-        samples: the same with ``--latent-sampling``.
 
     Returns:
         ``latents``: of ``mean`` and ``samples``, what they were decoded from, ``mean`` or

@@ -31,8 +31,6 @@ def sts(
     """Correlations of the cosines of pairs' vectors with people's scores.
 
     Args:
-        encoders: of the sentences.
-        sentences: all that are in the pairs.
         tasks: subsets of pairs, by the tasks' names and theirs.
         poolings: as of `pool`; None: all that an encoder has.
 

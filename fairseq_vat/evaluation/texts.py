@@ -45,8 +45,6 @@ def bleu_figures(
     """Corpus BLEU of outputs, and how many equal their reference.
 
     Args:
-        outputs: one at least.
-        references: as many.
         tokenize: sacrebleu's: ``13a`` for text; ``none`` for words that are tokens already.
 
     Returns:

@@ -27,21 +27,14 @@ _Key = tuple[str, str, int]  # kind, subset, update
 
 @dataclass(frozen=True)
 class Record:
-    """One line of statistics.
+    """One line of statistics."""
 
-    Attributes:
-        kind: ``train_inner`` (within an epoch), ``train`` (a whole epoch) or ``valid``.
-        epoch: the epoch, from 1.
-        num_updates: updates done when it was written.
-        stats: the numbers by fairseq's names (``nll_loss``, ``kl_loss``, ``kl_weight``, ...).
-        subset: the validation subset, or ``train``.
-    """
-
-    kind: str
+    kind: str  # ``train_inner`` (within an epoch), ``train`` (a whole epoch) or ``valid``
     epoch: int
     num_updates: int
+    # the numbers by fairseq's names (``nll_loss``, ``kl_loss``, ``kl_weight``, ...)
     stats: dict[str, float]
-    subset: str = "train"
+    subset: str = "train"  # the validation subset, or ``train``
 
 
 def read_training_log(path: str | os.PathLike) -> list[Record]:

@@ -27,7 +27,6 @@ def senteval(
     sentence, (N, L). A sentence without words is read as a full stop, as in SentEval's examples.
 
     Args:
-        vat: the model.
         pooling: ``mean``, ``sum`` or ``start``, as for `VATHubInterface.embed`.
         join: makes a sentence of its words. SentEval's texts are tokenised; a model of untokenised
             text reads them better with a detokeniser here.

@@ -38,8 +38,6 @@ class LatentDecoding:
         Args:
             latents: what `encode` gave (its means are decoded), or one (P, L) array a sentence;
                 at sentence level also (L,).
-            beam: width of the beam search.
-            **generation: settings of fairseq's generation.
 
         Raises:
             VATError: for arrays of another shape, or with values that aren't finite.

@@ -40,8 +40,6 @@ class HuggingFaceEncoder:
 
     Args:
         directory: with config.json, weights and the tokenizer's files.
-        device: where the model goes.
-        max_tokens: subwords in a batch, padding included.
 
     Raises:
         VATError: if transformers isn't installed, or the folder isn't an encoder's.
@@ -157,10 +155,8 @@ class HuggingFaceEncoder:
         """One vector a sentence, (N, C), for every pooling, from the last layer's output.
 
         Args:
-            subwords: from `subwords`.
             poolings: ``start`` is the first subword's output ([CLS] in BERT), ``mean`` and ``sum``
                 are over all subwords but padding, [CLS] and [SEP] included.
-            token_types: from `token_types`, of pairs.
         """
         found = {name: np.zeros((len(subwords), self.width), np.float32) for name in poolings}
         with tqdm(
@@ -185,13 +181,7 @@ class HuggingFaceEncoder:
         subwords: Sequence[Sequence[int]],
         token_types: Sequence[Sequence[int]] | None = None,
     ) -> dict[str, Tensor]:
-        """One batch's vectors, (B, C), for every pooling, with gradients.
-
-        Args:
-            model: `self.model` or a copy of it.
-            subwords: as of `embed`.
-            token_types: as of `embed`.
-        """
+        """One batch's vectors, (B, C), for every pooling, with gradients."""
         columns = {"input_ids": subwords, "token_type_ids": token_types}
         padded = self.tokenizer.pad(
             {name: column for name, column in columns.items() if column is not None},

@@ -67,9 +67,6 @@ class VATHubInterface(LatentOperations, nn.Module):
     the rounding of sums. A batch is worked on where the model is: ``vat.cuda()`` moves it.
 
     Args:
-        cfg: the checkpoint's configuration.
-        task: that goes with the model.
-        model: with latents.
         bpe: fairseq's encoder of subwords; None takes words apart at white space.
         max_tokens: source tokens in a batch, padding included.
 
@@ -156,7 +153,6 @@ class VATHubInterface(LatentOperations, nn.Module):
         """The distribution of one vector a sentence, (N, L), on the CPU.
 
         Args:
-            sentences: any number of them.
             pooling: ``mean`` or ``sum`` of a sentence's latents, start token and end of sentence
                 included, or ``start``: the start token's. A model with one latent a sentence
                 gives that latent, whichever is asked for.
@@ -173,17 +169,7 @@ class VATHubInterface(LatentOperations, nn.Module):
         rows: int | None = None,
         progress: bool = True,
     ) -> dict[str, DiagonalGaussian]:
-        """`embed_posterior` for several poolings, the encoder run once.
-
-        Args:
-            sentences: any number of them.
-            poolings: what to give.
-            rows: at most so many sentences in a batch.
-            progress: show a bar, on a terminal.
-
-        Raises:
-            VATError: as `embed_posterior`.
-        """
+        """`embed_posterior` for several poolings, the encoder run once."""
         encoder = self.model.encoder
         for name in poolings:
             check_pooling(name)
@@ -277,7 +263,6 @@ def from_pretrained(
             dictionary that the checkpoint holds, or one beside it.
         bpe: fairseq's name of the subwords, such as ``sentencepiece``; its settings are keywords
             (``sentencepiece_model=...``). None takes those that the checkpoint holds.
-        device: as for `load_model`.
         **kwargs: settings of the subwords, and of the task as for `load_model`.
 
     Raises:

@@ -36,12 +36,7 @@ class LatentArithmetic(LatentDecoding):
         length and its words' order.
 
         Args:
-            a: N sentences.
-            b: as many.
-            c: as many.
             pooling: ``mean``, ``sum`` or ``start``, of b's and c's latents.
-            beam: width of the beam search.
-            **generation: settings of fairseq's generation.
 
         Raises:
             VATError: for another pooling, and ``start`` of a model without start tokens.
@@ -63,8 +58,6 @@ class LatentArithmetic(LatentDecoding):
         Autoencoding beyond pixels).
 
         Args:
-            source: at least one sentence.
-            target: at least one; as many aren't needed.
             pooling: ``mean``, ``sum`` or ``start``, of a sentence's latents.
 
         Raises:
@@ -91,11 +84,7 @@ class LatentArithmetic(LatentDecoding):
         words' order.
 
         Args:
-            sentences: N of them.
-            direction: (L,), as from `direction`.
             scale: its factor; 0 reconstructs, below 0 goes the other way.
-            beam: width of the beam search.
-            **generation: settings of fairseq's generation.
 
         Raises:
             VATError: for a direction of another shape, or with values that aren't finite.

@@ -39,11 +39,6 @@ class LatentOperations(LatentArithmetic):
     def reconstruct(self, sentences: Sequence[str], beam: int = 5, **generation: Any) -> list[str]:
         """The sentences, decoded from the means of their latents.
 
-        Args:
-            sentences: any number of them; an empty one gives an empty one.
-            beam: width of the beam search.
-            **generation: settings of fairseq's generation.
-
         Raises:
             VATError: for a setting out of range.
         """
@@ -60,14 +55,6 @@ class LatentOperations(LatentArithmetic):
         **generation: Any,
     ) -> list[list[str]]:
         """Variants of each sentence: decoded from draws of its posterior (VAT paper, table 1).
-
-        Args:
-            sentences: any number of them.
-            samples: K, draws a sentence.
-            temperature: factor on the posterior's standard deviation.
-            seed: with the sentence and the draw's number it fixes a draw.
-            beam: width of the beam search.
-            **generation: settings of fairseq's generation.
 
         Raises:
             VATError: for fewer than one draw, and a temperature that isn't above 0.
@@ -90,12 +77,6 @@ class LatentOperations(LatentArithmetic):
         Args:
             marked: sentences with marks around words, or parts of words, as in ``a [great]
                 success``; ``\\[`` is a bracket that is text.
-            samples: K, draws a sentence.
-            temperature: factor on the posterior's standard deviation.
-            seed: as for `sample`; a word is drawn as `sample` would draw it.
-            beam: width of the beam search.
-            marks: the opening and the closing mark, as for `fairseq_vat.text.marks.parse_marks`.
-            **generation: settings of fairseq's generation.
 
         Raises:
             VATError: for a sentence without marks, or with marks that don't pair, for marked words
@@ -158,13 +139,9 @@ class LatentOperations(LatentArithmetic):
         """Sentences between one and another, both included (VAT paper, table 3).
 
         Args:
-            firsts: N sentences.
-            seconds: as many.
             steps: sentences of each pair, the two's reconstructions with them; the paper has 5.
             method: ``linear`` or ``spherical``: see `fairseq_vat.latent.interpolation`, also for
                 what pads the shorter sentence.
-            beam: width of the beam search.
-            **generation: settings of fairseq's generation.
 
         Raises:
             VATError: for fewer than 2 steps, and another method.
@@ -195,15 +172,11 @@ class LatentOperations(LatentArithmetic):
         """Sentences decoded from latents drawn from their prior N(0, p^2 I).
 
         Args:
-            count: how many.
             length: subwords of a sentence, without start token and end of sentence; None draws
                 lengths from those of the training data, which has to be in the data directory.
                 Without meaning where a sentence has one latent.
             prior_std: p; None takes the training's: s, or s^2 with noise of the prior's width.
-            temperature: factor on p.
             seed: with the draw's number it fixes a draw.
-            beam: width of the beam search.
-            **generation: settings of fairseq's generation.
 
         Raises:
             VATError: for numbers out of range, and if lengths can't be drawn for want of the

@@ -124,9 +124,6 @@ def checkpoint_of(name_or_path: str | os.PathLike) -> str:
     """The path of a checkpoint: of a file itself, of a folder what `_IN_A_FOLDER` finds first.
 
     A name of `packaged_models` is its folder.
-
-    Raises:
-        VATError: there is none.
     """
     path = path_of(name_or_path)
     if os.path.isfile(path):

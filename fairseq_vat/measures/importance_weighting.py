@@ -28,10 +28,7 @@ def log_weights(
 
     Args:
         nll_B: -log p(x | z), summed over a sentence's tokens.
-        posterior: q, (P, B, L).
-        z_PBL: the draws, from q.
         keep_PB: false at padding.
-        prior: z's own.
     """
     z_PBL = z_PBL.double()
     # sums over a sentence's positions grow to thousands of nats, of which the weight is the rest

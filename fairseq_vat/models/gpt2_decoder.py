@@ -46,7 +46,6 @@ class GPT2Decoder(FairseqIncrementalDecoder):
     Args:
         dictionary: fairseq's, its symbols GPT-2's token ids.
         gpt2: a ``transformers.GPT2Model`` with cross-attention.
-        latent_dim: L.
 
     Raises:
         VATError: if the dictionary has a symbol that is no token id of this GPT-2.

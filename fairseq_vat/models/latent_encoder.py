@@ -25,8 +25,6 @@ class GaussianHead(nn.Module):
     """Two parallel linear layers: mean and log-variance (VAT paper, section 3).
 
     Args:
-        input_dim: C.
-        latent_dim: L.
         noise_std: standard deviation of the noise that sigma is multiplied with.
     """
 
@@ -58,8 +56,6 @@ class LatentEncoder(FairseqEncoder):
     Args:
         body: any encoder that returns fairseq's dictionary with ``encoder_out`` (T x B x C) and
             ``encoder_padding_mask`` (B x T), and perhaps ``sentence_out`` (B x C).
-        input_dim: C.
-        latent_dim: L.
         latent_level: ``token`` or ``sentence``.
         prior_noise: the prior that noise is drawn from (``--latent-noise prior``); None for unit
             noise.
@@ -151,10 +147,7 @@ class LatentEncoder(FairseqEncoder):
         """The same sentences with latents drawn from the posterior.
 
         Args:
-            encoder_out: from `forward`.
-            seed: seed of the noise.
             number: number of the draw; with the seed and the sentence it fixes the noise.
-            temperature: factor on the posterior's standard deviation.
             positions_BP: (B, P), true where a latent is to be drawn; the others stay at their
                 mean. None draws all.
         """

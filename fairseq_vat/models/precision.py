@@ -28,7 +28,6 @@ class TrainingPrecision:
     in the types of the forward pass.
 
     Args:
-        precision: one of `PRECISIONS`.
         emulate: take bfloat16 also on a CPU without instructions for it, where it is slow.
     """
 

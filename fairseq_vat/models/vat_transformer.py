@@ -47,7 +47,6 @@ class VATModel(BaseFairseqModel):
         cfg: fairseq's nested configuration, with the plugin's own fields beside.
         encoder: None makes a language model, which has no attribute ``encoder`` then: this is how
             fairseq's generator tells.
-        decoder: a fairseq decoder.
     """
 
     def __init__(self, cfg: TransformerConfig, encoder: LatentEncoder | None, decoder: Any):
@@ -106,13 +105,11 @@ class VATModel(BaseFairseqModel):
 
         Args:
             src_tokens: (B, T).
-            src_lengths: (B,), as fairseq passes it.
             prev_output_tokens: (B, S), for teacher forcing.
             latent_seed: seed of the latents' noise; None decodes from the mean.
             target: (B, S); if given, the likelihood is taken here and no logits are returned.
                 The output layer then works inside this forward, where every kind of
                 distributed wrapper sees it, and the (B S x V) logits never need to exist.
-            label_smoothing: epsilon, with `target`.
             count_correct: also count correct tokens, with `target` and gradients off.
 
         Returns:

@@ -34,8 +34,6 @@ def prepare(
         texts: the file of each of `SPLITS`, a sentence a line; plain, ``.gz`` or ``.xz``.
         out: the folder, also of the subwords and of the text as subwords.
         workers: processes of `fairseq-preprocess`; None takes all cores.
-        tell: is given a line about each step.
-        **tokenization: as for `tokenize`.
 
     Raises:
         VATError: for texts that `tokenize` refuses, a folder that another run is at work in, and

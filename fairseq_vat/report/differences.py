@@ -10,14 +10,9 @@ _ALIKE = 0.5
 
 
 class Run(NamedTuple):
-    """Neighbouring words of one kind.
+    """Neighbouring words of one kind."""
 
-    Attributes:
-        kind: ``same``, ``new`` (in the second sentence only) or ``missing`` (in the first only).
-        text: the words.
-    """
-
-    kind: str
+    kind: str  # ``same``, ``new`` (in the second sentence only) or ``missing`` (in the first only)
     text: str
 
 

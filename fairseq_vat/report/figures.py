@@ -86,25 +86,17 @@ class Mark(NamedTuple):
 
 @dataclass
 class Figure:
-    """Two axes and what is between them.
-
-    Attributes:
-        title: above it, beside the legend.
-        description: what it shows, for those who can't see it.
-        x, y: the axes, laid out for the size.
-        size: width and height.
-        marks: drawn in their order.
-        texts: x, y and text of each.
-        legend: CSS classes, symbol and text of each entry.
-    """
+    """Two axes and what is between them."""
 
     title: str
-    description: str
+    description: str  # what it shows, for those who can't see it
+    # x, y: the axes, laid out for the size
     x: Axis
     y: Axis
     size: tuple[int, int] = _SIZE
     marks: list[Mark] = field(default_factory=list)
     texts: list[tuple[float, float, str]] = field(default_factory=list)
+    # CSS classes, symbol and text of each entry
     legend: list[tuple[str, str, str]] = field(default_factory=list)
 
     def __post_init__(self):
@@ -238,9 +230,6 @@ def sentence_map(
     """Sentences as points, coloured by their number of words, some of them numbered.
 
     Args:
-        coordinates_N2: first two principal components.
-        explained_2: their shares of the variance.
-        texts: the points' tooltips.
         numbered: what to write beside a point, by its row.
     """
     # as many units an inch on one axis as on the other

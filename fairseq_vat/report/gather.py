@@ -35,21 +35,12 @@ _MI_LATENTS = 5000
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """How much is shown.
+    """How much is shown."""
 
-    Attributes:
-        prior_std: of the latents' prior N(0, prior_std^2 I).
-        examples: sentences that are shown, and draws from the prior.
-        samples: draws of each.
-        steps: sentences of an interpolation, its ends included.
-        beam: width of the beam search.
-        seed: of all draws.
-    """
-
-    prior_std: float
-    examples: int = 8
+    prior_std: float  # of the latents' prior N(0, prior_std^2 I)
+    examples: int = 8  # sentences that are shown, and draws from the prior
     samples: int = 4
-    steps: int = 6
+    steps: int = 6  # sentences of an interpolation, its ends included
     beam: int = 5
     seed: int = 1
 
@@ -67,42 +58,27 @@ class Example:
 
 @dataclass(frozen=True)
 class Report:
-    """What `page.build` writes down.
-
-    Attributes:
-        description: name and text of each of the checkpoint's properties.
-        architecture: its name, such as ``vat_transformer``.
-        latent_level: ``token`` or ``sentence``.
-        updates: of the checkpoint.
-        sentences: measured, all of them.
-        measures: of `evaluate.figures`.
-        equal: sentences that are their reconstruction, word for word.
-        warning: one line if the posterior has collapsed.
-        kl_L: KL of each dimension, in nats per latent.
-        variance_L: variance over latents of each dimension's posterior mean.
-        isotropy: of `measure_isotropy`; None where `isotropy_error` says why there is none.
-        coordinates_N2, explained_2: of `principal_components`, of the pooled latents.
-        examples: reconstructed and sampled.
-        prior_samples: decoded draws from the prior.
-        interpolations: each with the numbers of the two examples at its ends.
-    """
+    """What `page.build` writes down."""
 
     description: dict[str, str]
     architecture: str
     latent_level: str
     updates: int
     sentences: Sentences
-    measures: dict[str, Any]
-    equal: int
-    warning: str | None
-    kl_L: Tensor
-    variance_L: Tensor
+    measures: dict[str, Any]  # of `evaluate.figures`
+    equal: int  # sentences that are their reconstruction, word for word
+    warning: str | None  # one line if the posterior has collapsed
+    kl_L: Tensor  # KL of each dimension, in nats per latent
+    variance_L: Tensor  # variance over latents of each dimension's posterior mean
+    # of `measure_isotropy`; None where `isotropy_error` says why there is none
     isotropy: dict[str, Any] | None
     isotropy_error: str | None
+    # coordinates_N2, explained_2: of `principal_components`, of the pooled latents
     coordinates_N2: np.ndarray
     explained_2: np.ndarray
     examples: list[Example]
     prior_samples: list[str]
+    # each with the numbers of the two examples at its ends
     interpolations: list[tuple[int, int, list[str]]]
     settings: ReportSettings
 
@@ -117,9 +93,6 @@ def gather(
 
     Args:
         vat: the model; its subwords aren't used, the sentences are in them.
-        sentences: of `read_subset` or `read_text`.
-        settings: how much is shown.
-        progress: told what comes next.
 
     Raises:
         VATError: for latents that aren't finite.

@@ -30,8 +30,6 @@ def build(report: Report, checkpoint: str, records: list[Record] | None, log_not
     """The whole page.
 
     Args:
-        report: of `gather.gather`.
-        checkpoint: its path, as given.
         records: of the training's log; None if there is none.
         log_note: where the log is, or why there is none.
     """
@@ -121,13 +119,7 @@ def _perplexity(value: float | None) -> str:
 
 
 def marked(after: str, before: str, missing: bool = True) -> Markup:
-    """The first text with what differs from the second marked.
-
-    Args:
-        after: shown.
-        before: compared with.
-        missing: also show what `after` lacks.
-    """
+    """The first text with what differs from the second marked."""
     if not after:
         return Markup("<i>(an empty sentence)</i>")
     return Markup(separator(before, after)).join(

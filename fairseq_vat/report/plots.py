@@ -54,13 +54,7 @@ MARKED = 40
 
 
 def learning_curves(records: list[Record], path: str | os.PathLike, kl_only: bool = False) -> None:
-    """Draw reconstruction, KL, weighted KL and KL weight by update, for train and valid.
-
-    Args:
-        records: of `fairseq_vat.evaluation.training_log.read_training_log`.
-        path: the image file.
-        kl_only: leave the reconstruction out.
-    """
+    """Draw reconstruction, KL, weighted KL and KL weight by update, for train and valid."""
     with _panels(path, kl_only) as (figure, axes):
         for title, axis in axes.items():
             _draw_panel(axis, records, title)
@@ -71,13 +65,7 @@ def learning_curves(records: list[Record], path: str | os.PathLike, kl_only: boo
 def compare_learning_curves(
     runs: Mapping[str, list[Record]], path: str | os.PathLike, kl_only: bool = False
 ) -> None:
-    """Draw the same panels with the curves of several runs, a colour each.
-
-    Args:
-        runs: label and records of each, in the order of the legend.
-        path: the image file.
-        kl_only: leave the reconstruction out.
-    """
+    """Draw the same panels with the curves of several runs, a colour each."""
     with _panels(path, kl_only) as (figure, axes):
         for title, axis in axes.items():
             _draw_compared(axis, list(runs.values()), title)
@@ -106,22 +94,12 @@ def _panels(path: str | os.PathLike, kl_only: bool) -> Iterator[tuple[Figure, di
 
 
 def annealing(records: list[Record], path: str | os.PathLike) -> None:
-    """Draw the weight of the KL term by update.
-
-    Args:
-        records: of `fairseq_vat.evaluation.training_log.read_training_log`.
-        path: the image file.
-    """
+    """Draw the weight of the KL term by update."""
     compare_annealing({"": records}, path)
 
 
 def compare_annealing(runs: Mapping[str, list[Record]], path: str | os.PathLike) -> None:
-    """Draw the weight of the KL term by update, of several runs.
-
-    Args:
-        runs: label and records of each, in the order of the legend.
-        path: the image file.
-    """
+    """Draw the weight of the KL term by update, of several runs."""
     curves = [_train_points(records, lambda s: s.get("kl_weight")) for records in runs.values()]
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(6.5, 3.8))
@@ -171,14 +149,7 @@ PANELS: dict[str, tuple[str, Callable[[dict[str, float]], float | None]]] = {
 
 
 class PanelCurves(NamedTuple):
-    """What one panel shows: updates and values of the training and, empty without, of validation.
-
-    Attributes:
-        label: of the values' axis.
-        train: updates, values.
-        valid: updates, values.
-        log: whether the values' axis is logarithmic.
-    """
+    """What one panel shows: updates and values of training and validation, which may be empty."""
 
     label: str
     train: tuple[list[int], list[float]]
@@ -188,10 +159,6 @@ class PanelCurves(NamedTuple):
 
 def panel_curves(records: list[Record], title: str) -> PanelCurves:
     """The curves of one panel.
-
-    Args:
-        records: of `fairseq_vat.evaluation.training_log.read_training_log`.
-        title: one of `PANELS`.
 
     Raises:
         VATError: if the log has nothing of the kind.

@@ -19,25 +19,15 @@ _SHORTEST, _LONGEST = 4, 25
 
 @dataclass(frozen=True)
 class Sentences:
-    """What a report measures, for a hub interface without subwords.
+    """What a report measures, for a hub interface without subwords."""
 
-    Attributes:
-        pieces: each sentence as the dictionary's entries, with spaces between them.
-        texts: the same for readers.
-        join: a line of pieces as text.
-        source: where they come from.
-        total: how many are there, of which these were chosen, evenly spaced.
-        too_long: chosen ones left out because they don't fit the model's positions.
-        unknown_share: of their pieces, those that the dictionary doesn't have.
-    """
-
-    pieces: list[str]
+    pieces: list[str]  # each sentence as the dictionary's entries, with spaces between them
     texts: list[str]
     join: Callable[[str], str]
     source: str
-    total: int
-    too_long: int
-    unknown_share: float
+    total: int  # how many are there, of which these were chosen, evenly spaced
+    too_long: int  # chosen ones left out because they don't fit the model's positions
+    unknown_share: float  # of their pieces, those that the dictionary doesn't have
 
 
 def read_subset(vat: VATHubInterface, split: str, count: int) -> Sentences:

@@ -36,7 +36,6 @@ class Columns:
     Attributes:
         special: S, the first entries of the dictionary, which are columns of every row.
         best: columns beside these, or 0 for the whole vocabulary.
-        tokens: (R, W) of the last step.
     """
 
     def __init__(self, special: int):
@@ -106,10 +105,6 @@ class LatentEnsembleModel(EnsembleModel):
 
     Encoder outputs can be handed in ready-made. The memory isn't reordered where the decoder has
     keys and values of its own. With `columns`, log-probabilities are (R, W).
-
-    Args:
-        models: with decoders that can leave their output layer out.
-        columns: what is kept of the vocabulary.
     """
 
     def __init__(self, models: list[Any], columns: Columns):

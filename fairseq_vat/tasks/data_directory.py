@@ -69,7 +69,6 @@ def load_sentences(path: str, dictionary: Dictionary, combine: bool = False) -> 
 
     Args:
         path: without .bin and .idx.
-        dictionary: for text that isn't binarised.
         combine: also the parts that have a number behind `path`.
 
     Raises:
@@ -197,8 +196,6 @@ def check_dictionary(state: dict[str, Any], dictionary: Dictionary, data: str) -
 
     Args:
         state: the checkpoint's ``task_state``; one of an early version says nothing.
-        dictionary: of the data directory.
-        data: the data directory, or several.
     """
     trained_with = state.get("dictionary", fingerprint(dictionary))
     if trained_with != fingerprint(dictionary):
@@ -214,7 +211,6 @@ def vocabulary_state(dictionary: Dictionary, data: str, sizes_N: np.ndarray) -> 
     """What a checkpoint keeps, so that it needs no data directory: symbols, subwords, lengths.
 
     Args:
-        dictionary: of the training.
         data: its data directory, which may say how its text became tokens.
         sizes_N: tokens of each of its sentences, the end counted.
     """
@@ -228,24 +224,15 @@ def vocabulary_state(dictionary: Dictionary, data: str, sizes_N: np.ndarray) -> 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a checkpoint keeps of its training's data directory.
-
-    Attributes:
-        dictionary: of its tokens.
-        subwords: how text becomes them, where the data said it.
-        lengths: of sentences of 0, 1, ... tokens how many there were.
-    """
+    """What a checkpoint keeps of its training's data directory."""
 
     dictionary: Dictionary
-    subwords: SubwordFiles | None
-    lengths: torch.Tensor
+    subwords: SubwordFiles | None  # how text becomes them, where the data said it
+    lengths: torch.Tensor  # of sentences of 0, 1, ... tokens how many there were
 
 
 def vocabulary_of(state: dict[str, Any]) -> Vocabulary | None:
     """What `vocabulary_state` put into a checkpoint; None for one of an earlier version.
-
-    Args:
-        state: the checkpoint's ``task_state``.
 
     Raises:
         VATError: for one that can't be read, or doesn't fit its own fingerprint.

@@ -27,17 +27,11 @@ _SOURCE = ("src_tokens", "src_lengths")
 
 @dataclass(frozen=True)
 class LatentSampling:
-    """How latents are drawn.
-
-    Attributes:
-        samples: K, draws a sentence.
-        temperature: factor on the posterior's standard deviation.
-        seed: with the sentence and the draw's number it fixes the draw.
-    """
+    """How latents are drawn."""
 
     samples: int = 1
     temperature: float = 1.0
-    seed: int = 1
+    seed: int = 1  # with the sentence and the draw's number it fixes the draw
 
 
 class LatentSequenceGenerator(SequenceGenerator):
@@ -45,12 +39,6 @@ class LatentSequenceGenerator(SequenceGenerator):
 
     Beam search looks at the best few tokens of a hypothesis only (`fairseq_vat.tasks.beam_search`);
     what needs whole distributions gets them.
-
-    Args:
-        models: with fairseq's incremental decoders.
-        tgt_dict: the dictionary.
-        search_strategy: as fairseq's; None is beam search.
-        **kwargs: for `fairseq.sequence_generator.SequenceGenerator`.
     """
 
     def __init__(
@@ -148,13 +136,6 @@ class VariationalSequenceGenerator(LatentSequenceGenerator):
     The encoder runs once a batch. In an ensemble every model draws from its own posterior, with
     the same noise. Where a batch has ``latent_positions`` (B, T), only the latents at these
     positions are drawn; the others stay at their mean (VAT paper, section 5, "Table 2").
-
-    Args:
-        models: models with a `LatentEncoder`.
-        tgt_dict: the dictionary.
-        latent_sampling: how latents are drawn.
-        nbest: hypotheses kept of each draw.
-        **kwargs: for `fairseq.sequence_generator.SequenceGenerator`.
 
     Raises:
         VATError: if a model has no latents.

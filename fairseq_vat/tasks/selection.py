@@ -72,9 +72,6 @@ class LatentSelection:
 
         Args:
             lengths: source positions of each sentence, start token and end of sentence included.
-            start_token: whether sources begin with one.
-            what: names the sentences.
-            first: number of the first.
         """
         if self.positions is None:
             return
@@ -99,12 +96,6 @@ class LatentSelection:
 
         A line without marks, or with marks that can't be read, is warned of and will be decoded
         from its mean: one bad line doesn't end a session.
-
-        Args:
-            lines: the lines.
-            first: number of the first, for warnings.
-            encode: text to subwords.
-            decode: subwords to text.
         """
         if self.marks is None:
             return list(lines)

@@ -33,10 +33,6 @@ class VariationalLMTask(AggressiveTask):
 
     A source sentence is ``<s> w1 ... wn </s>``, a target ``w1 ... wn </s>``.
 
-    Args:
-        cfg: the configuration.
-        dictionary: of both sides.
-
     Raises:
         VATError: for flags out of range and for a data directory that isn't one.
     """

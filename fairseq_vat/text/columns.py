@@ -18,27 +18,15 @@ _SENTENCES = {1: ("sentence",), 2: ("first sentence", "second sentence")}
 
 
 class LabelledLine(NamedTuple):
-    """A label and one sentence or two.
-
-    Attributes:
-        label: any text.
-        sentences: cleaned; CR and MPQA have empty ones.
-        line: its number in the file, from 1.
-    """
+    """A label and one sentence or two."""
 
     label: str
-    sentences: tuple[str, ...]
-    line: int
+    sentences: tuple[str, ...]  # cleaned; CR and MPQA have empty ones
+    line: int  # its number in the file, from 1
 
 
 class ScoredPair(NamedTuple):
-    """Two sentences and how much alike people find them.
-
-    Attributes:
-        score: any finite number.
-        first: a sentence, cleaned, never empty.
-        second: likewise.
-    """
+    """Two sentences and how much alike people find them."""
 
     score: float
     first: str
@@ -89,10 +77,8 @@ def read_columns(
     """The lines' numbers, from 1, and columns, the first stripped and the others cleaned.
 
     Args:
-        path: the file.
         names: of the columns, for errors; the last word of each stands for it in the form of a
             line.
-        empty_sentences: whether the columns after the first may be empty.
 
     Raises:
         VATError: for a line of more or fewer columns or with an empty one that may not be, and for

@@ -25,7 +25,6 @@ class CutDataset(BaseWrapperDataset):
     a token too many for every sentence that isn't cut: stripping leaves the sizes as they are.
 
     Args:
-        dataset: of sentences, (T,), each with its end.
         room: tokens that are kept, the end among them.
     """
 

@@ -17,14 +17,10 @@ from fairseq_vat.errors import VATError
 
 @dataclass(frozen=True)
 class Marked:
-    """A sentence without its marks, and where they were.
-
-    Attributes:
-        sentence: the text.
-        spans: (start, end) of each marked stretch, in characters of `sentence`.
-    """
+    """A sentence without its marks, and where they were."""
 
     sentence: str
+    # (start, end) of each marked stretch, in characters of `sentence`
     spans: tuple[tuple[int, int], ...]
 
 
@@ -96,11 +92,6 @@ def marked_subwords(
     them, so that any of fairseq's encoders will do. The text before a stretch goes through the
     encoder too: it may change characters, as a sentencepiece model's normalisation does. A subword
     that is a part of a character's bytes has the character in it.
-
-    Args:
-        marked: the sentence.
-        encode: text to subwords with single spaces between them.
-        decode: subwords to text.
 
     Returns:
         in ascending order; empty if the encoder leaves nothing of the marked stretches.

@@ -27,7 +27,6 @@ class Pieces:
     """How a dictionary's entries are joined into words.
 
     Args:
-        kind: one of `PIECE_KINDS`.
         gpt2_vocabulary: the vocab.json that belongs to the numbers; for ``gpt2`` only.
 
     Raises:
@@ -99,10 +98,6 @@ def check_subwords(lines: Sequence[str], dictionary: Any) -> None:
     A sentence of sentencepiece's begins with its mark of a word, GPT-2's tokens are numbers, and
     WordPiece's are all in the dictionary. Raw text would be read as unknown words, and answered
     with an invention.
-
-    Args:
-        lines: sentences, their tokens between spaces.
-        dictionary: with the entries that they should have.
     """
     symbols = dictionary.symbols[dictionary.nspecial :]
     firsts = [line.split(maxsplit=1)[0] for line in lines if line.strip()]
@@ -135,8 +130,6 @@ def to_text(tokens_S: Tensor, dictionary: Any, pieces: Pieces, escape_unk: bool 
 
     Args:
         tokens_S: indices; padding and the sentence's two ends are left out.
-        dictionary: of the tokens.
-        pieces: how they are joined.
         escape_unk: write ``<<unk>>`` for the unknown, as fairseq does in references: an output's
             ``<unk>`` then never counts as right.
     """

@@ -24,14 +24,10 @@ KINDS = {
 
 @dataclass(frozen=True)
 class SubwordFiles:
-    """fairseq's ``--bpe`` with the content of its files.
+    """fairseq's ``--bpe`` with the content of its files."""
 
-    Attributes:
-        kind: of `KINDS`, or ``words`` where tokens are words between spaces.
-        files: content by setting, such as ``{"sentencepiece_model": b"..."}``.
-    """
-
-    kind: str
+    kind: str  # of `KINDS`, or ``words`` where tokens are words between spaces
+    # content by setting, such as ``{"sentencepiece_model": b"..."}``
     files: Mapping[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

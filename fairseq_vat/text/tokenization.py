@@ -45,12 +45,7 @@ def tokenize(
             ``vocab.json`` and ``merges.txt``, or WordPiece's ``vocab.txt``.
         vocab_size: length of fairseq's dictionary, its four special symbols included; None takes
             one that fits the text, or that of what is given.
-        sentencepiece_model: a model to be used; None trains one.
-        gpt2: a GPT-2 directory whose vocabulary is used instead.
-        wordpiece: a ``vocab.txt`` that is used instead.
-        train_wordpiece: train one of so many pieces on the text instead.
         character_coverage: as for `train_sentencepiece`; None takes `DEFAULT_CHARACTER_COVERAGE`.
-        max_pieces: sentences of more are dropped.
         tell: is given a line about each step.
         warn: is given a line for each text with the word ``<unk>`` in it.
 
