@@ -1,7 +1,5 @@
 """Files that appear whole or not at all."""
 
-from __future__ import annotations
-
 import fcntl
 import glob
 import hashlib
@@ -119,11 +117,7 @@ class SaveFolder:
         )
 
     def mend(self, name: str) -> None:
-        """Put the newest whole checkpoint in the place of one that is cut short, and say so.
-
-        Raises:
-            VATError: there is no whole one.
-        """
+        """Put the newest whole checkpoint in the place of one that is cut short, and say so."""
         last = self._folder / name
         if not last.exists() or zipfile.is_zipfile(last):
             return

@@ -1,7 +1,5 @@
 """``fairseq-vat classify``: a linear classifier on the latents of a model that stays as it is."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """``fairseq-vat embed``, ``encode`` and ``decode``: from text to latents and back."""
 
-from __future__ import annotations
-
 import argparse
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_for, load_hub

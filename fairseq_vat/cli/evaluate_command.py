@@ -1,7 +1,5 @@
 """``fairseq-vat evaluate``: every measure of a checkpoint over a subset of the data."""
 
-from __future__ import annotations
-
 import argparse
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The tables that ``fairseq-vat evaluate`` prints."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from fairseq_vat.cli.tables import MeanAndStd, prose, table

@@ -1,7 +1,5 @@
 """Lines of text into a subcommand, and flags and form of what is generated from them."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """``fairseq-vat isotropy``: how the representations of every layer, and the latents, fill space."""
 
-from __future__ import annotations
-
 import argparse
 import itertools
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Entry point of ``fairseq-vat``: parse, call the subcommand, turn errors into one line."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

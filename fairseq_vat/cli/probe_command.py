@@ -1,7 +1,5 @@
 """``fairseq-vat probe``: classification on sentence vectors, as in the VAT paper's table 5."""
 
-from __future__ import annotations
-
 import argparse
 import math
 from typing import Any

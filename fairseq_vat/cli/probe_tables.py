@@ -1,7 +1,5 @@
 """What ``fairseq-vat probe`` prints without --json."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from fairseq_vat.cli.classify_command import ACCURACY, MAJORITY, label_shares

@@ -1,7 +1,5 @@
 """``fairseq-vat prepare``, ``train`` and ``pack``: from text to a model to give away."""
 
-from __future__ import annotations
-
 import argparse
 import shlex
 import sys

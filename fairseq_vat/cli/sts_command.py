@@ -1,7 +1,5 @@
 """``fairseq-vat sts``: semantic textual similarity of a checkpoint, and of other encoders."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator
 from typing import Any

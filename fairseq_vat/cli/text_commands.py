@@ -1,7 +1,5 @@
 """``fairseq-vat tokenize`` and ``show``: text before the training, and after the generation."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -37,9 +37,6 @@ class TokenKLCrossEntropy(FairseqCriterion):
     KL, with the model's ``--latent-noise prior``); VAE-Transformer paper, equation (8).  Divided
     by fairseq's sample size: target tokens, or sentences with ``--sentence-avg``.  Padding never
     contributes, and no term of a sentence depends on the sentences it is batched with.
-
-    Raises:
-        VATError: for a value out of range, naming the flag.
     """
 
     def __init__(self, cfg: TokenKLCrossEntropyConfig, task: Any):

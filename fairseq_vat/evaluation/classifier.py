@@ -10,8 +10,6 @@ Shape legend: N examples, B of a batch, K outputs, R classifiers trained side by
 their L2 penalty.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace

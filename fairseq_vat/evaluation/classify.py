@@ -6,8 +6,6 @@ frozen, one linear layer is trained on z; as the paper does it, or until it has 
 Shape legend: N examples, L latent width.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Mapping
@@ -126,9 +124,6 @@ def train_linear(
     Args:
         posteriors: (N, L), of ``train``, ``valid``, and other parts that are only measured.
         labels_N: int64, of the parts' examples one after the other.
-
-    Raises:
-        VATError: if it diverges.
     """
     generator = torch.Generator().manual_seed(seed)
     labels = int(labels_N.max()) + 1

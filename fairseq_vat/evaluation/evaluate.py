@@ -4,8 +4,6 @@ Shape legend: P latents of a sentence, N latents of the data set, L latent width
 information.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -58,6 +56,7 @@ def evaluate(
         loaded: of `load_model`, with ``truncate=True`` if sentences may be cut.
         max_tokens: in a batch, padding counted; `DEFAULT_MAX_TOKENS` without `batch_size`.
         prior_std: of the latents' prior in the measures; None takes the training's.
+        beam: of the beam search for BLEU; None leaves both out.
         remove_bpe: how pieces are joined into words, one of `PIECE_KINDS`; ``auto`` goes by what
             the dictionary's entries look like.
         gpt2_vocabulary: vocab.json, where the entries are GPT-2's numbers; None looks for it beside
@@ -67,9 +66,6 @@ def evaluate(
     Returns:
         what was measured, `figures`, ``reconstruction`` (`bleu_figures` and ``beam``) and
         ``warning``, a line for a model that ignores its latents; None where one doesn't apply.
-
-    Raises:
-        VATError: as `Subset`, its batches, `Pieces` and `prior_of`.
     """
     model, task, device = loaded.model, loaded.task, loaded.device
     has_latents = model.has_latents

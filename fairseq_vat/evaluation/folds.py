@@ -3,8 +3,6 @@
 Shape legend: N examples. Parts are numbers of examples, int64, from 0.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator, Mapping
 
@@ -72,9 +70,6 @@ def cross_validation(labels_N: Tensor, folds: int, seed: int) -> list[dict[str, 
 
     SentEval (Conneau and Kiela 2018) takes stratified folds too, and inside them each of ten parts
     in turn for validation; here it is one.
-
-    Raises:
-        VATError: as `stratified_folds` and `hold_out`.
     """
     return [
         {**hold_out(labels_N, rest, seed), "test": test}

@@ -1,7 +1,5 @@
 """Read what fairseq-generate wrote, and say how well it gives sentences back."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable
@@ -99,9 +97,7 @@ def reconstruction_figures(sentences: list[Generated]) -> dict[str, float]:
         of `bleu_figures`, with the sentence as the reference: ``sentences``, ``exact_match``, and
         ``bleu`` or ``bleu_of_pieces``.
     """
-    outputs = [sentence.outputs[0] for sentence in sentences]
-    found = bleu_figures(outputs, [sentence.source for sentence in sentences])
-    return {name: value for name, value in found.items() if name != "signature"}
+    return _figures([sentence.outputs[0] for sentence in sentences], [s.source for s in sentences])
 
 
 def sample_figures(sentences: list[Generated]) -> dict[str, float]:
@@ -115,13 +111,18 @@ def sample_figures(sentences: list[Generated]) -> dict[str, float]:
     outputs = [output for sentence in sentences for output in sentence.outputs]
     sources = [sentence.source for sentence in sentences for _ in sentence.outputs]
     distinct = sum(len(set(sentence.outputs)) for sentence in sentences)
-    found = bleu_figures(outputs, sources)
     return {
-        **{name: value for name, value in found.items() if name != "signature"},
+        **_figures(outputs, sources),
         "sentences": len(sentences),
         "samples_per_sentence": len(outputs) / len(sentences),
         "distinct_per_sentence": distinct / len(sentences),
     }
+
+
+def _figures(outputs: list[str], sources: list[str]) -> dict[str, Any]:
+    found = bleu_figures(outputs, sources)
+    del found["signature"]
+    return found
 
 
 def compare_generations(

@@ -3,8 +3,6 @@
 Shape legend: N examples, B of a batch, L width of a vector, K labels, R classifiers side by side.
 """
 
-from __future__ import annotations
-
 import copy
 import statistics
 from collections.abc import Callable, Mapping, Sequence

@@ -64,9 +64,6 @@ class LabelledFiles:
 
         A pair's two sentences have the end-of-sentence symbol between: fairseq's ``</s>`` is in
         every vocabulary, and what a model of single sentences knows as the end of one.
-
-        Raises:
-            VATError: if that is none of a file's, and as `labels`.
         """
         separator = f" {vat.task.source_dictionary.eos_word} "
         lines: dict[str, list[LabelledLine]] = {name: [] for name in self.paths}

@@ -3,8 +3,6 @@
 Shape legend: N examples, L width of a vector.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os
@@ -132,11 +130,7 @@ class Probe:
         seed: int,
         on_batch: Callable[[int], object] = lambda _: None,
     ) -> dict[str, Any]:
-        """Train one classifier; its epoch and its scores, for JSON.
-
-        Raises:
-            VATError: if the training diverges.
-        """
+        """Train one classifier; its epoch and its scores, for JSON."""
         training, lengths = SENTEVAL, None
         sizes = (int(self.labels_N.max()) + 1, torch.Generator().manual_seed(seed), self.hidden)
         if mode == "features":
@@ -235,11 +229,7 @@ def run_all(
 def splits_of(
     files: LabelledFiles, seeds: int, folds: int = 10, max_folds: int | None = None
 ) -> Splits:
-    """Of every seed: the folds of ``cv``, or the files' parts, with a tenth held out for ``valid``.
-
-    Raises:
-        VATError: if there are more folds than examples, or a label is in no training part.
-    """
+    """Of every seed: the folds of ``cv``, or the files' parts, a tenth held out for ``valid``."""
     labels_N, parts = files.label_numbers, files.parts
     path = next(iter(files.paths.values()))
     splits: Splits = {}

@@ -3,8 +3,6 @@
 Shape legend: N sentences, B of a batch, C width of a vector.
 """
 
-from __future__ import annotations
-
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -75,11 +73,7 @@ class CheckpointEncoder(ProbedEncoder):
         self.counts = count_pieces(vat, pieces)
 
     def poolings(self, asked: Sequence[str] | None) -> list[str]:
-        """What to measure; of one latent a sentence all poolings are the same.
-
-        Raises:
-            VATError: for a start token that the model doesn't have.
-        """
+        """What to measure; of one latent a sentence all poolings are the same."""
         if self.latent_level != "token":
             return ["mean"]
         if not self.vat.task.start_token:

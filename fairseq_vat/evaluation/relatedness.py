@@ -8,8 +8,6 @@ predicted is the mean grade.
 Shape legend: N pairs, L width of a vector, G grades.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any

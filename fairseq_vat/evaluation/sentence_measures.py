@@ -8,8 +8,6 @@ Shape legend: P latents of a sentence, B sentences of a batch, N latents of the 
 width, K draws, D draws for mutual information, S target positions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any

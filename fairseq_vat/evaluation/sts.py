@@ -1,7 +1,5 @@
 """Semantic textual similarity of encoders: docs/sentence-embeddings.md."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain

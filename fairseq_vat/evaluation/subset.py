@@ -1,7 +1,5 @@
 """The sentences of a data set that are measured: their batches and their sizes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

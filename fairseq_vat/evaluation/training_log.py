@@ -1,7 +1,5 @@
 """Read a training's statistics: ``metrics.jsonl``, or a log of fairseq."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -3,8 +3,6 @@
 sentence-transformers and MTEB: `fairseq_vat.hub.sentence_transformers`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

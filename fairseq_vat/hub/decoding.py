@@ -4,8 +4,6 @@ Shape legend: P latents of a sentence (its source positions at token level, 1 at
 B sentences of a batch, L latent width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +17,7 @@ from tqdm import tqdm
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.latent.gaussian import Latents
+from fairseq_vat.models.latent_encoder import as_memory
 from fairseq_vat.tasks.generation import (
     MAX_ROWS,
     LatentSampling,
@@ -85,18 +84,12 @@ class LatentDecoding:
         lengths_B = torch.tensor([len(point) for point in points])
         memory_PBL = pad_sequence(points).to(device, dtype)
         mask_BP = (torch.arange(len(memory_PBL)) >= lengths_B.unsqueeze(1)).to(device)
-        memory = {name: [] for name in ("encoder_embedding", "encoder_states", "src_tokens")}
-        memory |= {
-            "src_lengths": [],
-            "encoder_out": [memory_PBL],
-            "encoder_padding_mask": [mask_BP],
-        }
         tokens_BP = mask_BP.new_full(mask_BP.shape, 0, dtype=torch.long)
         return {
             "net_input": {
                 "src_tokens": tokens_BP.masked_fill(mask_BP, self.task.source_dictionary.pad()),
                 "src_lengths": lengths_B.to(device),
-                "encoder_outs": [memory],
+                "encoder_outs": [as_memory(memory_PBL, mask_BP)],
             }
         }
 
@@ -145,7 +138,8 @@ class LatentDecoding:
                 sample["latent_positions"] = drawn_BT
             decoded = self.task.inference_step(generator, [self.model], sample)
             for number, hypotheses in zip(numbers, decoded, strict=True):
-                count = generator.latent_sampling.samples if _draws(generator) else 1
+                sampling = getattr(generator, "latent_sampling", None)
+                count = 1 if sampling is None else sampling.samples
                 found[number] = [self._text(hypothesis) for hypothesis in hypotheses[:count]]
         return found
 
@@ -159,7 +153,3 @@ def separate(latents: Any) -> list[Any]:
     if hasattr(latents, "mask"):
         return [mean[mask] for mean, mask in zip(latents.mean, latents.mask, strict=True)]
     return list(latents)
-
-
-def _draws(generator: Any) -> bool:
-    return isinstance(generator, VariationalSequenceGenerator)

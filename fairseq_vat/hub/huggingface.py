@@ -3,8 +3,6 @@
 Shape legend: N sentences asked for, B of a batch, T subwords of a sentence, C width.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

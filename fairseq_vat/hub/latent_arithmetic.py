@@ -4,8 +4,6 @@ Shape legend: N sentences, P latents of a sentence (its source positions at toke
 sentence level), L latent width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

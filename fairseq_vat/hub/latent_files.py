@@ -1,7 +1,5 @@
 """Files of latents and of sentence vectors."""
 
-from __future__ import annotations
-
 import os
 import zipfile
 

@@ -4,8 +4,6 @@ Shape legend: N sentences, P latents of a sentence (its source positions at toke
 sentence level), B sentences of a batch, L latent width, K draws.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +25,9 @@ class LatentOperations(LatentArithmetic):
     """Operations in latent space, for `VATHubInterface`; its methods take and give lists.
 
     Every method takes fairseq's generation settings as keywords: ``beam=5`` (the VAT paper's),
-    ``lenpen=...``, ``max_len_b=...``, ``sampling=True, sampling_topk=10`` and so on. The result for
+    ``lenpen=...``, ``max_len_b=...``, ``sampling=True, sampling_topk=10`` and so on. Draws have a
+    ``temperature``, a factor on the standard deviation, and a ``seed``, which fixes them together
+    with the sentence and the draw's number. An empty sentence gives an empty one. The result for
     a sentence doesn't depend on the others, but for the rounding of sums, with two exceptions, both
     fairseq's: ``sampling`` draws tokens from torch's global generator, and ``max_len_a`` is a
     factor on the batch's longest source.
@@ -91,11 +91,7 @@ class LatentOperations(LatentArithmetic):
     def read_marked(
         self, marked: Sequence[str], marks: str = "[]"
     ) -> tuple[list[str], list[list[int]]]:
-        """The sentences without marks, and the source positions of what was marked in each.
-
-        Raises:
-            VATError: as for `vary`.
-        """
+        """The sentences without marks, and the source positions of what was marked in each."""
         if isinstance(marked, str):
             raise TypeError("a list of sentences is needed, not one string")
         if self.model.encoder.latent_level != "token":

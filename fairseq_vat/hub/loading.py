@@ -1,7 +1,5 @@
 """Checkpoints and subword models, read through fairseq's own loaders, with mistakes named."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from argparse import Namespace
@@ -144,8 +142,6 @@ def prior_of(cfg: DictConfig, model: VATModel, std: float | None = None) -> Prio
     """The latents' own prior N(0, p^2 I), to measure against and to draw from.
 
     Args:
-        cfg: the checkpoint's whole configuration.
-        model: with latents.
         std: p of ``--prior-std``, which never changes the noise; None takes the training's prior:
             `Prior.of_latents`.
 

@@ -1,7 +1,5 @@
 """A checkpoint as a small folder to give away."""
 
-from __future__ import annotations
-
 import copy
 import os
 from collections.abc import Mapping

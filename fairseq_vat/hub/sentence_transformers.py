@@ -133,10 +133,6 @@ class VATEncoder(InputModule):
 
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> VATEncoder:
-        """A saved module of a local folder, with its pooling.
-
-        Raises:
-            VATError: as `load_model`.
-        """
+        """A saved module of a local folder, with its pooling."""
         config = cls.load_config(model_name_or_path, subfolder=subfolder, local_files_only=True)
         return cls(os.path.join(model_name_or_path, subfolder), **config)

@@ -4,8 +4,6 @@ Nothing here knows of fairseq.  To add a schedule: write the function, name it i
 let `Annealing.weight` pass it what it needs.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from enum import Enum

@@ -4,8 +4,6 @@ Shape legend: P latents of a sentence (its tokens, or 1 at sentence level), B se
 width.
 """
 
-from __future__ import annotations
-
 from operator import itemgetter
 
 import torch
@@ -31,13 +29,9 @@ def pool(posterior: DiagonalGaussian, padding_mask_BP: Tensor, pooling: str) -> 
     "sum" and "start"). Of a single latent all three are the latent itself.
 
     Args:
-        posterior: (P, B, L).
         padding_mask_BP: true at padding, which counts nowhere; every other position counts, the
             start token and the end of sentence too.
         pooling: one of `POOLINGS`; ``start`` is the first latent.
-
-    Raises:
-        VATError: for another pooling.
     """
     check_pooling(pooling)
     if pooling == "start":

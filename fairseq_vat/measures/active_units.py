@@ -1,7 +1,5 @@
 """Active units (Burda et al. 2016): how many latent dimensions a posterior uses."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

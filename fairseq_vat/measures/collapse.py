@@ -5,8 +5,6 @@ from sentence to sentence, without the decoder caring.  So its nll counts too: f
 own latents, and from latents of the prior.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 # under so many nats of KL per latent, and of mutual information, there is nothing to decode from

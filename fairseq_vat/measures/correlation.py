@@ -6,8 +6,6 @@ Spearman and of Pearson between the cosine of two sentence vectors and the gold 
 Shape legend: N pairs, L width of a vector.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

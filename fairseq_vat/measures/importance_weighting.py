@@ -3,8 +3,6 @@
 Shape legend: P latents of a sentence, B sentences, L latent width, K draws.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -15,8 +15,6 @@ Shape legend: N tokens, C width, V types, G sentences, M (type, sentence) pairs 
 batch, B sentences and T source positions.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch

@@ -14,8 +14,6 @@ log N: nothing is clamped here.
 Shape legend: N latents whose z are drawn, M latents that make up q(z), L latent width.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Iterable, Sequence

@@ -4,8 +4,6 @@ Shape legend: P latents of a sentence, S target positions, B sentences, L latent
 C the decoder's width.
 """
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

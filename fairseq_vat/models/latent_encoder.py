@@ -4,8 +4,6 @@ Shape legend: T source positions, P latents of a sentence (T at token level, 1 a
 B sentences, C model width, L latent width, K draws.
 """
 
-from __future__ import annotations
-
 import torch
 from fairseq.models import FairseqEncoder
 from fairseq.models.transformer import TransformerEncoderBase
@@ -56,7 +54,6 @@ class LatentEncoder(FairseqEncoder):
     Args:
         body: any encoder that returns fairseq's dictionary with ``encoder_out`` (T x B x C) and
             ``encoder_padding_mask`` (B x T), and perhaps ``sentence_out`` (B x C).
-        latent_level: ``token`` or ``sentence``.
         prior_noise: the prior that noise is drawn from (``--latent-noise prior``); None for unit
             noise.
     """
@@ -98,14 +95,9 @@ class LatentEncoder(FairseqEncoder):
         x_PBC, mask_BP = self._latent_inputs(self.body(src_tokens, src_lengths=src_lengths))
         posterior = self.head(x_PBC)
         return {
-            "encoder_out": [posterior.mean.to(x_PBC.dtype)],
-            "encoder_padding_mask": [mask_BP],
+            **as_memory(posterior.mean.to(x_PBC.dtype), mask_BP),
             **posterior.pack(),
             "latent_key": [noise.sentence_keys(src_tokens, self.dictionary.pad())],
-            "encoder_embedding": [],
-            "encoder_states": [],
-            "src_tokens": [],
-            "src_lengths": [],
         }
 
     def layers_and_posterior(
@@ -190,11 +182,14 @@ def join_draws(draws: list[EncoderOut]) -> EncoderOut:
     """
     memory_PBKL = torch.stack([out["encoder_out"][0] for out in draws], dim=2)
     mask_BP = draws[0]["encoder_padding_mask"][0]
+    return as_memory(memory_PBKL.flatten(1, 2), mask_BP.repeat_interleave(len(draws), dim=0))
+
+
+def as_memory(latents_PBL: Tensor, mask_BP: Tensor) -> EncoderOut:
+    """Latents as fairseq's decoders and generators take an encoder's output."""
+    nothing = ("encoder_embedding", "encoder_states", "src_tokens", "src_lengths")
     return {
-        "encoder_out": [memory_PBKL.flatten(1, 2)],
-        "encoder_padding_mask": [mask_BP.repeat_interleave(len(draws), dim=0)],
-        "encoder_embedding": [],
-        "encoder_states": [],
-        "src_tokens": [],
-        "src_lengths": [],
+        "encoder_out": [latents_PBL],
+        "encoder_padding_mask": [mask_BP],
+        **{name: [] for name in nothing},
     }

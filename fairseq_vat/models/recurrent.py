@@ -7,8 +7,6 @@ Shape legend: T source positions, S target positions, B sentences, N layers, E e
 H hidden width (of one direction), L latent width, V vocabulary, X states of a layer.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

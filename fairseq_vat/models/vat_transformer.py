@@ -25,6 +25,7 @@ from torch import Tensor
 from fairseq_vat.errors import VATError
 from fairseq_vat.latent.likelihood import token_likelihood, token_nll
 from fairseq_vat.latent.prior import Prior
+from fairseq_vat.models import gpt2_weights
 from fairseq_vat.models.config import RECURRENT, VATTransformerConfig, check_config
 from fairseq_vat.models.gpt2_decoder import GPT2Decoder
 from fairseq_vat.models.latent_decoder import transformer_decoder
@@ -287,6 +288,8 @@ def _decoder(cfg: Any, dictionary: Any, embed_tokens: Any) -> Any:
         training = {name: getattr(cfg, name) for name in names}
         # a checkpoint has both: it brings the weights, and only the shape is needed then
         if cfg.gpt2_config:
-            return GPT2Decoder.from_config(cfg.gpt2_config, dictionary, cfg.latent_dim, **training)
-        return GPT2Decoder.from_directory(cfg.gpt2_dir, dictionary, cfg.latent_dim, **training)
+            gpt2 = gpt2_weights.fresh(cfg.gpt2_config, **training)
+        else:
+            gpt2 = gpt2_weights.pretrained(cfg.gpt2_dir, **training)
+        return GPT2Decoder(dictionary, gpt2, cfg.latent_dim)
     return transformer_decoder(cfg, dictionary, embed_tokens)

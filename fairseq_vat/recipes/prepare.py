@@ -1,7 +1,5 @@
 """From raw text to binarised data: clean, train subwords, encode, `fairseq-preprocess`."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil
@@ -32,7 +30,6 @@ def prepare(
 
     Args:
         texts: the file of each of `SPLITS`, a sentence a line; plain, ``.gz`` or ``.xz``.
-        out: the folder, also of the subwords and of the text as subwords.
         workers: processes of `fairseq-preprocess`; None takes all cores.
 
     Raises:

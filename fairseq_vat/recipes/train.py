@@ -1,7 +1,5 @@
 """`fairseq-train` with an experiment's flags, in one process or several."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

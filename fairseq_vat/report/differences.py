@@ -1,7 +1,5 @@
 """Where two sentences differ, word by word."""
 
-from __future__ import annotations
-
 from difflib import SequenceMatcher
 from typing import NamedTuple
 

@@ -7,8 +7,6 @@ them for light and dark.
 Shape legend: N sentences, L latent width.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -124,11 +122,7 @@ class Figure:
 
 
 def learning_curves(records: list[Record], updates: int) -> list[Figure]:
-    """A figure for each of `plots.PANELS`; a dotted line where the checkpoint was written.
-
-    Raises:
-        VATError: if the log is of another criterion.
-    """
+    """A figure for each of `plots.PANELS`; a dotted line where the checkpoint was written."""
     figures = []
     last = max(record.num_updates for record in records)
     for title in PANELS:
@@ -193,11 +187,7 @@ def _mark_active(figure: Figure, shape: str, paths: list[str], active: list[bool
 
 
 def isotropy(rows: list[dict[str, Any]]) -> list[Figure]:
-    """Two figures by layer, the latents last: likeness of tokens, and IsoScore.
-
-    Args:
-        rows: each with ``layer`` and the measures, None where there is none.
-    """
+    """Two figures by layer, the latents last: likeness of tokens, and IsoScore."""
     *cosines, iso_score = MEASURES
     return [
         _by_layer(rows, cosines, "Cosines", "Mean cosines by layer; the table has the figures."),

@@ -3,8 +3,6 @@
 Shape legend: N sentences, L latent width, B sentences of a batch, T source and S target positions.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -93,9 +91,6 @@ def gather(
 
     Args:
         vat: the model; its subwords aren't used, the sentences are in them.
-
-    Raises:
-        VATError: for latents that aren't finite.
     """
     vat = VATHubInterface(vat.cfg, vat.task, vat.model, bpe=None, max_tokens=vat.max_tokens)
     pieces, texts = sentences.pieces, sentences.texts

@@ -1,7 +1,5 @@
 """The page: what was gathered, put into ``report.html.j2``."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,14 +9,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fairseq_vat import __version__
+from fairseq_vat.evaluation.texts import MOST_UNKNOWN
 from fairseq_vat.evaluation.training_log import Record
 from fairseq_vat.measures.active_units import THRESHOLD
 from fairseq_vat.report import figures
 from fairseq_vat.report.differences import differences, separator
 from fairseq_vat.report.gather import Report
 
-# more unknown pieces than this, and the subwords aren't the model's
-_UNKNOWN = 0.2
 _TAGS = {
     "same": Markup("{}"),
     "new": Markup("<ins>{}</ins>"),
@@ -58,7 +55,7 @@ def build(report: Report, checkpoint: str, records: list[Record] | None, log_not
         checkpoint=checkpoint,
         # the last folder tells runs apart, whose checkpoints all have one name
         name=f"{path.parent.name}/{path.name}" if path.parent.name else path.name,
-        unknown_limit=_UNKNOWN,
+        unknown_limit=MOST_UNKNOWN,
         curves=None if records is None else figures.learning_curves(records, report.updates),
         log_note=log_note,
         last_update=max((record.num_updates for record in records or ()), default=0),

@@ -1,7 +1,5 @@
 """Figures of trainings: learning curves as in figure 2 of the VAT paper, and the KL weight."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -158,11 +156,7 @@ class PanelCurves(NamedTuple):
 
 
 def panel_curves(records: list[Record], title: str) -> PanelCurves:
-    """The curves of one panel.
-
-    Raises:
-        VATError: if the log has nothing of the kind.
-    """
+    """The curves of one panel."""
     label, value = PANELS[title]
     train = _train_points(records, value)
     # The first subset only: the one that fairseq chooses its best checkpoint by.

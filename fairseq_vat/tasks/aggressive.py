@@ -174,11 +174,7 @@ def _parameters(optimizer: Any) -> Iterable[tuple[nn.Parameter, nn.Parameter]]:
 
 
 class AggressiveTask(ValidationTask):
-    """A task whose first updates may be of the encoder alone or the decoder alone.
-
-    Raises:
-        VATError: for flags out of range, and for a phase that would never end.
-    """
+    """A task whose first updates may be of the encoder alone or the decoder alone."""
 
     def __init__(self, cfg: Any):
         super().__init__(cfg)

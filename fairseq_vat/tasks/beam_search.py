@@ -11,8 +11,6 @@ Shape legend: R rows (hypotheses at work: B sentences x beam), V vocabulary, W c
 S special symbols, C model width, P latents of a sentence, X columns at once, G groups of columns.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

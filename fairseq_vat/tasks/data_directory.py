@@ -4,8 +4,6 @@ fairseq believes an index (.idx) file: sizes that aren't so end in a traceback, 
 without end. Here they are compared with the files first.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import itertools
@@ -47,11 +45,7 @@ def first_data_directory(data: str) -> str:
 
 
 def load_dictionary(data: str) -> Dictionary:
-    """The dictionary of the (first) data directory.
-
-    Raises:
-        VATError: as `first_data_directory`, and for a dict.txt that isn't a dictionary.
-    """
+    """The dictionary of the (first) data directory."""
     path = os.path.join(first_data_directory(data), "dict.txt")
     try:
         dictionary = Dictionary.load(path)
@@ -86,11 +80,7 @@ def load_sentences(path: str, dictionary: Dictionary, combine: bool = False) -> 
 
 
 def load_split(folder: str, split: str, dictionary: Dictionary, combine: bool = False) -> Any:
-    """`load_sentences` of a split that has to be there, with a sentence at least.
-
-    Raises:
-        VATError: as `load_sentences`, and where there is none, saying what is there instead.
-    """
+    """`load_sentences` of a split that has to be there, with a sentence at least."""
     path = os.path.join(folder, split)
     sentences = load_sentences(path, dictionary, combine)
     if sentences is not None and len(sentences) > 0:
@@ -232,11 +222,7 @@ class Vocabulary:
 
 
 def vocabulary_of(state: dict[str, Any]) -> Vocabulary | None:
-    """What `vocabulary_state` put into a checkpoint; None for one of an earlier version.
-
-    Raises:
-        VATError: for one that can't be read, or doesn't fit its own fingerprint.
-    """
+    """What `vocabulary_state` put into a checkpoint; None for one of an earlier version."""
     if "symbols" not in state:
         return None
     try:

@@ -3,8 +3,6 @@
 Shape legend: B sentences, T source positions.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -26,9 +24,6 @@ class LatentSelection:
     Args:
         positions: such as ``3,7-9``; position 1 is the first subword, 0 the start token.
         marks: such as ``[]``, for `fairseq-interactive`.
-
-    Raises:
-        VATError: for text that is neither, and for both at once.
     """
 
     def __init__(self, positions: str | None, marks: str | None):
@@ -155,11 +150,7 @@ class LatentSelection:
 
 
 def parse_positions(text: str) -> list[int]:
-    """Positions from ``3,7-9``, sorted.
-
-    Raises:
-        VATError: for anything else.
-    """
+    """Positions from ``3,7-9``, sorted."""
     positions: set[int] = set()
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", part, re.ASCII)

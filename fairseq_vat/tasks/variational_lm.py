@@ -32,9 +32,6 @@ class VariationalLMTask(AggressiveTask):
     """Source = target, on data binarised by ``fairseq-preprocess --only-source``.
 
     A source sentence is ``<s> w1 ... wn </s>``, a target ``w1 ... wn </s>``.
-
-    Raises:
-        VATError: for flags out of range and for a data directory that isn't one.
     """
 
     def __init__(self, cfg: VariationalLMConfig, dictionary: Dictionary):

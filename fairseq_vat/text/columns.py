@@ -4,8 +4,6 @@ Plain, ``.gz`` or ``.xz``. Quotes are characters like any other. Empty lines are
 that aren't UTF-8 become U+FFFD.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from pathlib import Path
@@ -34,11 +32,7 @@ class ScoredPair(NamedTuple):
 
 
 def read_labelled(path: str | os.PathLike, sentences: int = 1) -> list[LabelledLine]:
-    """Read lines of ``label<TAB>sentence``, or of a label and two sentences.
-
-    Raises:
-        VATError: as `read_columns`.
-    """
+    """Read lines of ``label<TAB>sentence``, or of a label and two sentences."""
     rows = read_columns(path, ("label", *_SENTENCES[sentences]), empty_sentences=True)
     return [LabelledLine(label, tuple(some), number) for number, (label, *some) in rows]
 

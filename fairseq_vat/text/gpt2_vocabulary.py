@@ -4,8 +4,6 @@ The ids, written as decimal numbers, are what fairseq's own ``--bpe gpt2`` turns
 from, so generation needs nothing of ours.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -39,11 +37,7 @@ _HEADER = "#version: 0.2"
 
 
 def read_config(directory: str | os.PathLike) -> dict[str, Any]:
-    """The architecture of the GPT-2 in a directory, under the names in `ARCHITECTURE`.
-
-    Raises:
-        VATError: if it isn't a GPT-2's directory.
-    """
+    """The architecture of the GPT-2 in a directory, under the names in `ARCHITECTURE`."""
     directory = Path(directory)
     if not directory.is_dir():
         raise VATError(f"{directory} is not a GPT-2 directory: there is no such directory")

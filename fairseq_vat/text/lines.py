@@ -1,7 +1,5 @@
 """Raw text to clean sentences: decoding, white space, sentence boundaries.  Pure Python."""
 
-from __future__ import annotations
-
 import gzip
 import lzma
 import os

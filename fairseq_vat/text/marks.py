@@ -6,8 +6,6 @@ Marks are an opening and a closing string, ``[`` and ``]`` unless others are cho
 before a mark makes it text, and ``\\`` is a backslash.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -45,9 +45,6 @@ class SubwordFiles:
 
         A data directory that was made before there was such a note is told by the sentencepiece
         model beside it, if it is the very one that the data were made with.
-
-        Raises:
-            VATError: for a note that can't be used.
         """
         note = read_json(Path(folder) / NOTE)
         if note is None:
@@ -92,11 +89,7 @@ class SubwordFiles:
 
     @classmethod
     def from_state(cls, state: Any) -> SubwordFiles:
-        """What `state` gave.
-
-        Raises:
-            VATError: for anything else.
-        """
+        """What `state` gave."""
         try:
             files = {name: bytes(content.tolist()) for name, content in state["files"].items()}
             return cls(state["bpe"], files)

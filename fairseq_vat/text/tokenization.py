@@ -1,7 +1,5 @@
 """Text files to files of pieces and fairseq's dictionary, in a folder that is only made once."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Mapping

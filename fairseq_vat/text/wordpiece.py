@@ -5,8 +5,6 @@ case, no accents, punctuation marks apart, and then the longest pieces from the 
 word after ``##``.
 """
 
-from __future__ import annotations
-
 import os
 from argparse import Namespace
 from collections import Counter
