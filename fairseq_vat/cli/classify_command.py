@@ -15,11 +15,7 @@ _SPLITS = ("train", "valid", "test")
 # header and format; the last of the systems is what a classifier that learned nothing comes to
 ACCURACY = ("accuracy, %", ".1f")
 MAJORITY = ("most frequent label", "majority")
-_SYSTEMS = (
-    ("classifier", "classifier"),
-    ("logistic regression", "logistic_regression"),
-    MAJORITY,
-)
+_SYSTEMS = (("classifier", "classifier"), ("logistic regression", "logistic_regression"), MAJORITY)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -129,8 +125,7 @@ def _tables(found: dict[str, Any], style: str) -> str:
     lines.pop()
     if not found["logistic_regression"]["converged"]:
         lines += prose(
-            style,
-            "\nthe logistic regression had not converged after the iterations it was given",
+            style, "\nthe logistic regression had not converged after the iterations it was given"
         )
     return "\n".join(lines)
 

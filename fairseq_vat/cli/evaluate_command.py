@@ -30,10 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     add_model_arguments(parser)
     parser.add_argument(
-        "--gen-subset",
-        default="test",
-        metavar="SPLIT",
-        help="of the data (default: %(default)s)",
+        "--gen-subset", default="test", metavar="SPLIT", help="of the data (default: %(default)s)"
     )
     add_output_flags(parser)
     add = partial(add_number, parser, kind=at_least(1))

@@ -108,10 +108,7 @@ def _latents(found: dict[str, Any]) -> list[dict[str, Any]]:
             + ("by chance" if whole["latents"] < found["latents"] else "latents"),
         ),
         "KL(q(z), prior)": (found["marginal_kl"], "KL per latent - MI in the whole set"),
-        "gain of own latents": (
-            gain["per_token"],
-            f"a token{share}",
-        ),
+        "gain of own latents": (gain["per_token"], f"a token{share}"),
     }
     return [
         {"measure": name, "nats": nats, "note": note}

@@ -32,13 +32,7 @@ SUBCOMMANDS = {
     "text": (text_commands,),
     "model": (recipe_commands, report_commands),
     "latents": (latent_commands, embed),
-    "measures": (
-        evaluate_command,
-        isotropy_command,
-        classify_command,
-        probe_command,
-        sts_command,
-    ),
+    "measures": (evaluate_command, isotropy_command, classify_command, probe_command, sts_command),
 }
 
 # a command line to copy, the last thing in the help of each

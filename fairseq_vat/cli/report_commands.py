@@ -41,10 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "curves alone",
     )
     add_list(
-        parser,
-        "--labels",
-        "of the runs (default: what tells their paths apart)",
-        metavar="LABEL",
+        parser, "--labels", "of the runs (default: what tells their paths apart)", metavar="LABEL"
     )
     parser.add_argument(
         "--format", choices=("png", "pdf", "svg"), help="of the pictures in DIR (default: png)"

@@ -22,13 +22,7 @@ from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation import PROTOCOLS, classifier
 from fairseq_vat.evaluation.classifier import Fit, Training
 from fairseq_vat.evaluation.folds import numbered
-from fairseq_vat.evaluation.heads import (
-    Heads,
-    Labels,
-    majority,
-    over_runs,
-    score_logits,
-)
+from fairseq_vat.evaluation.heads import Heads, Labels, majority, over_runs, score_logits
 from fairseq_vat.evaluation.labelled import LabelledFiles
 from fairseq_vat.evaluation.texts import unknown_share
 from fairseq_vat.hub.interface import VATHubInterface

@@ -19,13 +19,7 @@ from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation import classifier
 from fairseq_vat.evaluation.classifier import FINE_TUNING, SENTEVAL, Training
 from fairseq_vat.evaluation.folds import cross_validation, hold_out
-from fairseq_vat.evaluation.heads import (
-    Heads,
-    Labels,
-    majority,
-    on_features,
-    over_runs,
-)
+from fairseq_vat.evaluation.heads import Heads, Labels, majority, on_features, over_runs
 from fairseq_vat.evaluation.labelled import LabelledFiles
 from fairseq_vat.evaluation.probed_encoders import ProbedEncoder, described
 from fairseq_vat.files import read_json, sha256, write_json
@@ -146,8 +140,7 @@ class Probe:
             )
         generator = torch.Generator().manual_seed(seed)
         fit = classifier.train(
-            *(heads, Labels(self.labels_N), parts, training, generator, lengths),
-            on_batch=on_batch,
+            *(heads, Labels(self.labels_N), parts, training, generator, lengths), on_batch=on_batch
         )
         scores = {part: fit.scores.get(part) for part in ("valid", "test")}
         losses = [score.loss for score in scores.values() if score is not None]

@@ -38,9 +38,7 @@ def unknown_share(vat: VATHubInterface, pieces: Sequence[str]) -> float:
 
 
 def bleu_figures(
-    outputs: Sequence[str],
-    references: Sequence[str],
-    tokenize: str = "13a",
+    outputs: Sequence[str], references: Sequence[str], tokenize: str = "13a"
 ) -> dict[str, Any]:
     """Corpus BLEU of outputs, and how many equal their reference.
 

@@ -15,9 +15,7 @@ _EMPTY = "."
 
 
 def senteval(
-    vat: VATHubInterface,
-    pooling: str = "mean",
-    join: Callable[[Sequence[str]], str] = " ".join,
+    vat: VATHubInterface, pooling: str = "mean", join: Callable[[Sequence[str]], str] = " ".join
 ) -> tuple[Callable[[Any, Any], None], Callable[[Any, Sequence[Sequence[str]]], np.ndarray]]:
     """The functions ``prepare(params, samples)`` and ``batcher(params, batch)`` of SentEval.
 

@@ -122,10 +122,7 @@ class LatentDecoding:
         return self.task.build_generator([self.model], settings, **kwargs)
 
     def _generate(
-        self,
-        generator: Any,
-        sentences: Sequence[str],
-        positions: list[list[int]] | None = None,
+        self, generator: Any, sentences: Sequence[str], positions: list[list[int]] | None = None
     ) -> list[list[str]]:
         """The hypotheses of each sentence, one a draw."""
         found: list[list[str]] = [[] for _ in sentences]

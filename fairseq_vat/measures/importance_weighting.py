@@ -13,11 +13,7 @@ from fairseq_vat.latent.prior import Prior
 
 
 def log_weights(
-    nll_B: Tensor,
-    posterior: DiagonalGaussian,
-    z_PBL: Tensor,
-    keep_PB: Tensor,
-    prior: Prior,
+    nll_B: Tensor, posterior: DiagonalGaussian, z_PBL: Tensor, keep_PB: Tensor, prior: Prior
 ) -> Tensor:
     """log w = log p(x | z) + log p(z) - log q(z | x) of one draw a sentence, (B,), in nats.
 

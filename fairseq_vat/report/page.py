@@ -16,11 +16,7 @@ from fairseq_vat.report import figures
 from fairseq_vat.report.differences import differences, separator
 from fairseq_vat.report.gather import Report
 
-_TAGS = {
-    "same": Markup("{}"),
-    "new": Markup("<ins>{}</ins>"),
-    "missing": Markup("<del>{}</del>"),
-}
+_TAGS = {"same": Markup("{}"), "new": Markup("<ins>{}</ins>"), "missing": Markup("<del>{}</del>")}
 
 
 def build(report: Report, checkpoint: str, records: list[Record] | None, log_note: str) -> str:
