@@ -8,9 +8,8 @@ from typing import Optional
 from fairseq.dataclass import FairseqDataclass
 from omegaconf import II
 
-from fairseq_vat.errors import VATError
 from fairseq_vat.latent.annealing import DEFAULT_UPDATES, Annealing, Schedule
-from fairseq_vat.models.config import option
+from fairseq_vat.models.config import check_values, option
 
 
 class KLReduction(Enum):
@@ -81,9 +80,5 @@ def annealing_of(cfg: TokenKLCrossEntropyConfig) -> Annealing:
 
 def check_config(cfg: TokenKLCrossEntropyConfig) -> None:
     """Raise `VATError` for a weight out of range, naming the flag."""
-    for flag in ("kl_weight", "free_bits"):
-        value = getattr(cfg, flag)
-        if not (value >= 0 and math.isfinite(value)):
-            raise VATError(f"--{flag.replace('_', '-')} must be 0 or above, not {value}")
-    if not 0 <= cfg.label_smoothing < 1:
-        raise VATError(f"--label-smoothing must be from 0 to below 1, not {cfg.label_smoothing}")
+    check_values(cfg, ("kl_weight", "free_bits"), lambda x: 0 <= x < math.inf, "0 or above")
+    check_values(cfg, ("label_smoothing",), lambda x: 0 <= x < 1, "from 0 to below 1")

@@ -1,6 +1,7 @@
 """The configuration of every architecture: which encoder, which decoder, which latent level."""
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -23,6 +24,13 @@ RECURRENT = ("lstm", "gru")
 def option(default: Any, text: str) -> Any:
     """A field of a configuration, and so a flag of fairseq's commands."""
     return field(default=default, metadata={"help": text})
+
+
+def check_values(cfg: Any, names: Iterable[str], holds: Callable[[Any], bool], wanted: str) -> None:
+    """Raise `VATError` for a value of another kind than `wanted`, naming its flag."""
+    for name in names:
+        if not holds(value := getattr(cfg, name)):
+            raise VATError(f"--{name.replace('_', '-')} must be {wanted}, not {value}")
 
 
 @dataclass
@@ -137,6 +145,7 @@ class VATTransformerConfig(FairseqDataclass):
     prior_std: Optional[float] = II("oc.select:criterion.prior_std,null")
 
 
+_DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "word_dropout")
 _SHARES = ("encoder_layerdrop", "decoder_layerdrop", "quant_noise_pq", "quant_noise_scalar")
 _COUNTS = ("embed_dim", "ffn_embed_dim", "layers", "attention_heads")
 
@@ -161,19 +170,13 @@ def _check_parts(cfg: Any) -> None:
                 f"--{side}-layers-to-keep {kept}: must be numbers from 0 to {layers - 1}, the "
                 f"last of --{side}-layers {layers}"
             )
-    for name in ("dropout", "attention_dropout", "activation_dropout", "word_dropout"):
-        if not 0 <= getattr(cfg, name) < 1:
-            flag = name.replace("_", "-")
-            raise VATError(f"--{flag} must be from 0 to below 1, not {getattr(cfg, name)}")
+    check_values(cfg, _DROPOUTS, lambda x: 0 <= x < 1, "from 0 to below 1")
     if cfg.precision == "bfloat16" and (cfg.checkpoint_activations or cfg.offload_activations):
         raise VATError(
             "--precision bfloat16 can't be combined with --checkpoint-activations or "
             "--offload-activations: fairseq would recompute the activations in single precision"
         )
-    for name in _SHARES:
-        if not 0 <= getattr(cfg, name) <= 1:
-            flag = name.replace("_", "-")
-            raise VATError(f"--{flag} must be from 0 to 1, not {getattr(cfg, name)}")
+    check_values(cfg, _SHARES, lambda x: 0 <= x <= 1, "from 0 to 1")
     if cfg.encoder_type == "none":
         if cfg.decoder_type == "gpt2":
             raise VATError("--encoder-type none: a language model can't have --decoder-type gpt2")
@@ -219,10 +222,7 @@ def _check_widths(cfg: Any) -> None:
     counts = [f"{side}_{what}" for side in types for what in _COUNTS]
     widths = ("latent_dim", "encoder_hidden_size", "decoder_hidden_size")
     others = ("max_source_positions", "max_target_positions", "quant_noise_pq_block_size")
-    for flag in (*widths, *counts, *others):
-        if getattr(cfg, flag) < 1:
-            name = flag.replace("_", "-")
-            raise VATError(f"--{name} must be at least 1, not {getattr(cfg, flag)}")
+    check_values(cfg, (*widths, *counts, *others), lambda x: x >= 1, "at least 1")
     for side in (side for side, kind in types.items() if kind == "transformer"):
         width, heads = getattr(cfg, f"{side}_embed_dim"), getattr(cfg, f"{side}_attention_heads")
         if width % heads:

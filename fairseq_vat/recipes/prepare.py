@@ -59,18 +59,11 @@ def prepare(
         if done.returncode or not (partial / f"{split}.idx").is_file():
             last = [line for line in done.stderr.splitlines() if line.strip()] or ["it is silent"]
             raise VATError(f"fairseq-preprocess wrote no {split} data: {last[-1]}")
-    _subwords(out, made_from).write(partial)
+    kinds = {"gpt2_sha256": "gpt2", "wordpiece_sha256": "bert", "model_sha256": "sentencepiece"}
+    (kind,) = (kind for name, kind in kinds.items() if name in made_from["made_from"])
+    SubwordFiles.in_folder(kind, out).write(partial)
     shutil.copyfile(out / "tokenize.json", partial / "made_from.json")
     shutil.rmtree(data, ignore_errors=True)
     os.replace(partial, data)
     tell(f"{data}: {made_from['splits']['train']['sentences']:,} sentences to train on")
     return data
-
-
-def _subwords(out: Path, made_from: Mapping[str, Any]) -> SubwordFiles:
-    if "gpt2_sha256" in made_from["made_from"]:
-        names = {"gpt2_encoder_json": "vocab.json", "gpt2_vocab_bpe": "merges.txt"}
-        return SubwordFiles.of("gpt2", {key: out / name for key, name in names.items()})
-    if "wordpiece_sha256" in made_from["made_from"]:
-        return SubwordFiles.of("bert", {"bpe_vocab_file": out / "vocab.txt"})
-    return SubwordFiles.of("sentencepiece", {"sentencepiece_model": out / "sentencepiece.model"})

@@ -91,11 +91,6 @@ def _panels(path: str | os.PathLike, kl_only: bool) -> Iterator[tuple[Figure, di
         save_figure(figure, path)
 
 
-def annealing(records: list[Record], path: str | os.PathLike) -> None:
-    """Draw the weight of the KL term by update."""
-    compare_annealing({"": records}, path)
-
-
 def compare_annealing(runs: Mapping[str, list[Record]], path: str | os.PathLike) -> None:
     """Draw the weight of the KL term by update, of several runs."""
     curves = [_train_points(records, lambda s: s.get("kl_weight")) for records in runs.values()]

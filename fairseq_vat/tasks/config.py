@@ -7,7 +7,7 @@ from fairseq.dataclass import FairseqDataclass
 from omegaconf import II, MISSING
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.models.config import option
+from fairseq_vat.models.config import check_values, option
 from fairseq_vat.tasks.generation import LatentSampling
 
 
@@ -80,18 +80,14 @@ class VariationalLMConfig(FairseqDataclass):
 
 def latent_sampling(cfg: VariationalLMConfig) -> LatentSampling | None:
     """What the generation flags ask for: None keeps latents at their mean."""
-    if not (cfg.latent_temperature > 0 and cfg.latent_temperature != float("inf")):
-        raise VATError(f"--latent-temperature must be above 0, not {cfg.latent_temperature}")
-    if cfg.latent_samples is not None and cfg.latent_samples < 1:
-        raise VATError(f"--latent-samples must be at least 1, not {cfg.latent_samples}")
+    check_values(cfg, ("latent_temperature",), lambda x: 0 < x < float("inf"), "above 0")
+    check_values(cfg, ("latent_samples",), lambda x: x is None or x >= 1, "at least 1")
     if not cfg.latent_sampling:
-        for flag, given in (
-            ("--latent-samples", cfg.latent_samples is not None),
-            ("--latent-temperature", cfg.latent_temperature != 1.0),
-            ("--latent-positions", cfg.latent_positions is not None),
-            ("--latent-marks", cfg.latent_marks is not None),
-        ):
-            if given:
-                raise VATError(f"{flag} needs --latent-sampling: without it latents aren't drawn")
+        alone = {"samples": None, "temperature": 1.0, "positions": None, "marks": None}
+        for name, default in alone.items():
+            if getattr(cfg, f"latent_{name}") != default:
+                raise VATError(
+                    f"--latent-{name} needs --latent-sampling: without it latents aren't drawn"
+                )
         return None
     return LatentSampling(cfg.latent_samples or 1, cfg.latent_temperature, cfg.latent_seed)

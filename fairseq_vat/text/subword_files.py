@@ -40,6 +40,12 @@ class SubwordFiles:
         return cls(kind, {setting: Path(path).read_bytes() for setting, path in paths.items()})
 
     @classmethod
+    def in_folder(cls, kind: str, folder: str | os.PathLike) -> SubwordFiles:
+        """Of the files of a folder, by their usual names."""
+        names = KINDS.get(kind, {})
+        return cls.of(kind, {setting: Path(folder) / name for setting, name in names.items()})
+
+    @classmethod
     def read(cls, folder: str | os.PathLike) -> SubwordFiles | None:
         """What `write` left in a folder; None where nothing says how its text became tokens.
 
@@ -52,9 +58,8 @@ class SubwordFiles:
         kind = note.get("bpe") if isinstance(note, dict) else None
         if kind != "words" and kind not in KINDS:
             raise VATError(f"{Path(folder) / NOTE}: bpe must be words or one of {', '.join(KINDS)}")
-        names = KINDS.get(kind, {})
         try:
-            return cls.of(kind, {setting: Path(folder) / name for setting, name in names.items()})
+            return cls.in_folder(kind, folder)
         except FileNotFoundError as error:
             raise VATError(f"{error.filename}: missing; {Path(folder) / NOTE} needs it") from None
 
