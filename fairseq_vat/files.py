@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from fairseq_vat.errors import VATError
 
@@ -144,6 +144,19 @@ def write_json(path: str | os.PathLike, value: object) -> None:
     with atomic_path(path) as temporary:
         text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json_object(path: Path) -> dict[str, Any] | None:
+    """What somebody else's JSON file holds, or None where there is no such file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise VATError(f"{path} is not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise VATError(f"{path} is not a JSON object")
+    return value
 
 
 def read_json(path: str | os.PathLike) -> object | None:

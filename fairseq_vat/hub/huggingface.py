@@ -4,7 +4,6 @@ Shape legend: N sentences asked for, B of a batch, T subwords of a sentence, C w
 """
 
 import contextlib
-import json
 import logging
 import os
 import pickle
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from fairseq_vat.compat.packages import import_transformers, quiet_transformers
 from fairseq_vat.errors import VATError
+from fairseq_vat.files import read_json_object
 from fairseq_vat.latent.choices import POOLINGS
 
 logger = logging.getLogger(__name__)
@@ -198,16 +198,13 @@ def _pooled(x_BTC: Tensor, mask_BT: Tensor) -> dict[str, Tensor]:
 
 def _check_config(directory: str) -> None:
     path = Path(directory) / "config.json"
-    if not path.is_file():
+    config = read_json_object(path)
+    if config is None:
         raise VATError(
             f"{directory} is not a Hugging Face model's folder: it has no config.json; give one "
             "that AutoModel.save_pretrained wrote"
         )
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise VATError(f"{path} is not JSON ({error})") from error
-    if not isinstance(config, dict) or "model_type" not in config:
+    if "model_type" not in config:
         raise VATError(f"{path} names no model_type, as a Hugging Face model's does")
     # without them transformers makes a tokenizer to which everything is unknown
     if not any(found for pattern in _TOKENIZER_FILES for found in path.parent.glob(pattern)):

@@ -26,14 +26,7 @@ from tqdm import tqdm
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.hub.latent_operations import LatentOperations
-from fairseq_vat.hub.loading import (
-    TASK_SETTINGS,
-    LoadedModel,
-    bpe_of,
-    build_bpe,
-    load_model,
-    pick_device,
-)
+from fairseq_vat.hub.loading import TASK_SETTINGS, LoadedModel, bpe_of, build_bpe, load_model
 from fairseq_vat.latent.choices import POOLINGS
 from fairseq_vat.latent.gaussian import DiagonalGaussian, Latents
 from fairseq_vat.latent.pooling import check_pooling, pool
@@ -44,16 +37,6 @@ from fairseq_vat.tasks.variational_lm import VariationalLMTask
 from fairseq_vat.text.cutting import cut
 from fairseq_vat.text.lines import clean_line
 from fairseq_vat.text.pieces import check_subwords
-
-__all__ = [
-    "Latents",
-    "LoadedModel",
-    "VATHubInterface",
-    "build_bpe",
-    "from_pretrained",
-    "load_model",
-    "pick_device",
-]
 
 logger = logging.getLogger(__name__)
 

@@ -18,6 +18,11 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 CELLS: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
+def _recurrence(cell: str, width: int, hidden_size: int, layers: int, dropout: float, **more: Any):
+    dropout = dropout if layers > 1 else 0.0
+    return CELLS[cell](width, hidden_size, layers, dropout=dropout, **more)
+
+
 class RecurrentEncoder(FairseqEncoder):
     """A bidirectional LSTM or GRU.
 
@@ -39,13 +44,8 @@ class RecurrentEncoder(FairseqEncoder):
         super().__init__(dictionary)
         self.embed_tokens = embed_tokens
         self.dropout = nn.Dropout(dropout)
-        self.rnn = CELLS[cell](
-            embed_tokens.embedding_dim,
-            hidden_size,
-            layers,
-            dropout=dropout if layers > 1 else 0.0,
-            bidirectional=True,
-        )
+        width = embed_tokens.embedding_dim
+        self.rnn = _recurrence(cell, width, hidden_size, layers, dropout, bidirectional=True)
         self.output_dim = 2 * hidden_size
         self._max_positions = max_positions
 
@@ -100,12 +100,8 @@ class RecurrentDecoder(FairseqIncrementalDecoder):
         self.layers, self.hidden_size = layers, hidden_size
         # the LSTM has two states a layer, the GRU one
         self.states = 2 if cell == "lstm" else 1
-        self.rnn = CELLS[cell](
-            embed_tokens.embedding_dim + latent_dim,
-            hidden_size,
-            layers,
-            dropout=dropout if layers > 1 else 0.0,
-        )
+        width = embed_tokens.embedding_dim + latent_dim
+        self.rnn = _recurrence(cell, width, hidden_size, layers, dropout)
         if latent_dim:
             self.initial = nn.Linear(latent_dim, self.states * layers * hidden_size)
         self.output_projection = nn.Linear(hidden_size, len(dictionary), bias=False)

@@ -50,35 +50,27 @@ def read_marked(text: str, marks: tuple[str, str]) -> Marked:
     # the longer one first: it may begin with the shorter
     either = "|".join(map(re.escape, sorted(marks, key=len, reverse=True)))
     token = re.compile(rf"\\(?P<escaped>\\|{either})|(?P<mark>{either})")
-    pieces: list[str] = []
     spans: list[tuple[int, int]] = []
-    length, start, last = 0, None, 0
-
-    def add(piece: str) -> None:
-        nonlocal length
-        pieces.append(piece)
-        length += len(piece)
-
+    sentence, start, last = "", None, 0
     for match in token.finditer(text):
-        add(text[last : match.start()])
+        sentence += text[last : match.start()]
         last = match.end()
         if match["escaped"]:
-            add(match["escaped"])
+            sentence += match["escaped"]
         elif match["mark"] == opening:
             if start is not None:
                 raise VATError(f"{text!r}: {opening!r} within {opening!r}")
-            start = length
+            start = len(sentence)
         else:
             if start is None:
                 raise VATError(f"{text!r}: {closing!r} without {opening!r} before it")
-            if not "".join(pieces)[start:].strip():
+            if not sentence[start:].strip():
                 raise VATError(f"{text!r}: nothing between {opening!r} and {closing!r}")
-            spans.append((start, length))
+            spans.append((start, len(sentence)))
             start = None
     if start is not None:
         raise VATError(f"{text!r}: {opening!r} without {closing!r} after it")
-    add(text[last:])
-    return Marked("".join(pieces), tuple(spans))
+    return Marked(sentence + text[last:], tuple(spans))
 
 
 def marked_subwords(

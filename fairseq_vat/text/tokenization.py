@@ -113,8 +113,11 @@ def tokenize(
         tell(f"{name}: {texts[name]}: {report.cleaning}")
         tell(f"{name}: {_written(report, max_pieces)}")
         if report.unk_words:
-            pieces = len(vocabulary.encode([subwords.UNK_WORD])[0])
-            warn(f"{name}: {texts[name]}: {_unk_words(report.unk_words, pieces)}")
+            word, count = subwords.UNK_WORD, len(vocabulary.encode([subwords.UNK_WORD])[0])
+            how = "a piece of its own"
+            if count > 1:
+                how = f"cut into {count} pieces, since the vocabulary has none for it"
+            warn(f"{name}: {texts[name]}: the word {word} {report.unk_words:,} times: {how}")
         if not report.sentences:
             raise VATError(
                 f"--{name} {texts[name]}: no sentence is left; see the counts above for the reason"
@@ -133,11 +136,9 @@ def tokenize(
 
 def _copied_model(given: str | os.PathLike, out: Path) -> Path:
     path = out / "sentencepiece.model"
-    data = Path(given).read_bytes()
     subwords.load_model(given)
-    if not (path.exists() and path.read_bytes() == data):
-        with files.atomic_path(path) as temporary:
-            temporary.write_bytes(data)
+    if not (path.exists() and path.read_bytes() == Path(given).read_bytes()):
+        files.copy_whole(given, path)
         (out / "sentencepiece.json").unlink(missing_ok=True)
     return path
 
@@ -207,11 +208,3 @@ def _written(report: subwords.EncodingReport, max_pieces: int | None) -> str:
     if report.vanished:
         parts.append(f"{report.vanished:,} dropped that normalisation left nothing of")
     return ", ".join(parts)
-
-
-def _unk_words(count: int, pieces: int) -> str:
-    """What became of the word <unk>."""
-    how = "a piece of its own"
-    if pieces > 1:
-        how = f"cut into {pieces} pieces, since the vocabulary has none for it"
-    return f"the word {subwords.UNK_WORD} {count:,} times: {how}"
