@@ -59,7 +59,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def _embed(args: argparse.Namespace) -> None:
     sentences = read_sentences(args)
     with quiet():
-        from fairseq_vat.hub.latent_files import save_vectors
+        from fairseq_vat.hub.decoding import save_vectors
 
         vectors = load_for(args, sentences).embed(sentences, args.pooling)
     save_vectors(args.output, vectors)
@@ -69,7 +69,7 @@ def _embed(args: argparse.Namespace) -> None:
 def _encode(args: argparse.Namespace) -> None:
     sentences = read_sentences(args)
     with quiet():
-        from fairseq_vat.hub.latent_files import save_latents
+        from fairseq_vat.hub.decoding import save_latents
 
         latents = load_for(args, sentences).encode(sentences)
     save_latents(args.output, latents)
@@ -78,7 +78,7 @@ def _encode(args: argparse.Namespace) -> None:
 
 def _decode(args: argparse.Namespace) -> None:
     with quiet():
-        from fairseq_vat.hub.latent_files import load_latents
+        from fairseq_vat.hub.decoding import load_latents
 
         points = load_latents(args.input)
         found = load_hub(args).decode(points, **generation(args))

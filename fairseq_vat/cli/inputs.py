@@ -12,12 +12,12 @@ from fairseq_vat.latent.choices import POOLINGS
 from fairseq_vat.text.lines import clean_line, decode_line, raw_lines, read_raw_lines
 
 
-def add_input_argument(parser: argparse.ArgumentParser, what: str = "a sentence a line") -> None:
+def add_input_argument(parser: argparse.ArgumentParser) -> None:
     """Add --input, standard input by default, as fairseq-interactive has it."""
     parser.add_argument(
         "--input",
         metavar="FILE",
-        help=f"{what}; plain, .gz or .xz (default: TEXT, or else standard input)",
+        help="a sentence a line; plain, .gz or .xz (default: TEXT, or else standard input)",
     )
 
 

@@ -18,12 +18,12 @@ FORMATS = ("github", "latex", "csv", "plain")
 WIDTH = 100
 
 
-def add_format_flag(parser: argparse.ArgumentParser, default: str = "plain") -> None:
+def add_format_flag(parser: argparse.ArgumentParser) -> None:
     """Add ``--format``."""
     parser.add_argument(
         "--format",
         choices=FORMATS,
-        default=default,
+        default="plain",
         help="of tables; latex and csv print nothing else (default: %(default)s)",
     )
 

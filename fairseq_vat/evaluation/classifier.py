@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, ReduceLROnPlat
 
 # batches are made of sentences of like length, out of so many batches' worth in random order
 _WINDOW = 16
+_MEASURED = 128  # examples of a batch that is only measured
 
 
 @dataclass(frozen=True)
@@ -160,30 +161,25 @@ def measure(
     target: Target,
     numbers: Tensor,
     lengths: Sequence[int] | None = None,
-    batch_size: int = 128,
 ) -> list[Any]:
     """The score of each on some of the examples, without dropout."""
     classifiers.eval()
     if lengths is not None:
         numbers = numbers[_of_like_length(numbers, lengths)]
-    logits = [classifiers(batch).cpu() for batch in numbers.split(batch_size)]
+    logits = [classifiers(batch).cpu() for batch in numbers.split(_MEASURED)]
     return [target.score(logits_NK, numbers) for logits_NK in torch.cat(logits, dim=1)]
 
 
 def cosine_schedule(
-    optimizer: torch.optim.Optimizer,
-    updates_an_epoch: int,
-    restart_epochs: int = 10,
-    min_lr: float = 1e-7,
+    optimizer: torch.optim.Optimizer, updates_an_epoch: int
 ) -> CosineAnnealingWarmRestarts:
     """The learning rate of every update, as fairseq's ``cosine`` scheduler has it.
 
-    At update t of a cosine of T = `restart_epochs` x `updates_an_epoch` updates it is
-    min_lr + (lr - min_lr) (1 + cos(pi t / T)) / 2; at t = T the next begins (Loshchilov and Hutter
-    2017, "SGDR", equation 5). The defaults are the VAE-Transformer paper's.
+    At update t of a cosine of T updates, here 10 epochs, it is 1e-7 + (lr - 1e-7) (1 +
+    cos(pi t / T)) / 2; at t = T the next begins (Loshchilov and Hutter 2017, "SGDR", equation 5).
+    Both numbers are the VAE-Transformer paper's.
     """
-    length = restart_epochs * updates_an_epoch
-    return CosineAnnealingWarmRestarts(optimizer, T_0=length, eta_min=min_lr)
+    return CosineAnnealingWarmRestarts(optimizer, T_0=10 * updates_an_epoch, eta_min=1e-7)
 
 
 def batches(

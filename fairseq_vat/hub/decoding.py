@@ -1,9 +1,11 @@
-"""From latents to text, through fairseq's own generators.
+"""From latents to text, through fairseq's own generators; files of latents and of vectors.
 
 Shape legend: P latents of a sentence (its source positions at token level, 1 at sentence level),
 B sentences of a batch, L latent width.
 """
 
+import os
+import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from fairseq_vat.errors import VATError
+from fairseq_vat.files import atomic_path
 from fairseq_vat.latent.gaussian import Latents
 from fairseq_vat.models.latent_encoder import as_memory
 from fairseq_vat.tasks.generation import (
@@ -150,3 +153,43 @@ def separate(latents: Any) -> list[Any]:
     if hasattr(latents, "mask"):
         return [mean[mask] for mean, mask in zip(latents.mean, latents.mask, strict=True)]
     return list(latents)
+
+
+def save_vectors(path: str | os.PathLike, vectors: np.ndarray) -> None:
+    """Write what `VATHubInterface.embed` gives as a .npy file, whole or not at all."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, vectors, allow_pickle=False)
+
+
+def save_latents(path: str | os.PathLike, latents: Latents) -> None:
+    """Write what `VATHubInterface.encode` gives as a .npz file with its fields, likewise."""
+    arrays = {name: tensor.numpy() for name, tensor in latents._asdict().items()}
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def load_latents(path: str | os.PathLike) -> list[np.ndarray]:
+    """The means of each sentence, (P, L), in single precision, for `VATHubInterface.decode`.
+
+    Args:
+        path: a file of `save_latents`, or a .npy file of one latent a sentence, (N, L).
+
+    Raises:
+        VATError: for any other file.
+    """
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if hasattr(loaded, "files"):
+            mean, mask = loaded["mean"], loaded["mask"].astype(bool)
+            points = [rows[kept] for rows, kept in zip(mean, mask, strict=True)]
+        else:
+            points = list(loaded)
+        if any(point.dtype.kind not in "fiu" for point in points):
+            raise ValueError(f"its values are of type {points[0].dtype}")
+        return [point.astype(np.float32) for point in points]
+    except (ValueError, TypeError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+        # what numpy advises of a file that it can't read is to trust it
+        reason = "it is another kind of file" if "allow_pickle" in str(error) else error
+        raise VATError(
+            f"{path} isn't a .npz of 'fairseq-vat encode' or a .npy of numbers: {reason}"
+        ) from error

@@ -146,11 +146,7 @@ class VATHubInterface(LatentOperations, nn.Module):
         return self.embed_posteriors(sentences, (pooling,))[pooling]
 
     def embed_posteriors(
-        self,
-        sentences: Sequence[str],
-        poolings: Sequence[str] = POOLINGS,
-        rows: int | None = None,
-        progress: bool = True,
+        self, sentences: Sequence[str], poolings: Sequence[str] = POOLINGS
     ) -> dict[str, DiagonalGaussian]:
         """`embed_posterior` for several poolings, the encoder run once."""
         encoder = self.model.encoder
@@ -162,7 +158,7 @@ class VATHubInterface(LatentOperations, nn.Module):
         for name in poolings:
             mean_NL = torch.zeros(len(sentences), encoder.latent_dim)
             found[name] = DiagonalGaussian(mean_NL, torch.zeros_like(mean_NL))
-        for numbers, out in self._encoded(sentences, rows, progress):
+        for numbers, out in self._encoded(sentences):
             for name, whole in found.items():
                 pooled = pool(encoder.posterior(out), _padding(out), name)
                 whole.mean[numbers] = pooled.mean.float().cpu()
@@ -194,7 +190,7 @@ class VATHubInterface(LatentOperations, nn.Module):
         return [cut(sentence, room) for sentence in tokens]
 
     def batches(
-        self, sentences: Sequence[str], rows: int | None = None, progress: bool = True
+        self, sentences: Sequence[str], rows: int | None = None
     ) -> Iterator[dict[str, Any]]:
         """fairseq's batches of the sentences, where the model is, by length, with a progress bar.
 
@@ -209,19 +205,16 @@ class VATHubInterface(LatentOperations, nn.Module):
         order = np.argsort(dataset.src_sizes, kind="stable")
         max_tokens = max(self.max_tokens, int(dataset.src_sizes.max()))
         batches = dataset.batch_by_size(order, max_tokens=max_tokens, max_sentences=rows)
-        hidden = None if progress else True  # None: where standard error is no terminal
-        bar = tqdm(total=len(tokens), unit=" sentences", delay=1, leave=False, disable=hidden)
-        with bar:
+        # disable=None: where standard error is no terminal
+        with tqdm(total=len(tokens), unit=" sentences", delay=1, leave=False, disable=None) as bar:
             for batch in batches:
                 sample = dataset.collater([dataset[number] for number in batch])
                 yield utils.apply_to_sample(lambda x: x.to(self.device), sample)
                 bar.update(len(batch))
 
-    def _encoded(
-        self, sentences: Sequence[str], rows: int | None = None, progress: bool = True
-    ) -> Iterator[tuple[list[int], EncoderOut]]:
+    def _encoded(self, sentences: Sequence[str]) -> Iterator[tuple[list[int], EncoderOut]]:
         """The encoder's output, batch by batch, with the numbers of the batch's sentences."""
-        for sample in self.batches(sentences, rows, progress):
+        for sample in self.batches(sentences):
             net_input = sample["net_input"]
             with torch.no_grad():
                 out = self.model.encoder(net_input["src_tokens"], net_input["src_lengths"])
