@@ -108,14 +108,9 @@ def _report(args: argparse.Namespace) -> None:
         from fairseq_vat.report.sentences import read_subset, read_text
 
         vat = load_hub(args, truncate=False)  # sentences are shown, so whole ones
-        settings = ReportSettings(
-            prior_std=prior_of(vat.cfg, vat.model, args.prior_std).std,
-            examples=args.examples,
-            samples=args.samples,
-            steps=args.steps,
-            beam=args.beam,
-            seed=args.seed,
-        )
+        names = ("examples", "samples", "steps", "beam", "seed")
+        prior_std = prior_of(vat.cfg, vat.model, args.prior_std).std
+        settings = ReportSettings(prior_std, **{name: getattr(args, name) for name in names})
         if args.text is not None:
             sentences = read_text(vat, args.text, args.sentences)
         else:

@@ -169,14 +169,23 @@ def figures(
 
     Returns:
         plain numbers, nested: ``nll``, ``nll_mean``, ``nll_samples``, ``nll_prior``, ``kl``,
-        ``penalty``, ``neg_elbo`` and ``iw_nll`` each as `spread.spread_of` has it.
+        ``penalty``, ``neg_elbo`` and ``iw_nll`` each per sentence, word and token.
     """
 
-    def spread(*columns: list[float]) -> dict[str, float | None] | None:
+    def spread(*columns: list[float], perplexity: bool = True) -> dict[str, float | None] | None:
         if not all(columns):
             return None
         total = math.fsum(math.fsum(column) for column in columns)
-        return _spread_of(total, len(columns[0]), words, tokens)
+        found = {
+            "per_sentence": total / len(columns[0]),
+            "per_word": total / words,
+            "per_token": total / tokens,
+            "bits_per_token": total / tokens / math.log(2),
+        }
+        if perplexity:  # exp(KL) is none of anything, nor is exp(penalty)
+            found["ppl_per_word"] = _perplexity(total / words)
+            found["ppl_per_token"] = _perplexity(total / tokens)
+        return found
 
     has_latents = bool(measured.kl)
     found: dict[str, Any] = {
@@ -184,8 +193,8 @@ def figures(
         "nll_mean": spread(measured.nll) if has_latents else None,
         "nll_samples": spread(measured.nll_samples),
         "nll_prior": spread(measured.nll_prior),
-        "kl": _without_perplexity(spread(measured.kl)),
-        "penalty": _without_perplexity(spread(measured.penalty)),
+        "kl": spread(measured.kl, perplexity=False),
+        "penalty": spread(measured.penalty, perplexity=False),
         "neg_elbo": spread(measured.nll_samples, measured.kl),
         "iw_nll": spread(measured.iw_nll),
         "samples": settings.samples if has_latents else None,
@@ -256,23 +265,6 @@ def _latent_gain(measured: Measured, tokens: int) -> dict[str, float | None]:
         "bits_per_token": gain / tokens / math.log(2),
         "share": gain / prior if prior > 0 else None,
     }
-
-
-def _spread_of(total: float, sentences: int, words: int, tokens: int) -> dict[str, float | None]:
-    """A sum of nats per sentence, word and token, and what fairseq makes of it."""
-    return {
-        "per_sentence": total / sentences,
-        "per_word": total / words,
-        "per_token": total / tokens,
-        "bits_per_token": total / tokens / math.log(2),
-        "ppl_per_word": _perplexity(total / words),
-        "ppl_per_token": _perplexity(total / tokens),
-    }
-
-
-def _without_perplexity(spread: dict[str, float | None] | None) -> dict[str, float | None] | None:
-    """exp(KL) is no perplexity of anything, nor is exp(penalty)."""
-    return spread and {name: x for name, x in spread.items() if not name.startswith("ppl")}
 
 
 def _perplexity(nats: float) -> float | None:

@@ -6,6 +6,7 @@ Shape legend: N sentences, L latent width, B sentences of a batch, T source and 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -54,40 +55,13 @@ class Example:
     samples: list[str]
 
 
-@dataclass(frozen=True)
-class Report:
-    """What `page.build` writes down."""
-
-    description: dict[str, str]
-    architecture: str
-    latent_level: str
-    updates: int
-    sentences: Sentences
-    measures: dict[str, Any]  # of `evaluate.figures`
-    equal: int  # sentences that are their reconstruction, word for word
-    warning: str | None  # one line if the posterior has collapsed
-    kl_L: Tensor  # KL of each dimension, in nats per latent
-    variance_L: Tensor  # variance over latents of each dimension's posterior mean
-    # of `measure_isotropy`; None where `isotropy_error` says why there is none
-    isotropy: dict[str, Any] | None
-    isotropy_error: str | None
-    # coordinates_N2, explained_2: of `principal_components`, of the pooled latents
-    coordinates_N2: np.ndarray
-    explained_2: np.ndarray
-    examples: list[Example]
-    prior_samples: list[str]
-    # each with the numbers of the two examples at its ends
-    interpolations: list[tuple[int, int, list[str]]]
-    settings: ReportSettings
-
-
 def gather(
     vat: VATHubInterface,
     sentences: Sentences,
     settings: ReportSettings,
     progress: Callable[[str], None] = lambda stage: None,
-) -> Report:
-    """Measure and decode.
+) -> SimpleNamespace:
+    """Measure and decode: everything that `page.build` writes down.
 
     Args:
         vat: the model; its subwords aren't used, the sentences are in them.
@@ -122,18 +96,19 @@ def gather(
     paths = vat.interpolate(
         [chosen[n] for n in firsts], [chosen[n + 1] for n in firsts], settings.steps, **search
     )
-    return Report(
+    return SimpleNamespace(
         description=describe_model(vat, settings.prior_std),
         architecture=str(vat.cfg.model._name),
         latent_level=str(vat.model.encoder.latent_level),
         updates=vat.model.num_updates,
         sentences=sentences,
-        measures=measures,
+        measures=measures,  # of `evaluate.figures`
+        # given back word for word
         equal=sum(text == output for text, output in zip(texts, outputs, strict=True)),
         warning=collapse.warning(measures),
-        kl_L=kl_L,
-        variance_L=variance_L,
-        isotropy=isotropy,
+        kl_L=kl_L,  # of each dimension, in nats per latent
+        variance_L=variance_L,  # over latents, of each dimension's posterior mean
+        isotropy=isotropy,  # None where the error says why there is none
         isotropy_error=isotropy_error,
         coordinates_N2=coordinates_N2,
         explained_2=explained_2,
@@ -142,7 +117,7 @@ def gather(
             for n, row in enumerate(rows)
         ],
         prior_samples=[sentences.join(line) for line in prior_samples],
-        interpolations=[
+        interpolations=[  # each with the numbers of the two examples at its ends
             (n + 1, n + 2, [sentences.join(line) for line in path])
             for n, path in zip(firsts, paths, strict=True)
         ],

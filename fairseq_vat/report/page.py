@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,13 @@ from fairseq_vat.evaluation.training_log import Record
 from fairseq_vat.measures.collapse import ACTIVE_VARIANCE
 from fairseq_vat.report import figures
 from fairseq_vat.report.differences import differences, separator
-from fairseq_vat.report.gather import Report
 
 _TAGS = {"same": Markup("{}"), "new": Markup("<ins>{}</ins>"), "missing": Markup("<del>{}</del>")}
 
 
-def build(report: Report, checkpoint: str, records: list[Record] | None, log_note: str) -> str:
+def build(
+    report: SimpleNamespace, checkpoint: str, records: list[Record] | None, log_note: str
+) -> str:
     """The whole page.
 
     Args:
@@ -68,8 +70,8 @@ def build(report: Report, checkpoint: str, records: list[Record] | None, log_not
     )
 
 
-def _isotropy(report: Report) -> dict[str, Any] | None:
-    """What the section shows beside `Report.isotropy`."""
+def _isotropy(report: SimpleNamespace) -> dict[str, Any] | None:
+    """What the section shows beside the figures."""
     if report.isotropy is None:
         return None
     rows = [*report.isotropy["layers"], {"layer": "z", **report.isotropy["latents"]}]
@@ -81,14 +83,14 @@ def _isotropy(report: Report) -> dict[str, Any] | None:
     }
 
 
-def _spelling(report: Report, piece: str) -> str:
+def _spelling(report: SimpleNamespace, piece: str) -> str:
     """An entry of the dictionary for readers, with sentencepiece's mark where a word begins."""
     text = report.sentences.join(piece)
     starts = piece.startswith("\u2581") or text.startswith(" ")
     return ("\u2581" if starts else "") + text.strip() if text.strip() else piece
 
 
-def _map(report: Report) -> dict[str, Any]:
+def _map(report: SimpleNamespace) -> dict[str, Any]:
     """What the section shows."""
     coordinates_N2, texts = report.coordinates_N2, report.sentences.texts
     words_N = [len(text.split()) for text in texts]
