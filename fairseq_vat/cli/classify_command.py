@@ -19,7 +19,6 @@ _SYSTEMS = (("classifier", "classifier"), ("logistic regression", "logistic_regr
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add ``classify``."""
     parser = subparsers.add_parser(
         "classify",
         help="train a linear classifier on a checkpoint's latents and measure it",
@@ -72,7 +71,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read, classify, print."""
     names = ("protocol", "latents", "pooling", "standardize", "seeds", "lr", "epochs", "batch_size")
     settings = {name: getattr(args, name) for name in names if hasattr(args, name)}
     with quiet():

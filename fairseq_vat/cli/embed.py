@@ -16,7 +16,6 @@ from fairseq_vat.cli.terminal import quiet
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add all three."""
     parser = subparsers.add_parser(
         "embed",
         help="sentences to vectors, in a .npy file",

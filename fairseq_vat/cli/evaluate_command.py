@@ -20,7 +20,6 @@ _KEYWORDS = (
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add ``evaluate``."""
     parser = subparsers.add_parser(
         "evaluate",
         help="measure a checkpoint: nll, KL, ELBO, mutual information, active units, BLEU",
@@ -85,7 +84,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Load, measure, print."""
     if args.data is None:
         raise VATError("--data is needed: the folder of fairseq-vat prepare or fairseq-preprocess")
     with quiet():

@@ -26,7 +26,6 @@ _WORDS = (
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add ``isotropy``."""
     parser = subparsers.add_parser(
         "isotropy",
         help="measure how isotropic and how contextual a checkpoint's representations are",
@@ -56,7 +55,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read, measure, print."""
     sentences = _read_pairs(args.sts) if args.sts else _read_files(args.text)
     with quiet():
         from fairseq_vat.evaluation.representations import measure_isotropy

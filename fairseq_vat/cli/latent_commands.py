@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add all six."""
     parser = add_command(
         subparsers,
         "reconstruct",

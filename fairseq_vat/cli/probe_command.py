@@ -24,7 +24,6 @@ _FILES = ("train", "valid", "test")
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add ``probe``."""
     parser = subparsers.add_parser(
         "probe",
         help="train classifiers on a checkpoint's sentence vectors, extracted or fine-tuned",
@@ -85,7 +84,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read, train, print."""
     _check(args)
     found = _relatedness(args) if args.relatedness else _probe(args)
     tables = relatedness_tables if args.relatedness else probe_tables

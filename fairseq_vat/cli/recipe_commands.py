@@ -11,7 +11,6 @@ from fairseq_vat.cli.text_commands import add_tokenization_flags, tokenization
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add all three."""
     parser = subparsers.add_parser(
         "prepare",
         help="make a training's data from raw text",

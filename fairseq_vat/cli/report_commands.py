@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add both."""
     parser = subparsers.add_parser(
         "plot",
         help="draw learning curves and the KL weight of one or several trainings",
@@ -95,7 +94,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
-    """Load, measure and decode, write."""
     _check(args)
     records, log_note = _log(args)
     with quiet():

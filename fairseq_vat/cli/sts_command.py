@@ -24,7 +24,6 @@ _AVERAGES = {
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add ``sts``."""
     parser = subparsers.add_parser(
         "sts",
         help="semantic textual similarity: correlation of cosines with people's scores",
@@ -48,7 +47,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read, embed, correlate, print."""
     from fairseq_vat.text.columns import read_task
 
     names = names_of(args.sts)

@@ -13,7 +13,6 @@ _SPLITS = ("train", "valid", "test")
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add both."""
     parser = subparsers.add_parser(
         "tokenize",
         help="train sentencepiece and write pieces and dict.txt for fairseq-preprocess",

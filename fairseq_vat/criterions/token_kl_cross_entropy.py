@@ -176,7 +176,6 @@ class TokenKLCrossEntropy(FairseqCriterion):
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
-        """All of them are sums."""
         return True
 
 

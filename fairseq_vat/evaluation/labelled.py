@@ -90,7 +90,6 @@ class LabelledFiles:
 
     @property
     def all_pieces(self) -> list[str]:
-        """Likewise."""
         return [sentence for some in self.pieces.values() for sentence in some]
 
     @property

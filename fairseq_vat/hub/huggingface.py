@@ -82,7 +82,6 @@ class HuggingFaceEncoder:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
         return next(self.model.parameters()).device
 
     @property

@@ -83,7 +83,6 @@ class VATHubInterface(LatentOperations, nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
         return next(self.model.parameters()).device
 
     def apply_bpe(self, sentence: str) -> str:

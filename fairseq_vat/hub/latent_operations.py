@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from fairseq import utils
+from torch import Tensor
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.hub.latent_arithmetic import LatentArithmetic
+from fairseq_vat.hub.decoding import LatentDecoding
 from fairseq_vat.hub.loading import prior_of
 from fairseq_vat.latent import interpolation, noise
 from fairseq_vat.tasks.data_directory import load_sentences
@@ -21,7 +22,7 @@ from fairseq_vat.text.lines import clean_line
 from fairseq_vat.text.marks import marked_subwords, parse_marks, read_marked
 
 
-class LatentOperations(LatentArithmetic):
+class LatentOperations(LatentDecoding):
     """Operations in latent space, for `VATHubInterface`; its methods take and give lists.
 
     Every method takes fairseq's generation settings as keywords: ``beam=5`` (the VAT paper's),
@@ -33,7 +34,9 @@ class LatentOperations(LatentArithmetic):
     factor on the batch's longest source.
 
     Every method raises TypeError for a setting that fairseq's generation doesn't have, and where
-    one string is given instead of a list.
+    one string is given instead of a list; VATError for another ``pooling`` of a sentence's latents
+    than ``mean``, ``sum`` and ``start``, and for ``start`` of a model without start tokens;
+    ValueError for lists of different lengths.
     """
 
     def reconstruct(self, sentences: Sequence[str], beam: int = 5, **generation: Any) -> list[str]:
@@ -141,7 +144,6 @@ class LatentOperations(LatentArithmetic):
 
         Raises:
             VATError: for fewer than 2 steps, and another method.
-            ValueError: for lists of different lengths.
         """
         if isinstance(firsts, str) or isinstance(seconds, str):
             raise TypeError("lists of sentences are needed, not one string")
@@ -154,6 +156,66 @@ class LatentOperations(LatentArithmetic):
         ]
         decoded = self.decode([point for path in paths for point in path], beam, **generation)
         return [decoded[first : first + steps] for first in range(0, len(decoded), steps)]
+
+    def arithmetic(
+        self,
+        a: Sequence[str],
+        b: Sequence[str],
+        c: Sequence[str],
+        pooling: str = "mean",
+        beam: int = 5,
+        **generation: Any,
+    ) -> list[str]:
+        """a - b + c, decoded: what b is to a, to c.
+
+        With one latent a sentence it is z(a) - z(b) + z(c). With a latent for every token, a's
+        latents are each shifted by the difference of the pooled latents of c and b: a keeps its
+        length and its words' order.
+        """
+        if not len(a) == len(b) == len(c):
+            raise ValueError(f"{len(a)}, {len(b)} and {len(c)} sentences: as many of each, please")
+        shift_NL = torch.from_numpy(self.embed(c, pooling) - self.embed(b, pooling))
+        pairs = zip(self.posteriors(a), shift_NL, strict=True)
+        return self.decode([x.mean + shift for x, shift in pairs], beam, **generation)
+
+    def direction(
+        self, source: Sequence[str], target: Sequence[str], pooling: str = "mean"
+    ) -> np.ndarray:
+        """From sentences with one attribute to sentences with another, (L,).
+
+        The mean of the target's pooled latents minus the mean of the source's, each sentence
+        counting the same, in double precision: an attribute vector (Larsen et al. 2016,
+        Autoencoding beyond pixels).
+        """
+        if not len(source) or not len(target):
+            raise VATError("a direction needs a sentence of each attribute at least")
+        means = [self.embed(lines, pooling).mean(0, dtype=float) for lines in (source, target)]
+        return means[1] - means[0]
+
+    def shift(
+        self,
+        sentences: Sequence[str],
+        direction: np.ndarray | Tensor,
+        scale: float = 1.0,
+        beam: int = 5,
+        **generation: Any,
+    ) -> list[str]:
+        """Sentences moved along a direction, decoded.
+
+        ``scale * direction``, the other way below 0, is added to every latent of a sentence: with a
+        latent for every token to each of them, so that their mean moves by it and the sentence
+        keeps its length and its words' order.
+
+        Raises:
+            VATError: for a direction of another shape, or with values that aren't finite.
+        """
+        step_L = scale * torch.as_tensor(direction).float()
+        width = self.model.encoder.latent_dim
+        if step_L.shape != (width,):
+            shape = tuple(step_L.shape)
+            raise VATError(f"a direction of shape {shape}: the model needs ({width},)")
+        points = [x.mean + step_L for x in self.posteriors(sentences)]
+        return self.decode(points, beam, **generation)
 
     def sample_prior(
         self,

@@ -55,7 +55,6 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
         return next(self.model.parameters()).device
 
 

@@ -104,7 +104,6 @@ class VATEncoder(InputModule):
     get_sentence_embedding_dimension = get_embedding_dimension
 
     def tokenize(self, texts: Sequence[str], **kwargs: Any) -> dict[str, Tensor]:
-        """`preprocess`."""
         return self.preprocess(texts, **kwargs)
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

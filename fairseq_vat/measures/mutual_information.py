@@ -81,13 +81,11 @@ def mutual_information_over_batches(
             *(x[:latents].split(sizes) for x in (mean_NL, logvar_NL, z_NL)), strict=True
         )
     ]
-    return MutualInformation(
-        paired=sum(part.paired for part in parts) / len(parts),
-        unpaired=sum(part.unpaired for part in parts) / len(parts),
-        ceiling=sum(part.ceiling for part in parts) / len(parts),
-        latents=latents,
-        batches=len(parts),
-    )
+    means = {
+        name: sum(getattr(part, name) for part in parts) / len(parts)
+        for name in ("paired", "unpaired", "ceiling")
+    }
+    return MutualInformation(**means, latents=latents, batches=len(parts))
 
 
 def choose_latents(

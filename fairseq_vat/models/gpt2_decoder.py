@@ -172,7 +172,6 @@ class GPT2Decoder(FairseqIncrementalDecoder):
         return weight_RC.index_select(0, self._row_K)
 
     def max_positions(self) -> int:
-        """Longest target."""
         return self.gpt2.config.n_positions
 
     def reorder_incremental_state(

@@ -68,7 +68,6 @@ class RecurrentEncoder(FairseqEncoder):
         }
 
     def max_positions(self) -> int:
-        """Longest source."""
         return self._max_positions
 
 
@@ -174,7 +173,6 @@ class RecurrentDecoder(FairseqIncrementalDecoder):
         return self.output_projection(features)
 
     def max_positions(self) -> int:
-        """Longest target."""
         return self._max_positions
 
 

@@ -193,7 +193,6 @@ class VATModel(BaseFairseqModel):
         return source, self.decoder.max_positions()
 
     def max_decoder_positions(self) -> int:
-        """Longest target."""
         return self.decoder.max_positions()
 
     def set_num_updates(self, num_updates: int) -> None:

@@ -273,7 +273,6 @@ class VariationalLMTask(AggressiveTask):
         data_directory.check_dictionary(state_dict, self.dictionary, self.cfg.data)
 
     def max_positions(self) -> tuple[int, int]:
-        """Longest source and target."""
         return self._max_positions
 
     @property

@@ -38,13 +38,10 @@ class CutDataset(BaseWrapperDataset):
 
     @property
     def sizes(self) -> np.ndarray:
-        """Tokens of each sentence."""
         return self._sizes
 
     def num_tokens(self, index: int) -> int:
-        """Tokens of a sentence, for batching."""
         return self._sizes[index]
 
     def size(self, index: int) -> int:
-        """Tokens of a sentence, for filtering."""
         return self._sizes[index]

@@ -6,7 +6,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from fairseq_vat.errors import VATError
@@ -33,10 +33,6 @@ class CleaningReport:
     def kept(self) -> int:
         """Lines that had text in them."""
         return self.lines - self.empty
-
-    def as_dict(self) -> dict[str, int]:
-        """The counts under their names, for JSON."""
-        return asdict(self)
 
     def __str__(self) -> str:
         return (

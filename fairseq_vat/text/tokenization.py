@@ -195,7 +195,7 @@ def fitting_vocab_size(text: str | os.PathLike) -> int:
 def _figures(report: subwords.EncodingReport) -> dict[str, int]:
     names = ("sentences", "too_long", "vanished", "unknown", "unk_words")
     figures = {name: getattr(report, name) for name in names}
-    return {**report.cleaning.as_dict(), **figures, "pieces": report.counts.total()}
+    return {**vars(report.cleaning), **figures, "pieces": report.counts.total()}
 
 
 def _written(report: subwords.EncodingReport, max_pieces: int | None) -> str:
