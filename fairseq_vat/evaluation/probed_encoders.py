@@ -20,7 +20,7 @@ from fairseq_vat.files import sha256
 from fairseq_vat.hub.huggingface import HuggingFaceEncoder
 from fairseq_vat.hub.interface import VATHubInterface
 from fairseq_vat.latent.choices import POOLINGS
-from fairseq_vat.latent.pooling import pool
+from fairseq_vat.latent.gaussian import pool
 
 
 class ProbedEncoder(ABC):

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,15 +140,10 @@ def _parse_json(line: str) -> Record | None:
 
 
 def _record(kind: str, epoch: str | int, stats: dict, subset: str = "train") -> Record | None:
-    floats = {name: _float(value) for name, value in stats.items()}
-    numbers = {name: value for name, value in floats.items() if value is not None}
+    numbers = {}
+    for name, value in stats.items():
+        with suppress(TypeError, ValueError):
+            numbers[name] = float(value)
     if "num_updates" not in numbers:
         return None
     return Record(kind, int(epoch), int(numbers.pop("num_updates")), numbers, subset)
-
-
-def _float(value: object) -> float | None:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None

@@ -28,8 +28,7 @@ from fairseq_vat.errors import VATError
 from fairseq_vat.hub.latent_operations import LatentOperations
 from fairseq_vat.hub.loading import TASK_SETTINGS, LoadedModel, bpe_of, build_bpe, load_model
 from fairseq_vat.latent.choices import POOLINGS
-from fairseq_vat.latent.gaussian import DiagonalGaussian, Latents
-from fairseq_vat.latent.pooling import check_pooling, pool
+from fairseq_vat.latent.gaussian import DiagonalGaussian, Latents, check_pooling, pool
 from fairseq_vat.models.latent_encoder import EncoderOut
 from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.pretrained import path_of

@@ -23,7 +23,7 @@ from fairseq_vat.errors import VATError
 from fairseq_vat.hub.interface import VATHubInterface
 from fairseq_vat.hub.loading import checkpoint_of, load_model
 from fairseq_vat.hub.packing import write_packed
-from fairseq_vat.latent.pooling import pool
+from fairseq_vat.latent.gaussian import pool
 from fairseq_vat.text.cutting import cut
 from fairseq_vat.text.pieces import check_subwords
 

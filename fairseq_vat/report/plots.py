@@ -126,17 +126,14 @@ def _plain(label: str) -> str:
     return ("\u200b" if label.startswith("_") else "") + label.replace("$", r"\$")
 
 
-def _weighted_kl(stats: dict[str, float]) -> float | None:
-    if "kl_nats" in stats and "kl_weight" in stats:
-        return stats["kl_nats"] * stats["kl_weight"]
-    return None
-
-
 # title of a panel: its label, and its value in a record's statistics
 PANELS: dict[str, tuple[str, Callable[[dict[str, float]], float | None]]] = {
     "Reconstruction": ("nll (bits per token)", lambda s: s.get("nll_loss")),
     "KL divergence": ("KL (nats per latent)", lambda s: s.get("kl_nats")),
-    "Weighted KL": ("weight \u00d7 KL (nats per latent)", _weighted_kl),
+    "Weighted KL": (
+        "weight \u00d7 KL (nats per latent)",
+        lambda s: s["kl_nats"] * s["kl_weight"] if {"kl_nats", "kl_weight"} <= s.keys() else None,
+    ),
     "KL weight": ("weight", lambda s: s.get("kl_weight")),
 }
 
