@@ -1,14 +1,12 @@
 """Tables for people: rows with named columns, in the formats that are asked for."""
 
-from __future__ import annotations
-
 import argparse
 import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Number
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 MISSING = "\N{EN DASH}"
 # with the names of tabulate's; its "github" leaves the columns' alignment to whoever renders it
@@ -134,9 +132,7 @@ class MeanAndStd(NamedTuple):
     std: float | None
 
     @classmethod
-    def of(
-        cls, figures: Mapping[str, float | None], name: str, scale: float = 1
-    ) -> MeanAndStd | None:
+    def of(cls, figures: Mapping[str, float | None], name: str, scale: float = 1) -> Self | None:
         """``NAME`` and, if it is there, ``NAME_std``, times `scale`; None where it is undefined."""
         mean, std = figures[name], figures.get(f"{name}_std")
         if mean is None:

@@ -9,8 +9,6 @@ width, V entries of fairseq's dictionary, R rows of GPT-2's embedding, K of them
 N tokens.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,12 +1,10 @@
 """How text becomes the tokens of a data directory, kept with the data and with every checkpoint."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -35,18 +33,18 @@ class SubwordFiles:
             raise VATError(f"no subwords of kind {self.kind!r} with files {sorted(self.files)}")
 
     @classmethod
-    def of(cls, kind: str, paths: Mapping[str, str | os.PathLike]) -> SubwordFiles:
+    def of(cls, kind: str, paths: Mapping[str, str | os.PathLike]) -> Self:
         """Of the files of a command line."""
         return cls(kind, {setting: Path(path).read_bytes() for setting, path in paths.items()})
 
     @classmethod
-    def in_folder(cls, kind: str, folder: str | os.PathLike) -> SubwordFiles:
+    def in_folder(cls, kind: str, folder: str | os.PathLike) -> Self:
         """Of the files of a folder, by their usual names."""
         names = KINDS.get(kind, {})
         return cls.of(kind, {setting: Path(folder) / name for setting, name in names.items()})
 
     @classmethod
-    def read(cls, folder: str | os.PathLike) -> SubwordFiles | None:
+    def read(cls, folder: str | os.PathLike) -> Self | None:
         """What `write` left in a folder; None where nothing says how its text became tokens.
 
         A data directory that was made before there was such a note is told by the sentencepiece
@@ -64,7 +62,7 @@ class SubwordFiles:
             raise VATError(f"{error.filename}: missing; {Path(folder) / NOTE} needs it") from None
 
     @classmethod
-    def _beside(cls, folder: Path) -> SubwordFiles | None:
+    def _beside(cls, folder: Path) -> Self | None:
         made_from = read_json(folder / "made_from.json")
         if not isinstance(made_from, dict):
             return None
@@ -93,7 +91,7 @@ class SubwordFiles:
         return {"bpe": self.kind, "files": files}
 
     @classmethod
-    def from_state(cls, state: Any) -> SubwordFiles:
+    def from_state(cls, state: Any) -> Self:
         """What `state` gave."""
         try:
             files = {name: bytes(content.tolist()) for name, content in state["files"].items()}
