@@ -84,23 +84,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
     parser = add_command(
         subparsers,
-        "arithmetic",
-        _arithmetic,
-        "a - b + c of sentences, or a step towards an attribute, decoded",
-        "Prints the sentence decoded from z(a) - z(b) + z(c); with a latent for every token, a's "
-        "latents are moved by the difference of the pooled latents of c and b.  In a file the "
-        "three are a line, with tabs between them.  With --from and --to every sentence's latents "
-        "are moved by SCALE times the difference of the mean pooled latents of the two files.",
-        text="three sentences, a, b and c; with --from and --to any number of them",
-    )
-    add_pooling(parser)
-    attribute = "sentences with an attribute, one a line; plain, .gz or .xz"
-    parser.add_argument("--from", dest="source", metavar="FILE", help=attribute)
-    parser.add_argument("--to", dest="target", metavar="FILE", help="sentences with another")
-    add_number(parser, "--scale", "of the step from --from to --to", 1.0, finite, "SCALE")
-
-    parser = add_command(
-        subparsers,
         "prior",
         _prior,
         "sentences decoded from draws of the prior",
@@ -116,6 +99,23 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "as many subwords (default: drawn from the lengths of the training data in DATA)",
         kind=at_least(1),
     )
+
+    parser = add_command(
+        subparsers,
+        "arithmetic",
+        _arithmetic,
+        "a - b + c of sentences, or a step towards an attribute, decoded",
+        "Prints the sentence decoded from z(a) - z(b) + z(c); with a latent for every token, a's "
+        "latents are moved by the difference of the pooled latents of c and b.  In a file the "
+        "three are a line, with tabs between them.  With --from and --to every sentence's latents "
+        "are moved by SCALE times the difference of the mean pooled latents of the two files.",
+        text="three sentences, a, b and c; with --from and --to any number of them",
+    )
+    add_pooling(parser)
+    attribute = "sentences with an attribute, one a line; plain, .gz or .xz"
+    parser.add_argument("--from", dest="source", metavar="FILE", help=attribute)
+    parser.add_argument("--to", dest="target", metavar="FILE", help="sentences with another")
+    add_number(parser, "--scale", "of the step from --from to --to", 1.0, finite, "SCALE")
 
 
 def add_command(
