@@ -63,7 +63,8 @@ def work(tmp_path: Path) -> Workplace:
         (tmp_path / "ptb" / f"{split}.txt").write_text("".join(["\n", *lines]))
         split = split.replace("valid", "dev")
         (tmp_path / "sst2" / f"{split}.tsv").write_text("1\ta <unk>\n0\tb a\n")
-    return Workplace(tmp_path, "reproduce_vae_transformer.sh", PRETEND)
+    main = reproduce_vae_transformer.main
+    return Workplace(tmp_path, "reproduce_vae_transformer.sh", PRETEND, main)
 
 
 SMALL = ("--epochs", "20", "--only", "vae_transformer,gru_decoder_lm", "--tables", "2,3")
@@ -266,7 +267,7 @@ def test_mistakes_are_one_line(work, monkeypatch, capsys, flags, message):
 
 
 def test_the_script_ends_with_them(work):
-    done = work.run("out")
+    done = work.run_script("out")
     assert done.returncode in (1, 2)
     assert "give at least one data set" in done.stderr and len(done.stderr.splitlines()) == 1
 
