@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fairseq_vat.measures.collapse import count_active_units, mean_variance
+from fairseq_vat.measures.active_units import count_active_units, mean_variance
 
 
 def test_variance_from_sums_is_the_variance():

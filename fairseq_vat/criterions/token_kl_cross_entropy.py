@@ -23,7 +23,7 @@ from fairseq_vat.criterions.config import (
 from fairseq_vat.errors import VATError
 from fairseq_vat.latent.gaussian import DiagonalGaussian
 from fairseq_vat.latent.prior import Prior
-from fairseq_vat.measures.collapse import ACTIVE_VARIANCE, count_active_units
+from fairseq_vat.measures.active_units import THRESHOLD, count_active_units
 
 # Seed of validation's latents: always the same, so that validation repeats.
 VALIDATION_SEED = 0
@@ -204,10 +204,10 @@ def _log_active_units(
     for name, value in zip(names, (latents, sums_L, square_sums_L), strict=True):
         metrics.log_scalar_sum(name, value)
 
-    def active_units(meters: Any, threshold: float = ACTIVE_VARIANCE) -> float:
+    def active_units(meters: Any, threshold: float = THRESHOLD) -> float:
         sums = (torch.as_tensor(meters[name].sum) for name in names)
         return float(count_active_units(*sums, threshold))
 
-    least = ACTIVE_VARIANCE * min(1.0, prior_std**2)
+    least = THRESHOLD * min(1.0, prior_std**2)
     metrics.log_derived("active_units", active_units)
     metrics.log_derived("_active_units_least", lambda meters: active_units(meters, least))

@@ -18,7 +18,7 @@ from fairseq_vat.evaluation.sentence_measures import EvaluationSettings, Measure
 from fairseq_vat.evaluation.subset import Subset
 from fairseq_vat.evaluation.texts import bleu_figures
 from fairseq_vat.hub.loading import LoadedModel, prior_of
-from fairseq_vat.measures import collapse
+from fairseq_vat.measures import active_units, collapse
 from fairseq_vat.measures.mutual_information import (
     choose_latents,
     mutual_information,
@@ -227,7 +227,7 @@ def _latent_figures(
     sums = (len(mean_NL), mean_NL.sum(dim=0), mean_NL.square().sum(dim=0))
 
     def active(threshold: float) -> dict[str, Any]:
-        count = collapse.count_active_units(*sums, threshold)
+        count = active_units.count_active_units(*sums, threshold)
         return {"count": count, "of": mean_NL.size(1), "threshold": threshold}
 
     return {
@@ -239,8 +239,8 @@ def _latent_figures(
         "mi_batches": mi_batches | {"batch_sentences": min(settings.mi_batch, len(counts))},
         "mi": mi,
         "marginal_kl": kl_nats - mi["paired"],
-        "active_units": active(collapse.ACTIVE_VARIANCE),
-        "active_units_scaled": active(collapse.ACTIVE_VARIANCE * settings.prior_std**2),
+        "active_units": active(active_units.THRESHOLD),
+        "active_units_scaled": active(active_units.THRESHOLD * settings.prior_std**2),
     }
 
 

@@ -2,47 +2,20 @@
 
 Bowman et al. (2016) name the KL that goes to 0; but a posterior can differ from the prior, and even
 from sentence to sentence, without the decoder caring.  So its nll counts too: from the sentence's
-own latents, and from latents of the prior. Active units (Burda et al. 2016) are the latent
-dimensions that a posterior uses.
+own latents, and from latents of the prior.
 """
 
 from typing import Any
-
-import torch
-from torch import Tensor
 
 # under so many nats of KL per latent, and of mutual information, there is nothing to decode from
 NATS = 0.1
 # the share of the nll that own latents have to take away; a perplexity of 100 falls to 95 by it
 GAIN = 0.01
 
-# the threshold of active units (Burda et al. 2016), vae-lagging-encoder's and Optimus', whatever
-# the prior
-ACTIVE_VARIANCE = 0.01
-
 REMEDIES = (
     "try a smaller --kl-weight, longer KL annealing (--kl-annealing, --kl-annealing-updates), "
     "--free-bits, --word-dropout or another --prior-std"
 )
-
-
-def mean_variance(count: int | Tensor, sums_L: Tensor, square_sums_L: Tensor) -> Tensor:
-    """Variance over latents of the posterior mean, (L,), with n - 1 in the denominator.
-
-    Args:
-        count: number of latents; padding doesn't count.
-        sums_L: sum of the means, (L,), in double precision.
-    """
-    count = torch.as_tensor(count, dtype=torch.float64, device=sums_L.device)
-    spread_L = square_sums_L - sums_L * sums_L / count
-    return spread_L.clamp(min=0) / (count - 1).clamp(min=1)
-
-
-def count_active_units(
-    count: int | Tensor, sums_L: Tensor, square_sums_L: Tensor, threshold: float = ACTIVE_VARIANCE
-) -> int:
-    """How many dimensions have a `mean_variance` of at least `threshold`."""
-    return int((mean_variance(count, sums_L, square_sums_L) >= threshold).sum())
 
 
 def reason(

@@ -22,7 +22,7 @@ from fairseq_vat.evaluation.representations import measure_isotropy
 from fairseq_vat.hub.interface import VATHubInterface
 from fairseq_vat.latent.gaussian import DiagonalGaussian
 from fairseq_vat.latent.prior import Prior
-from fairseq_vat.measures import collapse
+from fairseq_vat.measures import active_units, collapse
 from fairseq_vat.models.config import RECURRENT
 from fairseq_vat.report.sentences import Sentences, choose_examples
 
@@ -157,7 +157,7 @@ def _measure(
     words = sum(max(1, len(text.split())) for text in sentences.texts)
     measures = evaluate.figures(measured, tokens, words, wanted, vat.device)
     posterior = DiagonalGaussian(mean_NL, torch.cat(measured.logvars).double())
-    variance_L = collapse.mean_variance(
+    variance_L = active_units.mean_variance(
         len(mean_NL), mean_NL.sum(dim=0), mean_NL.square().sum(dim=0)
     )
     return measures, Prior(settings.prior_std).kl(posterior).mean(dim=0), variance_L

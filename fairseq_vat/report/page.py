@@ -12,7 +12,7 @@ from markupsafe import Markup
 from fairseq_vat import __version__
 from fairseq_vat.evaluation.texts import MOST_UNKNOWN
 from fairseq_vat.evaluation.training_log import Record
-from fairseq_vat.measures.collapse import ACTIVE_VARIANCE
+from fairseq_vat.measures.active_units import THRESHOLD
 from fairseq_vat.report import figures
 from fairseq_vat.report.differences import differences, separator
 
@@ -58,8 +58,8 @@ def build(
         log_note=log_note,
         last_update=max((record.num_updates for record in records or ()), default=0),
         dimensions=[
-            figures.kl_per_dimension(report.kl_L, report.variance_L >= ACTIVE_VARIANCE),
-            figures.variance_per_dimension(report.variance_L, report.kl_L, ACTIVE_VARIANCE),
+            figures.kl_per_dimension(report.kl_L, report.variance_L >= THRESHOLD),
+            figures.variance_per_dimension(report.variance_L, report.kl_L, THRESHOLD),
         ],
         half_of_kl=int((ordered_L.cumsum(0) < 0.5 * ordered_L.sum()).sum()) + 1,
         isotropy=_isotropy(report),
