@@ -17,7 +17,6 @@ from fairseq_vat.errors import VATError
 
 logger = logging.getLogger(__name__)
 
-
 # the figures of a training, one JSON object for each line of its log
 METRICS = "metrics.jsonl"
 

@@ -20,7 +20,6 @@ _END_OF_EPOCH = re.compile(
     r"^epoch (?P<epoch>\d+) \| (?:valid on '(?P<subset>[^']+)' subset \| )?(?P<stats>.*)$"
 )
 
-
 _Key = tuple[str, str, int]  # kind, subset, update
 
 

@@ -32,7 +32,6 @@ _OF_GENERATION = {
     if field.name.startswith("latent_")
 }
 
-
 # what a model's folder is searched for, in this order
 _IN_A_FOLDER = ("checkpoint_last.pt", "model.pt")
 
