@@ -1,7 +1,5 @@
 """Files that appear whole or not at all."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import glob
@@ -14,12 +12,11 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from fairseq_vat.errors import VATError
 
 logger = logging.getLogger(__name__)
-
 
 # the figures of a training, one JSON object for each line of its log
 METRICS = "metrics.jsonl"
@@ -99,7 +96,6 @@ def lock_folder(folder: str | os.PathLike, otherwise: str) -> None:
     """Keep other processes' runs out of a folder, for as long as this process is there.
 
     Args:
-        folder: is made.
         otherwise: what the error says after the folder.
 
     Raises:
@@ -121,35 +117,20 @@ def lock_folder(folder: str | os.PathLike, otherwise: str) -> None:
 
 
 class SaveFolder:
-    """A training run's checkpoints, before the run goes on.
-
-    Args:
-        folder: fairseq's ``--save-dir``.
-    """
+    """A training run's checkpoints, before the run goes on."""
 
     def __init__(self, folder: str | os.PathLike):
         self._folder = Path(folder)
 
     def lock(self) -> None:
-        """Keep other processes' runs out of the folder, for as long as this process is there.
-
-        Raises:
-            VATError: another process trains into the folder.
-        """
+        """Keep other processes' runs out of the folder, for as long as this process is there."""
         lock_folder(
             self._folder,
             "another training writes there; give another --save-dir, or wait for its end",
         )
 
     def mend(self, name: str) -> None:
-        """Put the newest whole checkpoint in the place of one that is cut short, and say so.
-
-        Args:
-            name: ``checkpoint_last.pt``, what a run goes on from.
-
-        Raises:
-            VATError: there is no whole one.
-        """
+        """Put the newest whole checkpoint in the place of one that is cut short, and say so."""
         last = self._folder / name
         if not last.exists() or zipfile.is_zipfile(last):
             return
@@ -176,6 +157,19 @@ def write_json(path: str | os.PathLike, value: object) -> None:
     with atomic_path(path) as temporary:
         text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json_object(path: Path) -> dict[str, Any] | None:
+    """What somebody else's JSON file holds, or None where there is no such file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise VATError(f"{path} is not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise VATError(f"{path} is not a JSON object")
+    return value
 
 
 def read_json(path: str | os.PathLike) -> object | None:

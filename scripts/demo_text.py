@@ -20,10 +20,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sentence_boundaries import CLOSING, split_sentences
+
 from fairseq_vat.cli.flags import Parser, at_least
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import atomic_path
-from fairseq_vat.text.lines import CLOSING, CleaningReport, read_lines, split_sentences
+from fairseq_vat.text.lines import CleaningReport, read_lines
 
 MIN_WORDS, MAX_WORDS = 3, 60
 HELD_OUT_SHARE = 0.05

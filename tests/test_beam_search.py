@@ -16,7 +16,6 @@ from helpers import gpt2
 from helpers.models import build
 from helpers.systems import LANGUAGE_MODELS, SYSTEMS, TINY, each
 
-from fairseq_vat.models.gpt2_decoder import GPT2Decoder
 from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.tasks.beam_search import Columns, top_k
 from fairseq_vat.tasks.generation import (
@@ -142,7 +141,7 @@ def test_hypotheses_and_scores_are_fairseq_s(make, sample, flags):
 
 def test_a_decoder_with_an_output_layer_of_its_own(sample, tmp_path):
     entries = gpt2.dictionary()
-    decoder = GPT2Decoder.from_directory(gpt2.save(tmp_path), entries, latent_dim=8)
+    decoder = gpt2.pretrained_decoder(gpt2.save(tmp_path), entries, latent_dim=8)
     cfg = argparse.Namespace(precision="float32", emulate_bfloat16=False)
     model = VATModel(cfg, None, decoder).eval()
     for settings in SETTINGS.values():

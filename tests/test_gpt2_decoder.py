@@ -19,6 +19,7 @@ from helpers.gpt2 import END, dictionary
 from fairseq_vat.compat.packages import import_transformers
 from fairseq_vat.errors import VATError
 from fairseq_vat.latent.likelihood import token_likelihood
+from fairseq_vat.models import gpt2_weights
 from fairseq_vat.models.config import VATTransformerConfig
 from fairseq_vat.models.gpt2_decoder import GPT2Decoder
 from fairseq_vat.models.presets import PRESETS
@@ -38,7 +39,7 @@ def directory(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def decoder(directory) -> GPT2Decoder:
     torch.manual_seed(1)
-    made = GPT2Decoder.from_directory(directory, dictionary(), LATENT).eval()
+    made = gpt2.pretrained_decoder(directory, dictionary(), LATENT).eval()
     with torch.no_grad():  # cross-attention is new, so its output is next to nothing
         for name, parameter in made.named_parameters():
             if "cross" in name:
@@ -81,7 +82,7 @@ def test_without_latents_it_is_the_pre_trained_gpt2(directory, decoder):
     torch.testing.assert_close(got, expected)
     assert expected.std() > 0.1  # else everything would be close to everything
 
-    silenced = GPT2Decoder.from_directory(directory, dictionary(), LATENT).eval()
+    silenced = gpt2.pretrained_decoder(directory, dictionary(), LATENT).eval()
     for block in silenced.gpt2.h:
         block.crossattention.c_proj.weight.zero_()
     torch.testing.assert_close(
@@ -145,7 +146,7 @@ def test_incremental_decoding_is_the_full_forward_one_token_at_a_time(decoder, l
     ids=["every id", "few ids", "the end of text's id too"],
 )
 def test_likelihood_is_the_logits_log_softmax_over_real_rows(directory, entries):
-    decoder = GPT2Decoder.from_directory(directory, entries, LATENT).eval()
+    decoder = gpt2.pretrained_decoder(directory, entries, LATENT).eval()
     words = [i for i in range(4, len(entries)) if entries[i] != str(END) and entries[i].isdigit()]
     torch.manual_seed(3)
     target = torch.tensor([*words, entries.eos(), entries.pad(), entries.pad(), words[0]])
@@ -174,7 +175,7 @@ def test_likelihood_is_the_logits_log_softmax_over_real_rows(directory, entries)
 
 def test_one_row_for_two_names_of_the_end(directory):
     entries = dictionary([END, 3])
-    decoder = GPT2Decoder.from_directory(directory, entries, LATENT)
+    decoder = gpt2.pretrained_decoder(directory, entries, LATENT)
     _, columns, _ = decoder.scoring(torch.tensor([entries.eos(), entries.index(str(END))]))
     assert columns[0] == columns[1]
     assert decoder.output_layer(torch.zeros(1, 32))[0, entries.index(str(END))] == -math.inf
@@ -183,7 +184,7 @@ def test_one_row_for_two_names_of_the_end(directory):
 @torch.no_grad()
 def test_a_beginning_of_text_of_its_own_begins(tmp_path):
     folder = gpt2.save(tmp_path / "gpt2", bos_token_id=0, eos_token_id=2)
-    decoder = GPT2Decoder.from_directory(folder, dictionary(range(3, 20)), LATENT).eval()
+    decoder = gpt2.pretrained_decoder(folder, dictionary(range(3, 20)), LATENT).eval()
     bare = import_transformers("gpt2").GPT2LMHeadModel.from_pretrained(folder).eval()
     expected = bare(torch.tensor([[0, 5, 6]])).logits
     got = decoder(tokens(decoder, [[5, 6]]))[0]
@@ -206,7 +207,7 @@ def test_gradients_reach_everything_with_and_without_checkpointing(directory):
     gradients = []
     for checkpointing in (False, True):
         torch.manual_seed(4)
-        decoder = GPT2Decoder.from_directory(
+        decoder = gpt2.pretrained_decoder(
             directory,
             dictionary(),
             LATENT,
@@ -226,7 +227,7 @@ def test_gradients_reach_everything_with_and_without_checkpointing(directory):
 
 @torch.no_grad()
 def test_a_checkpoint_needs_no_directory(decoder):
-    again = GPT2Decoder.from_config(decoder.config_json, dictionary(), LATENT).eval()
+    again = GPT2Decoder(dictionary(), gpt2_weights.fresh(decoder.config_json), LATENT).eval()
     again.load_state_dict(decoder.state_dict())
     prev, encoder_out = tokens(decoder, ROWS), latents([4, 2, 3])
     assert torch.equal(
@@ -239,7 +240,7 @@ def test_a_checkpoint_needs_no_directory(decoder):
 def test_attention_dropout_drops_the_latent_for_each_head_and_position(directory, share):
     """Attention to one latent is one weight of 1, so it is all or nothing of a head's share."""
     training = {"dropout": 0.0, "attention_dropout": share}
-    decoder = GPT2Decoder.from_directory(directory, dictionary(), LATENT, **training).train()
+    decoder = gpt2.pretrained_decoder(directory, dictionary(), LATENT, **training).train()
     found = []
     decoder.gpt2.h[0].crossattention.register_forward_hook(lambda *call: found.append(call[2][0]))
     torch.manual_seed(1)
@@ -280,7 +281,7 @@ def test_parameters_are_the_papers_but_for_these_parts():
 
 def test_dropout_is_ours_and_not_the_directory_s(directory):
     training = {"dropout": 0.3, "attention_dropout": 0.2}
-    config = GPT2Decoder.from_directory(directory, dictionary(), LATENT, **training).gpt2.config
+    config = gpt2.pretrained_decoder(directory, dictionary(), LATENT, **training).gpt2.config
     assert (config.resid_pdrop, config.embd_pdrop, config.attn_pdrop) == (0.3, 0.3, 0.2)
 
 
@@ -290,7 +291,7 @@ def test_half_precision_and_torch_files_load_as_single(directory, tmp_path):
     state = {n: p.half() for n, p in load_file(directory / "model.safetensors").items()}
     (tmp_path / "config.json").write_text((directory / "config.json").read_text())
     torch.save(state, tmp_path / "pytorch_model.bin")
-    decoder = GPT2Decoder.from_directory(tmp_path, dictionary(), LATENT)
+    decoder = gpt2.pretrained_decoder(tmp_path, dictionary(), LATENT)
     assert {p.dtype for p in decoder.parameters()} == {torch.float32}
     saved = state["transformer.wte.weight"].float()
     assert torch.equal(decoder.gpt2.wte.weight, saved)
@@ -339,7 +340,7 @@ def test_a_directory_that_is_none_is_named(tmp_path, monkeypatch, spoil, message
     folder = gpt2.save(tmp_path / "own")
     spoil(folder)
     with pytest.raises(VATError, match=message) as caught:
-        GPT2Decoder.from_directory(folder, dictionary(), LATENT)
+        gpt2.pretrained_decoder(folder, dictionary(), LATENT)
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "harm").exists()
 
@@ -347,13 +348,13 @@ def test_a_directory_that_is_none_is_named(tmp_path, monkeypatch, spoil, message
 @pytest.mark.parametrize("symbol", ["the", str(END + 1), "007", "-1", "²"])
 def test_a_dictionary_of_another_vocabulary_is_named(directory, symbol):
     with pytest.raises(VATError, match=rf"dict.txt has '{symbol}'.*--gpt2 DIR"):
-        GPT2Decoder.from_directory(directory, dictionary([1, 2], symbol), LATENT)
+        gpt2.pretrained_decoder(directory, dictionary([1, 2], symbol), LATENT)
 
 
 @pytest.mark.parametrize("config", ["{", "[]", '{"n_embd": 0}', '{"eos_token_id": 99999}'])
 def test_a_configuration_that_is_none_is_named(config):
     with pytest.raises(VATError, match="--gpt2-config"):
-        GPT2Decoder.from_config(config, dictionary(), LATENT)
+        gpt2_weights.fresh(config)
 
 
 def test_too_long_a_sentence_names_the_flag(decoder):
@@ -365,4 +366,4 @@ def test_too_long_a_sentence_names_the_flag(decoder):
 def test_the_extra_is_named(directory, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(VATError, match=r"pip install 'fairseq_vat\[gpt2\]'"):
-        GPT2Decoder.from_directory(directory, dictionary(), LATENT)
+        gpt2.pretrained_decoder(directory, dictionary(), LATENT)

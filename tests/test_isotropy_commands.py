@@ -10,6 +10,7 @@ from fairseq.logging import metrics
 from helpers import commands
 from helpers.configs import composed
 from helpers.models import batch, build
+from helpers.oracle import self_similarity
 from helpers.text import WORDS, sentences
 
 from fairseq_vat.errors import VATError
@@ -23,10 +24,10 @@ from fairseq_vat.hub.loading import load_model
 from fairseq_vat.measures.isotropy import (
     intra_sentence_similarity,
     mean_cosine,
-    self_similarity,
+    random_words,
     unit_vectors,
+    words_of,
 )
-from fairseq_vat.measures.word_tokens import random_words, words_of
 
 TEXT = [*sentences(60, seed=5), "w1 what w2 ever", "", "w3 whatever"]
 MEASURES = ("random_cosine", "self_similarity", "intra_sentence_similarity", "iso_score")

@@ -14,7 +14,7 @@ from scipy.stats import norm
 from torch.distributions import Normal, kl_divergence
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.hub.interface import load_model
+from fairseq_vat.hub.loading import load_model
 from fairseq_vat.latent.gaussian import DiagonalGaussian
 from fairseq_vat.latent.prior import Prior
 from fairseq_vat.models.vat_transformer import VATModel

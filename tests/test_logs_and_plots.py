@@ -115,7 +115,7 @@ def test_no_record_is_said(tmp_path):
 def test_figures_are_drawn(log, tmp_path, kl_only):
     records = read_training_log(log)
     plots.learning_curves(records, tmp_path / "curves.png", kl_only=kl_only)
-    plots.annealing(records, tmp_path / "annealing.png")
+    plots.compare_annealing({"": records}, tmp_path / "annealing.png")
     for name in ("curves.png", "annealing.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
@@ -124,12 +124,14 @@ def test_figures_of_very_short_runs(tmp_path):
     stats = {"nll_loss": 9.0, "kl_nats": 0.0, "kl_weight": 0.0}
     records = [Record("train", 1, 3, stats)]
     plots.learning_curves(records, tmp_path / "curves.png")
-    plots.annealing(records, tmp_path / "annealing.png")
+    plots.compare_annealing({"": records}, tmp_path / "annealing.png")
 
 
 def test_log_of_another_criterion_is_refused(tmp_path):
     with pytest.raises(VATError, match="token_kl_cross_entropy"):
-        plots.annealing([Record("train_inner", 1, 5, {"loss": 1.0})], tmp_path / "a.png")
+        plots.compare_annealing(
+            {"": [Record("train_inner", 1, 5, {"loss": 1.0})]}, tmp_path / "a.png"
+        )
     assert not list(tmp_path.iterdir())
 
 

@@ -16,7 +16,7 @@ from scipy import stats
 from fairseq_vat.cli import main as cli
 from fairseq_vat.evaluation.representations import measure_isotropy
 from fairseq_vat.hub.interface import VATHubInterface
-from fairseq_vat.measures.word_tokens import random_words
+from fairseq_vat.measures.isotropy import random_words
 from fairseq_vat.models.vat_transformer import VATModel
 
 SEED = 3

@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from fairseq_vat.latent.gaussian import DiagonalGaussian
-from fairseq_vat.latent.pooling import pool
+from fairseq_vat.latent.gaussian import DiagonalGaussian, pool
 
 MASK_BP = torch.tensor([[False, False, False], [False, True, True]])
 

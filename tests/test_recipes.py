@@ -18,10 +18,9 @@ from fairseq_vat.cli.main import main
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import read_json
 from fairseq_vat.recipes.prepare import prepare
-from fairseq_vat.recipes.train import Processes, training_command
-from fairseq_vat.recipes.training_presets import preset_flags, preset_names
+from fairseq_vat.recipes.train import Processes, preset_flags, preset_names, training_command
 from fairseq_vat.text.subword_files import SubwordFiles
-from fairseq_vat.text.tokenization import fitting_vocab_size
+from fairseq_vat.text.tokenization import fitting_vocab_size, tokenize
 
 # what the machine and the place decide, and Hydra's own way to write the same
 APART = {"save_dir", "log_format", "fp16", "user_dir", "data", "no_save"}
@@ -75,11 +74,11 @@ def test_the_vocabulary_fits_the_text(texts, tmp_path, prepared):
     text = tmp_path / "text"
     text.write_text("a b c d e f g h\n" * 20_000)
     assert fitting_vocab_size(text) == 2048
-    out = tmp_path / "out"
-    prepare(dict.fromkeys(("train", "valid", "test"), text), out, workers=1)
+    small, out = {**texts, "train": text}, tmp_path / "out"
+    tokenize(small, out)
     assert len((out / "dict.txt").read_text().splitlines()) + 4 < 2048
     with pytest.raises(VATError, match="--vocab-size 2048 is too large"):
-        prepare(dict.fromkeys(("train", "valid", "test"), text), tmp_path / "2", vocab_size=2048)
+        tokenize(small, tmp_path / "2", vocab_size=2048)
 
 
 def test_a_folder_in_use_is_left_alone(texts, tmp_path):

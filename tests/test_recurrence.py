@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from fairseq_vat.models import recurrence
+from fairseq_vat.models.recurrent import read_both_ways
 
 LENGTHS = torch.tensor([5, 1, 9, 3])
 CELLS = pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU])
@@ -42,7 +42,7 @@ def everything(read, rnn: nn.RNNBase, x_TBE: Tensor, lengths_B: Tensor = LENGTHS
 def test_padded_is_packed(cell, dtype, dropout):
     rnn = make(cell, dtype, dropout)
     x_TBE = torch.randn(11, 4, 6, dtype=dtype)
-    got, expected = everything(recurrence.read, rnn, x_TBE), everything(packed, rnn, x_TBE)
+    got, expected = everything(read_both_ways, rnn, x_TBE), everything(packed, rnn, x_TBE)
     tolerance = 1e-6 if dtype == torch.float32 else 1e-12
     torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
 
@@ -51,11 +51,11 @@ def test_padded_is_packed(cell, dtype, dropout):
 def test_dropout_is_in_training_alone_and_between_layers(cell):
     rnn = make(cell, torch.float32, dropout=0.5)
     x_TBE = torch.randn(9, 4, 6)
-    first, second = (recurrence.read(rnn, x_TBE, LENGTHS)[0] for _ in range(2))
+    first, second = (read_both_ways(rnn, x_TBE, LENGTHS)[0] for _ in range(2))
     assert not torch.equal(first, second)
     rnn.eval()
     torch.testing.assert_close(
-        recurrence.read(rnn, x_TBE, LENGTHS), packed(rnn, x_TBE, LENGTHS), rtol=1e-6, atol=1e-6
+        read_both_ways(rnn, x_TBE, LENGTHS), packed(rnn, x_TBE, LENGTHS), rtol=1e-6, atol=1e-6
     )
 
 
@@ -63,12 +63,12 @@ def test_dropout_is_in_training_alone_and_between_layers(cell):
 def test_padding_and_other_sentences_change_nothing(cell):
     rnn = make(cell, torch.float64)
     x_TBE = torch.randn(11, 4, 6, dtype=torch.float64)
-    out, last, grad, *_ = everything(recurrence.read, rnn, x_TBE)
+    out, last, grad, *_ = everything(read_both_ways, rnn, x_TBE)
     other = torch.randn_like(x_TBE)
     for row, length in enumerate(LENGTHS.tolist()):
         mixed = other.clone()
         mixed[:length, row] = x_TBE[:length, row]
-        same_out, same_last, *_ = everything(recurrence.read, rnn, mixed)
+        same_out, same_last, *_ = everything(read_both_ways, rnn, mixed)
         torch.testing.assert_close(same_out[:, row], out[:, row], rtol=0, atol=1e-14)
         torch.testing.assert_close(same_last[row], last[row], rtol=0, atol=1e-14)
         assert out[length:, row].eq(0).all() and grad[length:, row].eq(0).all()
@@ -82,7 +82,7 @@ def test_bfloat16_is_near_single_precision(cell):
 
     def autocast(*args):
         with torch.autocast("cpu", torch.bfloat16):
-            return [x.float() for x in recurrence.read(*args)]
+            return [x.float() for x in read_both_ways(*args)]
 
     pairs = zip(everything(autocast, rnn, x_TBE), everything(packed, rnn, x_TBE), strict=True)
     for number, (got, expected) in enumerate(pairs):

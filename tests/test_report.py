@@ -10,6 +10,7 @@ import re
 import shutil
 from html import unescape
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -206,7 +207,7 @@ def test_it_fits_a_phone(pages, level, tmp_path):
 def test_warnings_stand_first(gathered, pages):
     line = "the posterior has collapsed (no active unit): the decoder ignores the latents; try x"
     unknown = dataclasses.replace(gathered.sentences, unknown_share=0.4)
-    changed = dataclasses.replace(gathered, warning=line, sentences=unknown)
+    changed = SimpleNamespace(**{**vars(gathered), "warning": line, "sentences": unknown})
     told = page.build(changed, "a.pt", None, "no log")
     contents = told.index("<nav")
     assert told.index("The posterior has collapsed (no active unit).") < contents
@@ -256,7 +257,8 @@ def test_a_sentence_is_what_its_subwords_say(vat, tmp_path):
 
 
 def test_isotropy_that_cant_be_measured_is_told(gathered):
-    without = dataclasses.replace(gathered, isotropy=None, isotropy_error="vectors <are> zero")
+    error = {"isotropy": None, "isotropy_error": "vectors <are> zero"}
+    without = SimpleNamespace(**{**vars(gathered), **error})
     told = page.build(without, "a.pt", None, "no log")
     assert "Not measured: vectors &lt;are&gt; zero" in told
     assert "Cosine of random" in page.build(gathered, "a.pt", None, "no log")

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import reproduce_vae_transformer
 import vae_transformer_commands as commands
 import vae_transformer_paper as papers
 import vae_transformer_tables as tables
@@ -62,7 +63,8 @@ def work(tmp_path: Path) -> Workplace:
         (tmp_path / "ptb" / f"{split}.txt").write_text("".join(["\n", *lines]))
         split = split.replace("valid", "dev")
         (tmp_path / "sst2" / f"{split}.tsv").write_text("1\ta <unk>\n0\tb a\n")
-    return Workplace(tmp_path, "reproduce_vae_transformer.sh", PRETEND)
+    main = reproduce_vae_transformer.main
+    return Workplace(tmp_path, "reproduce_vae_transformer.sh", PRETEND, main)
 
 
 SMALL = ("--epochs", "20", "--only", "vae_transformer,gru_decoder_lm", "--tables", "2,3")
@@ -253,11 +255,21 @@ def test_dry_run_prints_commands_and_does_nothing(work):
         (["out", "ptb=ptb", "--vocabulary", "none.txt"], "must be words, wordpiece, a number or"),
     ],
 )
-def test_mistakes_are_one_line(work, flags, message):
-    done = work.run(*flags)
-    assert done.returncode in (1, 2)
-    assert message in done.stderr and len(done.stderr.splitlines()) == 1
+def test_mistakes_are_one_line(work, monkeypatch, capsys, flags, message):
+    monkeypatch.chdir(work.folder)
+    monkeypatch.setattr("sys.argv", ["reproduce_vae_transformer.py", *flags])
+    with pytest.raises(SystemExit) as left:
+        reproduce_vae_transformer.main()
+    assert left.value.code in (1, 2)
+    told = capsys.readouterr().err
+    assert message in told and len(told.splitlines()) == 1
     assert not (work.folder / "out").exists()
+
+
+def test_the_script_ends_with_them(work):
+    done = work.run_script("out")
+    assert done.returncode in (1, 2)
+    assert "give at least one data set" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def evaluated(out: Path, name: str, ppl: float, kl: float = 0.0, mi: float = 0.0) -> None:

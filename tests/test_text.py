@@ -4,6 +4,7 @@ import gzip
 import lzma
 
 import pytest
+from sentence_boundaries import split_sentences
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.text.lines import (
@@ -11,7 +12,6 @@ from fairseq_vat.text.lines import (
     clean_line,
     decode_line,
     read_lines,
-    split_sentences,
 )
 
 

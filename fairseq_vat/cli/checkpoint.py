@@ -1,15 +1,22 @@
-"""The flags with which a subcommand finds a checkpoint, its dictionary and its subwords."""
+"""The flags with which a subcommand finds a checkpoint, its subwords, and encoders beside it."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fairseq_vat.cli.flags import add_list
+from fairseq_vat.cli.inputs import input_name
+from fairseq_vat.cli.terminal import warn_of_unknown
 from fairseq_vat.errors import VATError
+from fairseq_vat.evaluation.texts import unknown_share
 from fairseq_vat.pretrained import DEFAULT, packaged_models
 
 if TYPE_CHECKING:
+    from fairseq_vat.evaluation.probed_encoders import ProbedEncoder
+    from fairseq_vat.hub.huggingface import HuggingFaceEncoder
     from fairseq_vat.hub.interface import VATHubInterface
 
 # settings of fairseq's --bpe that name a file, and whose they are
@@ -27,7 +34,6 @@ def add_checkpoint_arguments(
     """Add MODEL, --data, --path, --bpe with the files it needs, and --cpu.
 
     Args:
-        parser: of a subcommand.
         model: ``needed``; or ``optional``, the packaged one being the default; or ``text`` for the
             same with sentences behind it, as `locate` takes them apart.
         text: what the sentences are, for ``text``.
@@ -77,10 +83,12 @@ def locate(args: argparse.Namespace) -> None:
         words = args.model_and_text
         text_only = not words or (" " in words[0].strip() and not os.path.exists(words[0]))
         args.model, args.lines = (DEFAULT, words) if text_only else (words[0], words[1:])
-        if not (text_only or args.lines or args.input or args.path or _is_model(words[0])):
+        packaged = packaged_models()
+        named = text_only or os.path.exists(words[0]) or words[0] in packaged
+        if not (named or args.lines or args.input or args.path):
             raise VATError(
                 f"{words[0]} is no checkpoint, no folder of one and not "
-                f"{' or '.join(packaged_models())}; before a text of one word give MODEL"
+                f"{' or '.join(packaged)}; before a text of one word give MODEL"
             )
     if args.path is None:
         args.path = args.model
@@ -90,18 +98,10 @@ def locate(args: argparse.Namespace) -> None:
         raise VATError("--data and --path: MODEL is the checkpoint or the data; leave one out")
 
 
-def _is_model(word: str) -> bool:
-    return os.path.exists(word) or word in packaged_models()
-
-
 def load_hub(args: argparse.Namespace, **task_overrides: Any) -> VATHubInterface:
     """The checkpoint that the flags name, as a hub interface.
 
     A file of subwords says which subwords, so that --bpe can be left out beside it.
-
-    Raises:
-        VATError: for files that are missing or aren't what they should be, for a language model,
-            and for a file of other subwords than --bpe's.
     """
     from fairseq_vat.hub.interface import VATHubInterface
     from fairseq_vat.hub.loading import build_bpe, load_model
@@ -118,3 +118,59 @@ def load_hub(args: argparse.Namespace, **task_overrides: Any) -> VATHubInterface
     if name == "none":
         return VATHubInterface(loaded.cfg, loaded.task, loaded.model)
     return VATHubInterface.of(loaded, bpe)
+
+
+def load_for(args: argparse.Namespace, sentences: Iterable[str]) -> VATHubInterface:
+    """The model, and a warning if the input's sentences are in other subwords than its own."""
+    vat = load_hub(args)
+    warn_of_subwords(vat, input_name(args), sentences)
+    return vat
+
+
+def warn_of_subwords(vat: VATHubInterface, name: str, sentences: Iterable[str]) -> None:
+    """`warn_of_unknown` of sentences that aren't in subwords yet."""
+    warn_of_unknown(name, unknown_share(vat, [vat.apply_bpe(sentence) for sentence in sentences]))
+
+
+def add_hf_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--hf``."""
+    text = "folders of Hugging Face encoders to measure beside the checkpoint"
+    add_list(parser, "--hf", text, "DIR", default=[])
+
+
+def load_hf(paths: Sequence[str], device: Any) -> dict[str, HuggingFaceEncoder]:
+    """The encoders by name."""
+    if not paths:
+        return {}
+    from fairseq_vat.hub.huggingface import HuggingFaceEncoder
+
+    names = names_of(paths)
+    return {n: HuggingFaceEncoder(path, device) for n, path in zip(names, paths, strict=True)}
+
+
+def names_of(paths: Sequence[str]) -> list[str]:
+    """The last part of each path, or the whole where two have the same."""
+    names = [os.path.basename(os.path.abspath(path)) for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise VATError(f"{twice} is given twice")
+    return list(paths)
+
+
+def load_encoders(args: argparse.Namespace, sentences: Sequence[str]) -> list[ProbedEncoder]:
+    """The checkpoint's encoder of some sentences, and --hf's."""
+    from fairseq_vat.evaluation.probed_encoders import encoders_of
+
+    vat = load_hub(args)
+    beside = load_hf(args.hf, vat.device)
+    pieces = [vat.apply_bpe(sentence) for sentence in sentences]
+    return encoders_of(vat, args.path, pieces, beside, sentences)
+
+
+def warn_of_encoders(encoders: Sequence[ProbedEncoder], path: str) -> None:
+    """`warn_of_unknown` of each."""
+    for encoder in encoders:
+        ours = encoder.updates is not None
+        warn_of_unknown(path, encoder.unknown_share, "the model" if ours else encoder.name, ours)

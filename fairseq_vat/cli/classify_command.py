@@ -1,15 +1,12 @@
 """``fairseq-vat classify``: a linear classifier on the latents of a model that stays as it is."""
 
-from __future__ import annotations
-
 import argparse
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
 from fairseq_vat.cli.flags import above, add_number, at_least
-from fairseq_vat.cli.tables import MeanAndStd, add_format_flag, prose, table
+from fairseq_vat.cli.tables import MeanAndStd, add_output_flags, prose, show, table
 from fairseq_vat.cli.terminal import quiet, warn_of_labelled, warn_of_unknown
 from fairseq_vat.evaluation import LATENTS, PROTOCOLS
 from fairseq_vat.latent.choices import POOLINGS
@@ -18,15 +15,10 @@ _SPLITS = ("train", "valid", "test")
 # header and format; the last of the systems is what a classifier that learned nothing comes to
 ACCURACY = ("accuracy, %", ".1f")
 MAJORITY = ("most frequent label", "majority")
-_SYSTEMS = (
-    ("classifier", "classifier"),
-    ("logistic regression", "logistic_regression"),
-    MAJORITY,
-)
+_SYSTEMS = (("classifier", "classifier"), ("logistic regression", "logistic_regression"), MAJORITY)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add ``classify``."""
     parser = subparsers.add_parser(
         "classify",
         help="train a linear classifier on a checkpoint's latents and measure it",
@@ -74,13 +66,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     ):
         parser.add_argument(flag, type=kind, metavar="N", default=argparse.SUPPRESS, help=text)
     add_number(parser, "--seeds", "classifiers trained, with the seeds 1 to N", 5, at_least(1))
-    add_format_flag(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_output_flags(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read, classify, print."""
     names = ("protocol", "latents", "pooling", "standardize", "seeds", "lr", "epochs", "batch_size")
     settings = {name: getattr(args, name) for name in names if hasattr(args, name)}
     with quiet():
@@ -94,10 +84,7 @@ def run(args: argparse.Namespace) -> None:
         found = classify(vat, files, **settings)
     found = {"checkpoint": args.path, "data": args.data, **found}
     warn_of_unknown(args.train, found["unknown_share"]["train"])
-    if args.json:
-        print(json.dumps(found, ensure_ascii=False, allow_nan=False))
-    else:
-        print("\n".join(_lines(found, args.format)))
+    show(args, found, _tables)
 
 
 def label_shares(counts: Mapping[str, int]) -> str:
@@ -108,7 +95,7 @@ def label_shares(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{label} {count / total:.1%}" for label, count in ordered[:10]) + more
 
 
-def _lines(found: dict[str, Any], style: str) -> list[str]:
+def _tables(found: dict[str, Any], style: str) -> str:
     what = "drawn latents" if found["latents"] == "sample" else "means of the latents"
     if found["pooling"] is not None:
         what += {"mean": ", averaged over tokens", "sum": ", summed over tokens"}.get(
@@ -136,10 +123,9 @@ def _lines(found: dict[str, Any], style: str) -> list[str]:
     lines.pop()
     if not found["logistic_regression"]["converged"]:
         lines += prose(
-            style,
-            "\nthe logistic regression had not converged after the iterations it was given",
+            style, "\nthe logistic regression had not converged after the iterations it was given"
         )
-    return lines
+    return "\n".join(lines)
 
 
 def _training(found: dict[str, Any]) -> str:

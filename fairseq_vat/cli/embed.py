@@ -1,24 +1,21 @@
 """``fairseq-vat embed``, ``encode`` and ``decode``: from text to latents and back."""
 
-from __future__ import annotations
-
 import argparse
 
-from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
+from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_for, load_hub
 from fairseq_vat.cli.flags import output_file
-from fairseq_vat.cli.inputs import add_input_argument, read_sentences
-from fairseq_vat.cli.latent_commands import (
+from fairseq_vat.cli.inputs import (
     add_generation_arguments,
+    add_input_argument,
     add_pooling,
     generation,
     json_line,
-    load_for,
+    read_sentences,
 )
 from fairseq_vat.cli.terminal import quiet
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add all three."""
     parser = subparsers.add_parser(
         "embed",
         help="sentences to vectors, in a .npy file",
@@ -61,7 +58,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def _embed(args: argparse.Namespace) -> None:
     sentences = read_sentences(args)
     with quiet():
-        from fairseq_vat.hub.latent_files import save_vectors
+        from fairseq_vat.hub.decoding import save_vectors
 
         vectors = load_for(args, sentences).embed(sentences, args.pooling)
     save_vectors(args.output, vectors)
@@ -71,7 +68,7 @@ def _embed(args: argparse.Namespace) -> None:
 def _encode(args: argparse.Namespace) -> None:
     sentences = read_sentences(args)
     with quiet():
-        from fairseq_vat.hub.latent_files import save_latents
+        from fairseq_vat.hub.decoding import save_latents
 
         latents = load_for(args, sentences).encode(sentences)
     save_latents(args.output, latents)
@@ -80,7 +77,7 @@ def _encode(args: argparse.Namespace) -> None:
 
 def _decode(args: argparse.Namespace) -> None:
     with quiet():
-        from fairseq_vat.hub.latent_files import load_latents
+        from fairseq_vat.hub.decoding import load_latents
 
         points = load_latents(args.input)
         found = load_hub(args).decode(points, **generation(args))

@@ -1,16 +1,13 @@
 """``fairseq-vat evaluate``: every measure of a checkpoint over a subset of the data."""
 
-from __future__ import annotations
-
 import argparse
-import json
 from functools import partial
 from pathlib import Path
 
 from fairseq_vat.cli.checkpoint import add_model_arguments
 from fairseq_vat.cli.evaluation_table import evaluation_tables
 from fairseq_vat.cli.flags import above, add_number, at_least
-from fairseq_vat.cli.tables import add_format_flag
+from fairseq_vat.cli.tables import add_output_flags, show
 from fairseq_vat.cli.terminal import quiet
 from fairseq_vat.errors import VATError
 from fairseq_vat.text.pieces import PIECE_KINDS
@@ -23,7 +20,6 @@ _KEYWORDS = (
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add ``evaluate``."""
     parser = subparsers.add_parser(
         "evaluate",
         help="measure a checkpoint: nll, KL, ELBO, mutual information, active units, BLEU",
@@ -33,13 +29,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     add_model_arguments(parser)
     parser.add_argument(
-        "--gen-subset",
-        default="test",
-        metavar="SPLIT",
-        help="of the data (default: %(default)s)",
+        "--gen-subset", default="test", metavar="SPLIT", help="of the data (default: %(default)s)"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_format_flag(parser)
+    add_output_flags(parser)
     add = partial(add_number, parser, kind=at_least(1))
     add("--sentences", "measure only the first N (default: all)")
     parser.add_argument("--first", type=at_least(1), dest="sentences", help=argparse.SUPPRESS)
@@ -92,7 +84,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Load, measure, print."""
     if args.data is None:
         raise VATError("--data is needed: the folder of fairseq-vat prepare or fairseq-preprocess")
     with quiet():
@@ -109,8 +100,4 @@ def run(args: argparse.Namespace) -> None:
             gpt2_vocabulary=args.gpt2_encoder_json,
             **{name: getattr(args, name) for name in _KEYWORDS},
         )
-    found = {"checkpoint": args.path, "data": args.data, **found}
-    if args.json:
-        print(json.dumps(found, ensure_ascii=False, allow_nan=False))
-    else:
-        print(evaluation_tables(found, args.format))
+    show(args, {"checkpoint": args.path, "data": args.data, **found}, evaluation_tables)

@@ -1,7 +1,5 @@
 """The tables that ``fairseq-vat evaluate`` prints."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from fairseq_vat.cli.tables import MeanAndStd, prose, table
@@ -27,10 +25,13 @@ _COUNTS = (("measure", "", ""), ("figure", "figure", ""), ("note", "", ""))
 
 def evaluation_tables(found: dict[str, Any], style: str) -> str:
     """The figures for a reader, tables in one of `tables.FORMATS`."""
+    draws = found["mi"]["draws"] if found["mi"] else 1
+    over = f"± over {draws} draws" if draws > 1 else ""
+    columns = (("measure", "latents", ""), ("nats", "nats", ".3f"), ("note", over, ""))
     parts = [
         *prose(style, "\n".join(_heading(found))),
         table(_likelihoods(found), _LIKELIHOODS, style),
-        table(_latents(found), _latent_columns(found), style),
+        table(_latents(found), columns, style),
         table(_counts(found), _COUNTS, style),
     ]
     if found["reconstruction"]:
@@ -59,7 +60,8 @@ def _heading(found: dict[str, Any]) -> list[str]:
 
 def _likelihoods(found: dict[str, Any]) -> list[dict[str, Any]]:
     """What doesn't apply has no row."""
-    draws = f", {_draws(found['samples'])}" if found["samples"] else ""
+    count = found["samples"]
+    draws = f", {count} draw{'s' if count > 1 else ''}" if count else ""
     labels = {
         "nll": "nll, exact",
         "nll_mean": "nll from the mean",
@@ -80,12 +82,6 @@ def _likelihoods(found: dict[str, Any]) -> list[dict[str, Any]]:
 def _large(name: str, x: float | None) -> float | str:
     """As in a training's log; None is a perplexity beyond double precision."""
     return ">1e6" if x is None or (name.startswith("ppl") and x > 1e6) else x
-
-
-def _latent_columns(found: dict[str, Any]) -> tuple[tuple[str, str, str], ...]:
-    draws = found["mi"]["draws"] if found["mi"] else 1
-    draws = f"± over {draws} draws" if draws > 1 else ""
-    return ("measure", "latents", ""), ("nats", "nats", ".3f"), ("note", draws, "")
 
 
 def _latents(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -110,10 +106,7 @@ def _latents(found: dict[str, Any]) -> list[dict[str, Any]]:
             + ("by chance" if whole["latents"] < found["latents"] else "latents"),
         ),
         "KL(q(z), prior)": (found["marginal_kl"], "KL per latent - MI in the whole set"),
-        "gain of own latents": (
-            gain["per_token"],
-            f"a token{share}",
-        ),
+        "gain of own latents": (gain["per_token"], f"a token{share}"),
     }
     return [
         {"measure": name, "nats": nats, "note": note}
@@ -163,7 +156,3 @@ def _counts(found: dict[str, Any]) -> list[dict[str, str]]:
 def _mi(found: dict[str, Any]) -> str:
     unpaired = MeanAndStd.of(found, "unpaired")
     return f"unpaired {unpaired:.3f}; ceiling {found['ceiling']:.3f}"
-
-
-def _draws(count: int) -> str:
-    return "1 draw" if count == 1 else f"{count} draws"

@@ -1,21 +1,23 @@
-"""Lines of text into a subcommand."""
-
-from __future__ import annotations
+"""Lines of text into a subcommand, and flags and form of what is generated from them."""
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
+from typing import Any
 
+from fairseq_vat.cli.flags import add_number, at_least
 from fairseq_vat.errors import VATError
+from fairseq_vat.latent.choices import POOLINGS
 from fairseq_vat.text.lines import clean_line, decode_line, raw_lines, read_raw_lines
 
 
-def add_input_argument(parser: argparse.ArgumentParser, what: str = "a sentence a line") -> None:
+def add_input_argument(parser: argparse.ArgumentParser) -> None:
     """Add --input, standard input by default, as fairseq-interactive has it."""
     parser.add_argument(
         "--input",
         metavar="FILE",
-        help=f"{what}; plain, .gz or .xz (default: TEXT, or else standard input)",
+        help="a sentence a line; plain, .gz or .xz (default: TEXT, or else standard input)",
     )
 
 
@@ -27,11 +29,7 @@ def input_name(args: argparse.Namespace) -> str:
 
 
 def read_sentences(args: argparse.Namespace) -> list[str]:
-    """All lines, cleaned; empty ones stay.
-
-    Raises:
-        VATError: as `read_input`.
-    """
+    """All lines, cleaned; empty ones stay."""
     return [row[0] for row in read_input(args)]
 
 
@@ -39,10 +37,6 @@ def read_input(args: argparse.Namespace, columns: int = 1) -> list[list[str]]:
     """TEXT or all lines, cleaned, in rows of so many columns; empty lines stay.
 
     The columns of a line are separated by tabs; TEXTs are taken in their order.
-
-    Raises:
-        VATError: for a file without a line, a line or TEXTs of another number of columns, TEXT
-            beside --input, and a standard input that is closed.
     """
     name = input_name(args)
     if args.lines and args.input is not None:
@@ -81,12 +75,30 @@ def _lines(args: argparse.Namespace, columns: int) -> Iterator[str]:
 
 
 def read_attribute(path: str) -> list[str]:
-    """The sentences of a file, cleaned, without its empty lines.
-
-    Raises:
-        VATError: for a file that has none.
-    """
+    """The sentences of a file, cleaned, without its empty lines."""
     sentences = [clean_line(decode_line(raw)) for raw in read_raw_lines(path)]
     if not any(sentences):
         raise VATError(f"{path} has no sentence: give a line at least")
     return [sentence for sentence in sentences if sentence]
+
+
+def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --beam, --max-len-b and --json."""
+    add_number(parser, "--beam", "width of the beam search", 5, at_least(1))
+    add_number(parser, "--max-len-b", "subwords of a generated sentence, at most", 200, at_least(1))
+    parser.add_argument("--json", action="store_true", help="print a JSON object a line")
+
+
+def add_pooling(parser: argparse.ArgumentParser) -> None:
+    """Add --pooling."""
+    parser.add_argument("--pooling", choices=POOLINGS, default="mean", help="default: %(default)s")
+
+
+def generation(args: argparse.Namespace) -> dict[str, Any]:
+    """What those say, as keywords of the hub's methods."""
+    return {"beam": args.beam, "max_len_b": args.max_len_b}
+
+
+def json_line(**values: Any) -> str:
+    """An object with these values, as one line."""
+    return json.dumps(values, ensure_ascii=False)

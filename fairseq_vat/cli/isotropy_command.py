@@ -1,16 +1,13 @@
 """``fairseq-vat isotropy``: how the representations of every layer, and the latents, fill space."""
 
-from __future__ import annotations
-
 import argparse
 import itertools
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
 from fairseq_vat.cli.flags import add_list, add_number, at_least
-from fairseq_vat.cli.tables import add_format_flag, prose, table
+from fairseq_vat.cli.tables import add_output_flags, prose, show, table
 from fairseq_vat.cli.terminal import quiet, warn_of_unknown
 from fairseq_vat.errors import VATError
 
@@ -30,7 +27,6 @@ _WORDS = (
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add ``isotropy``."""
     parser = subparsers.add_parser(
         "isotropy",
         help="measure how isotropic and how contextual a checkpoint's representations are",
@@ -55,13 +51,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     ):
         add_number(parser, flag, help_, default, at_least(least))
     add_number(parser, "--seed", "of the choice of sentences, and of the random words", 1)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_format_flag(parser)
+    add_output_flags(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read, measure, print."""
     sentences = _read_pairs(args.sts) if args.sts else _read_files(args.text)
     with quiet():
         from fairseq_vat.evaluation.representations import measure_isotropy
@@ -71,10 +65,7 @@ def run(args: argparse.Namespace) -> None:
         )
     found = {"checkpoint": args.path, "text": args.text or [args.sts], **found}
     warn_of_unknown(", ".join(found["text"]), found["unknown_share"])
-    if args.json:
-        print(json.dumps(found, ensure_ascii=False, allow_nan=False))
-    else:
-        print(_tables(found, args.format))
+    show(args, found, _tables)
 
 
 def _read_files(paths: list[str]) -> Iterator[str]:

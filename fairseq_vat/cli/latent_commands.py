@@ -1,20 +1,33 @@
-"""``fairseq-vat reconstruct``, ``sample``, ``vary``, ``interpolate``, ``prior``."""
+"""``fairseq-vat reconstruct``, ``sample``, ``vary``, ``interpolate``, ``arithmetic``, ``prior``."""
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
-from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
-from fairseq_vat.cli.flags import above, add_number, at_least
-from fairseq_vat.cli.inputs import add_input_argument, input_name, read_input, read_sentences
-from fairseq_vat.cli.terminal import highlighted, quiet, warn_of_unknown
+from fairseq_vat.cli.checkpoint import (
+    add_checkpoint_arguments,
+    load_for,
+    load_hub,
+    warn_of_subwords,
+)
+from fairseq_vat.cli.flags import above, add_number, at_least, finite
+from fairseq_vat.cli.inputs import (
+    add_generation_arguments,
+    add_input_argument,
+    add_pooling,
+    generation,
+    input_name,
+    json_line,
+    read_attribute,
+    read_input,
+    read_sentences,
+)
+from fairseq_vat.cli.terminal import highlighted, quiet
 from fairseq_vat.errors import VATError
-from fairseq_vat.evaluation.texts import unknown_share
-from fairseq_vat.latent.choices import INTERPOLATION_METHODS, POOLINGS
+from fairseq_vat.latent.choices import INTERPOLATION_METHODS
 from fairseq_vat.text.marks import parse_marks
 
 if TYPE_CHECKING:
@@ -22,7 +35,6 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add all five."""
     parser = add_command(
         subparsers,
         "reconstruct",
@@ -88,6 +100,23 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         kind=at_least(1),
     )
 
+    parser = add_command(
+        subparsers,
+        "arithmetic",
+        _arithmetic,
+        "a - b + c of sentences, or a step towards an attribute, decoded",
+        "Prints the sentence decoded from z(a) - z(b) + z(c); with a latent for every token, a's "
+        "latents are moved by the difference of the pooled latents of c and b.  In a file the "
+        "three are a line, with tabs between them.  With --from and --to every sentence's latents "
+        "are moved by SCALE times the difference of the mean pooled latents of the two files.",
+        text="three sentences, a, b and c; with --from and --to any number of them",
+    )
+    add_pooling(parser)
+    attribute = "sentences with an attribute, one a line; plain, .gz or .xz"
+    parser.add_argument("--from", dest="source", metavar="FILE", help=attribute)
+    parser.add_argument("--to", dest="target", metavar="FILE", help="sentences with another")
+    add_number(parser, "--scale", "of the step from --from to --to", 1.0, finite, "SCALE")
+
 
 def add_command(
     subparsers: argparse._SubParsersAction,
@@ -109,23 +138,6 @@ def add_command(
     return parser
 
 
-def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --beam, --max-len-b and --json."""
-    add_number(parser, "--beam", "width of the beam search", 5, at_least(1))
-    add_number(parser, "--max-len-b", "subwords of a generated sentence, at most", 200, at_least(1))
-    parser.add_argument("--json", action="store_true", help="print a JSON object a line")
-
-
-def add_pooling(parser: argparse.ArgumentParser) -> None:
-    """Add --pooling."""
-    parser.add_argument("--pooling", choices=POOLINGS, default="mean", help="default: %(default)s")
-
-
-def generation(args: argparse.Namespace) -> dict[str, Any]:
-    """What those say, as keywords of the hub's methods."""
-    return {"beam": args.beam, "max_len_b": args.max_len_b}
-
-
 def _add_drawing(
     parser: argparse.ArgumentParser, samples: int, what: str = "draws a sentence"
 ) -> None:
@@ -139,20 +151,18 @@ def _drawing(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names} | generation(args)
 
 
-def load_for(args: argparse.Namespace, sentences: Iterable[str]) -> VATHubInterface:
-    """The model, and a warning if the sentences are in other subwords than its own."""
-    vat = load_hub(args)
-    pieces = [vat.apply_bpe(sentence) for sentence in sentences]
-    warn_of_unknown(input_name(args), unknown_share(vat, pieces))
-    return vat
-
-
 def _reconstruct(args: argparse.Namespace) -> None:
     sentences = read_sentences(args)
     with quiet():
         found = load_for(args, sentences).reconstruct(sentences, **generation(args))
-    for sentence, text in zip(sentences, found, strict=True):
-        print(json_line(sentence=sentence, mean=text) if args.json else highlighted(sentence, text))
+    _print_texts(args, sentences, mean=found)
+
+
+def _print_texts(args: argparse.Namespace, sentences: list[str], **found: list[str]) -> None:
+    ((name, texts),) = found.items()
+    for sentence, text in zip(sentences, texts, strict=True):
+        line = json_line(sentence=sentence, **{name: text})
+        print(line if args.json else highlighted(sentence, text))
 
 
 def _sample(args: argparse.Namespace) -> None:
@@ -173,16 +183,14 @@ def _vary(args: argparse.Namespace) -> None:
     with quiet():
         vat = load_hub(args)
         plain = [_unmarked(vat, args, number, line) for number, line in lines.items()]
-        warn_of_unknown(
-            input_name(args), unknown_share(vat, [vat.apply_bpe(line) for line in plain])
-        )
+        warn_of_subwords(vat, input_name(args), plain)
         samples = vat.vary(marked, marks=args.marks, **_drawing(args))
         means = vat.reconstruct(plain, **generation(args))
     _print_samples(args, marked, plain, means, samples)
 
 
 def _unmarked(vat: VATHubInterface, args: argparse.Namespace, number: int, line: str) -> str:
-    """The line without its marks; what is wrong with it is told with its number."""
+    """What is wrong with the line is told with its number."""
     try:
         (plain,), _ = vat.read_marked([line], args.marks)
     except VATError as error:
@@ -235,6 +243,41 @@ def _interpolate(args: argparse.Namespace) -> None:
         print(f"{'second':8}{row[1]}")
 
 
+def _arithmetic(args: argparse.Namespace) -> None:
+    if args.source and args.target:
+        _shift(args)
+    elif args.source or args.target:
+        raise VATError("--from and --to: give both, or neither for a - b + c")
+    elif args.scale != 1:
+        raise VATError("--scale is of --from and --to: give them")
+    else:
+        _three(args)
+
+
+def _three(args: argparse.Namespace) -> None:
+    rows = read_input(args, columns=3)
+    with quiet():
+        found = load_for(args, chain.from_iterable(rows)).arithmetic(
+            *([row[column] for row in rows] for column in range(3)),
+            pooling=args.pooling,
+            **generation(args),
+        )
+    for (a, b, c), text in zip(rows, found, strict=True):
+        print(json_line(a=a, b=b, c=c, result=text) if args.json else text)
+
+
+def _shift(args: argparse.Namespace) -> None:
+    attributes = [(path, read_attribute(path)) for path in (args.source, args.target)]
+    sentences = read_sentences(args)
+    with quiet():
+        vat = load_for(args, sentences)
+        for path, lines in attributes:
+            warn_of_subwords(vat, path, lines)
+        direction = vat.direction(*(lines for _, lines in attributes), pooling=args.pooling)
+        found = vat.shift(sentences, direction, args.scale, **generation(args))
+    _print_texts(args, sentences, result=found)
+
+
 def _prior(args: argparse.Namespace) -> None:
     drawing = _drawing(args)
     with quiet():
@@ -243,8 +286,3 @@ def _prior(args: argparse.Namespace) -> None:
         )
     for text in found:
         print(json_line(sample=text) if args.json else text)
-
-
-def json_line(**values: Any) -> str:
-    """An object with these values, as one line."""
-    return json.dumps(values, ensure_ascii=False)

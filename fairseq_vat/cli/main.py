@@ -1,7 +1,5 @@
 """Entry point of ``fairseq-vat``: parse, call the subcommand, turn errors into one line."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import os
@@ -11,7 +9,6 @@ from typing import Any
 
 from fairseq_vat import __version__
 from fairseq_vat.cli import (
-    arithmetic_command,
     classify_command,
     embed,
     evaluate_command,
@@ -24,7 +21,6 @@ from fairseq_vat.cli import (
     text_commands,
 )
 from fairseq_vat.cli.checkpoint import locate
-from fairseq_vat.cli.examples import EXAMPLES
 from fairseq_vat.cli.flags import Parser, message_of
 from fairseq_vat.errors import VATError, explain, is_debugging
 
@@ -36,14 +32,36 @@ from fairseq_vat.errors import VATError, explain, is_debugging
 SUBCOMMANDS = {
     "text": (text_commands,),
     "model": (recipe_commands, report_commands),
-    "latents": (latent_commands, arithmetic_command, embed),
-    "measures": (
-        evaluate_command,
-        isotropy_command,
-        classify_command,
-        probe_command,
-        sts_command,
-    ),
+    "latents": (latent_commands, embed),
+    "measures": (evaluate_command, isotropy_command, classify_command, probe_command, sts_command),
+}
+
+# a command line to copy, the last thing in the help of each
+EXAMPLES = {
+    "tokenize": "fairseq-vat tokenize --train train.txt --valid valid.txt --test test.txt "
+    "--output corpus",
+    "show": "fairseq-vat show --mean generated/mean --samples generated/samples -n 5",
+    "prepare": "fairseq-vat prepare --train train.txt --valid valid.txt --test test.txt "
+    "--output corpus",
+    "train": "fairseq-vat train vat_small corpus/data-bin checkpoints --max-update 10000",
+    "pack": "fairseq-vat pack checkpoints my-model",
+    "plot": "fairseq-vat plot checkpoints/train.log --output figures",
+    "report": "fairseq-vat report checkpoints --data corpus/data-bin --output report.html",
+    "reconstruct": "fairseq-vat reconstruct checkpoints --input sentences.txt",
+    "sample": "fairseq-vat sample 'Models have shown promise.' --samples 8",
+    "vary": "fairseq-vat vary 'Models have shown [promise].' --temperature 2",
+    "interpolate": "fairseq-vat interpolate 'I want to talk.' 'It was my turn.'",
+    "arithmetic": "fairseq-vat arithmetic checkpoints --input three-columns.tsv",
+    "prior": "fairseq-vat prior checkpoints --samples 10",
+    "embed": "fairseq-vat embed checkpoints --input sentences.txt --output vectors.npy",
+    "encode": "fairseq-vat encode checkpoints --input sentences.txt --output latents.npz",
+    "decode": "fairseq-vat decode checkpoints --input latents.npz",
+    "evaluate": "fairseq-vat evaluate checkpoints --data corpus/data-bin --sentences 1000",
+    "isotropy": "fairseq-vat isotropy checkpoints --text sentences.txt --sentences 1000",
+    "classify": "fairseq-vat classify checkpoints --train train.tsv --valid valid.tsv "
+    "--test test.tsv",
+    "probe": "fairseq-vat probe checkpoints --cv labelled.tsv --mode features,finetune",
+    "sts": "fairseq-vat sts checkpoints --sts sts12,stsb/test.tsv",
 }
 
 
@@ -113,9 +131,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     args, further = parser.parse_known_args(argv)
-    if hasattr(
-        args, "model_and_text"
-    ):  # argparse takes positional arguments from before the flags only
+    if hasattr(args, "model_and_text"):
+        # argparse takes positional arguments from before the flags only
         args.model_and_text += [word for word in further if not word.startswith("-")]
         further = [flag for flag in further if flag.startswith("-")]
     if further and not hasattr(args, "takes_further_flags"):

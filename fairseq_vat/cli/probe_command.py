@@ -1,17 +1,20 @@
 """``fairseq-vat probe``: classification on sentence vectors, as in the VAT paper's table 5."""
 
-from __future__ import annotations
-
 import argparse
-import json
 import math
 from typing import Any
 
-from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
+from fairseq_vat.cli.checkpoint import (
+    add_checkpoint_arguments,
+    add_hf_argument,
+    load_encoders,
+    load_hf,
+    load_hub,
+    warn_of_encoders,
+)
 from fairseq_vat.cli.flags import above, add_list, add_number, at_least
-from fairseq_vat.cli.hf import add_hf_argument, load_encoders, load_hf, warn_of_encoders
-from fairseq_vat.cli.probe_tables import probe_lines, relatedness_lines
-from fairseq_vat.cli.tables import add_format_flag
+from fairseq_vat.cli.probe_tables import probe_tables, relatedness_tables
+from fairseq_vat.cli.tables import add_output_flags, show
 from fairseq_vat.cli.terminal import quiet, warn_of_labelled
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation import ACTIVATIONS, MODES
@@ -21,7 +24,6 @@ _FILES = ("train", "valid", "test")
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add ``probe``."""
     parser = subparsers.add_parser(
         "probe",
         help="train classifiers on a checkpoint's sentence vectors, extracted or fine-tuned",
@@ -77,21 +79,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--save", metavar="FILE", help="keep finished runs in this .json, and go on from it"
     )
-    add_format_flag(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_output_flags(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read, train, print."""
     _check(args)
     found = _relatedness(args) if args.relatedness else _probe(args)
-    found = {"data": args.data, **found}
-    if args.json:
-        print(json.dumps(found, ensure_ascii=False, allow_nan=False))
-    else:
-        lines = relatedness_lines if args.relatedness else probe_lines
-        print("\n".join(lines(found, args.format)))
+    tables = relatedness_tables if args.relatedness else probe_tables
+    show(args, {"data": args.data, **found}, tables)
 
 
 def _probe(args: argparse.Namespace) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """What ``fairseq-vat probe`` prints without --json."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from fairseq_vat.cli.classify_command import ACCURACY, MAJORITY, label_shares
@@ -10,7 +8,7 @@ from fairseq_vat.cli.tables import MeanAndStd, prose, table
 _PARTS = ("valid", "test")
 
 
-def probe_lines(found: dict[str, Any], style: str) -> list[str]:
+def probe_tables(found: dict[str, Any], style: str) -> str:
     """Accuracies."""
     if found["folds"] is None:
         files = ", ".join(f"{count:,} {name}" for name, count in found["examples"].items())
@@ -21,31 +19,27 @@ def probe_lines(found: dict[str, Any], style: str) -> list[str]:
     beside = zip(found["hf"], found["hf_hidden"], strict=True)
     rows = [(_title(found, result), result) for result in found["results"]]
     rows.append((MAJORITY[0], found[MAJORITY[1]]))
-    return [
-        *prose(
-            style,
-            f"{found['checkpoint']}: {found['updates']:,} updates",
-            f"{'pairs' if found['pairs'] else 'sentences'}: {files}; "
-            f"{'training ' if found['folds'] is None else ''}labels: "
-            f"{label_shares(found['labels'])}",
-            f"{how}; dense layer: {_dense(found, found['hidden'])}; "
-            f"{found['unknown_share']:.1%} of the pieces unknown",
-            *(f"{_hf_line(encoder)}; dense layer: {_dense(found, n)}" for encoder, n in beside),
-            "",
-        ),
-        table(
-            [
-                {"name": name}
-                | {part: MeanAndStd.of(result[part], "accuracy") for part in _PARTS if result[part]}
-                for name, result in rows
-            ],
-            [("name", ACCURACY[0], ""), *((part, part, ACCURACY[1]) for part in _PARTS)],
-            style,
-        ),
+    lines = prose(
+        style,
+        f"{found['checkpoint']}: {found['updates']:,} updates",
+        f"{'pairs' if found['pairs'] else 'sentences'}: {files}; "
+        f"{'training ' if found['folds'] is None else ''}labels: "
+        f"{label_shares(found['labels'])}",
+        f"{how}; dense layer: {_dense(found, found['hidden'])}; "
+        f"{found['unknown_share']:.1%} of the pieces unknown",
+        *(f"{_hf_line(encoder)}; dense layer: {_dense(found, n)}" for encoder, n in beside),
+        "",
+    )
+    cells = [
+        {"name": name}
+        | {part: MeanAndStd.of(result[part], "accuracy") for part in _PARTS if result[part]}
+        for name, result in rows
     ]
+    columns = [("name", ACCURACY[0], ""), *((part, part, ACCURACY[1]) for part in _PARTS)]
+    return "\n".join([*lines, table(cells, columns, style)])
 
 
-def relatedness_lines(found: dict[str, Any], style: str) -> list[str]:
+def relatedness_tables(found: dict[str, Any], style: str) -> str:
     """Correlations and errors, a table of valid and one of test, an empty line between."""
     files = ", ".join(f"{count:,} {name}" for name, count in found["examples"].items())
     least, most = found["grades"]
@@ -76,7 +70,7 @@ def relatedness_lines(found: dict[str, Any], style: str) -> list[str]:
             for name, score in scores
         ]
         lines += [table(cells, columns, style), ""]
-    return lines[:-1]
+    return "\n".join(lines[:-1])
 
 
 def _hf_line(encoder: dict[str, Any]) -> str:

@@ -1,7 +1,5 @@
 """``fairseq-vat prepare``, ``train`` and ``pack``: from text to a model to give away."""
 
-from __future__ import annotations
-
 import argparse
 import shlex
 import sys
@@ -13,7 +11,6 @@ from fairseq_vat.cli.text_commands import add_tokenization_flags, tokenization
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add all three."""
     parser = subparsers.add_parser(
         "prepare",
         help="make a training's data from raw text",
@@ -48,10 +45,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add_number(parser, "--node-rank", "which of them this is, from 0", 0, at_least(0))
     parser.add_argument("--master", metavar="HOST:PORT", help="of the first of several machines")
     parser.add_argument("--dry-run", action="store_true", help="print the command alone")
-    parser.add_argument(
-        "--presets", action=_Presets, help="list the experiments and their folder, and exit"
-    )
-    parser.add_argument("--flags", action=_Flags, help="list the plugin's flags and exit")
+    text = "list the experiments and their folder, and exit"
+    parser.add_argument("--presets", action=_Print, nargs=0, const=_presets, help=text)
+    text = "list the plugin's flags and exit"
+    parser.add_argument("--flags", action=_Print, nargs=0, const=plugin_flags, help=text)
     parser.set_defaults(run=_train, takes_further_flags=True)
 
     parser = subparsers.add_parser(
@@ -66,25 +63,19 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=_pack)
 
 
-class _Presets(argparse.Action):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, nargs=0, **kwargs)
+class _Print(argparse.Action):
+    """Prints what its `const` gives, and ends."""
 
     def __call__(self, parser, *_):
-        from fairseq_vat.recipes.training_presets import preset_folder, preset_names
-
-        print("\n".join(preset_names()))
-        print(f"\nfairseq-hydra-train --config-dir {preset_folder()}")
+        print(self.const(), end="")
         parser.exit()
 
 
-class _Flags(argparse.Action):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, nargs=0, **kwargs)
+def _presets() -> str:
+    from fairseq_vat.recipes.train import preset_folder, preset_names
 
-    def __call__(self, parser, *_):
-        print(plugin_flags(), end="")
-        parser.exit()
+    names = "\n".join(preset_names())
+    return f"{names}\n\nfairseq-hydra-train --config-dir {preset_folder()}\n"
 
 
 def plugin_flags() -> str:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add both."""
     parser = subparsers.add_parser(
         "plot",
         help="draw learning curves and the KL weight of one or several trainings",
@@ -41,10 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "curves alone",
     )
     add_list(
-        parser,
-        "--labels",
-        "of the runs (default: what tells their paths apart)",
-        metavar="LABEL",
+        parser, "--labels", "of the runs (default: what tells their paths apart)", metavar="LABEL"
     )
     parser.add_argument(
         "--format", choices=("png", "pdf", "svg"), help="of the pictures in DIR (default: png)"
@@ -98,7 +94,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
-    """Load, measure and decode, write."""
     _check(args)
     records, log_note = _log(args)
     with quiet():
@@ -111,14 +106,9 @@ def _report(args: argparse.Namespace) -> None:
         from fairseq_vat.report.sentences import read_subset, read_text
 
         vat = load_hub(args, truncate=False)  # sentences are shown, so whole ones
-        settings = ReportSettings(
-            prior_std=prior_of(vat.cfg, vat.model, args.prior_std).std,
-            examples=args.examples,
-            samples=args.samples,
-            steps=args.steps,
-            beam=args.beam,
-            seed=args.seed,
-        )
+        names = ("examples", "samples", "steps", "beam", "seed")
+        prior_std = prior_of(vat.cfg, vat.model, args.prior_std).std
+        settings = ReportSettings(prior_std, **{name: getattr(args, name) for name in names})
         if args.text is not None:
             sentences = read_text(vat, args.text, args.sentences)
         else:

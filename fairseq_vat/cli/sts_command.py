@@ -1,16 +1,17 @@
 """``fairseq-vat sts``: semantic textual similarity of a checkpoint, and of other encoders."""
 
-from __future__ import annotations
-
 import argparse
-import json
 from collections.abc import Iterator
 from typing import Any
 
-from fairseq_vat.cli.checkpoint import add_checkpoint_arguments
+from fairseq_vat.cli.checkpoint import (
+    add_checkpoint_arguments,
+    add_hf_argument,
+    load_encoders,
+    names_of,
+)
 from fairseq_vat.cli.flags import add_list
-from fairseq_vat.cli.hf import add_hf_argument, load_encoders, names_of
-from fairseq_vat.cli.tables import add_format_flag, prose, table
+from fairseq_vat.cli.tables import add_output_flags, prose, show, table
 from fairseq_vat.cli.terminal import quiet, warn, warn_of_unknown
 from fairseq_vat.latent.choices import POOLINGS
 
@@ -23,7 +24,6 @@ _AVERAGES = {
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add ``sts``."""
     parser = subparsers.add_parser(
         "sts",
         help="semantic textual similarity: correlation of cosines with people's scores",
@@ -42,13 +42,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         choices=POOLINGS,
     )
     add_hf_argument(parser)
-    add_format_flag(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_output_flags(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read, embed, correlate, print."""
     from fairseq_vat.text.columns import read_task
 
     names = names_of(args.sts)
@@ -65,45 +63,34 @@ def run(args: argparse.Namespace) -> None:
             warn_of_unknown(task, share, system["path"], ours="updates" in system)
     if reasons := _reasons(systems):
         warn(f"{len(reasons):,} correlations are undefined, the first: {reasons[0]}")
-    found = {"data": args.data, "systems": systems}
-    if args.json:
-        print(json.dumps(found, ensure_ascii=False, allow_nan=False))
-    else:
-        print("\n".join(_lines(systems, args.format)))
+    show(args, {"data": args.data, "systems": systems}, _tables)
 
 
-def _lines(systems: list[dict[str, Any]], style: str) -> Iterator[str]:
-    """Tables of both correlations, times 100, and why some are undefined."""
-    yield from prose(style, *map(_description, systems))
+def _tables(found: dict[str, Any], style: str) -> str:
+    """Both correlations, times 100, and why some are undefined."""
+    systems = found["systems"]
+    lines = prose(style, *map(_description, systems), "")
     columns = {
         f"{number} {pooling}": (system, pooling)
         for number, system in enumerate(systems)
         for pooling in system["poolings"]
     }
-    rows = list(_rows(systems[0]))
-    yield from prose(style, "")
-    for number, (measure, title) in enumerate(_MEASURES.items()):
-        if number:
-            yield ""
-        yield table(
-            [
-                {"name": name, "pairs": pairs}
-                | {
-                    key: _cell(_at(system["poolings"][pooling], path)[measure])
-                    for key, (system, pooling) in columns.items()
-                }
-                for name, pairs, path in rows
-            ],
-            [
-                ("name", f"{title} x 100", ""),
-                ("pairs", "pairs", ","),
-                *((key, f"{system['name']} {p}", ".2f") for key, (system, p) in columns.items()),
-            ],
-            style,
-        )
-    reasons = _reasons(systems)
-    if reasons:
-        yield from prose(style, "", *(f"undefined: {reason}" for reason in reasons))
+    shown = [(key, f"{system['name']} {p}", ".2f") for key, (system, p) in columns.items()]
+    for measure, title in _MEASURES.items():
+        rows = [
+            {"name": name, "pairs": pairs}
+            | {
+                key: _cell(_at(system["poolings"][pooling], path)[measure])
+                for key, (system, pooling) in columns.items()
+            }
+            for name, pairs, path in _rows(systems[0])
+        ]
+        heads = [("name", f"{title} x 100", ""), ("pairs", "pairs", ","), *shown]
+        lines += [table(rows, heads, style), ""]
+    lines.pop()
+    if reasons := _reasons(systems):
+        lines += prose(style, "", *(f"undefined: {reason}" for reason in reasons))
+    return "\n".join(lines)
 
 
 def _reasons(systems: list[dict[str, Any]]) -> list[str]:

@@ -1,13 +1,12 @@
 """Tables for people: rows with named columns, in the formats that are asked for."""
 
-from __future__ import annotations
-
 import argparse
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Number
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 MISSING = "\N{EN DASH}"
 # with the names of tabulate's; its "github" leaves the columns' alignment to whoever renders it
@@ -17,14 +16,30 @@ FORMATS = ("github", "latex", "csv", "plain")
 WIDTH = 100
 
 
-def add_format_flag(parser: argparse.ArgumentParser, default: str = "plain") -> None:
+def add_format_flag(parser: argparse.ArgumentParser) -> None:
     """Add ``--format``."""
     parser.add_argument(
         "--format",
         choices=FORMATS,
-        default=default,
+        default="plain",
         help="of tables; latex and csv print nothing else (default: %(default)s)",
     )
+
+
+def add_output_flags(parser: argparse.ArgumentParser) -> None:
+    """Add ``--format`` and ``--json``, by which `show` goes."""
+    add_format_flag(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def show(
+    args: argparse.Namespace, found: dict[str, Any], tables: Callable[[dict[str, Any], str], str]
+) -> None:
+    """Print figures, as one JSON object or as the tables that are made of them."""
+    if args.json:
+        print(json.dumps(found, ensure_ascii=False, allow_nan=False))
+    else:
+        print(tables(found, args.format))
 
 
 def table(
@@ -38,9 +53,7 @@ def table(
     first column says what a row is; a row or another column without any value is left out.
 
     Args:
-        rows: values by the columns' keys; other keys are passed over.
         columns: key, header and format specification (such as ``.3f``) of each, in their order.
-        style: one of `FORMATS`.
     """
     first, *others = columns
     rows = [row for row in rows if any(row.get(key) is not None for key, *_ in others)]
@@ -119,9 +132,7 @@ class MeanAndStd(NamedTuple):
     std: float | None
 
     @classmethod
-    def of(
-        cls, figures: Mapping[str, float | None], name: str, scale: float = 1
-    ) -> MeanAndStd | None:
+    def of(cls, figures: Mapping[str, float | None], name: str, scale: float = 1) -> Self | None:
         """``NAME`` and, if it is there, ``NAME_std``, times `scale`; None where it is undefined."""
         mean, std = figures[name], figures.get(f"{name}_std")
         if mean is None:

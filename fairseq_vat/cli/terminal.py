@@ -64,9 +64,6 @@ def warn_of_unknown(path: str, share: float, model: str = "the model", ours: boo
     """Say so if a file's subwords can't be the model's.
 
     Args:
-        path: the file, or its name for people.
-        share: of its pieces, those unknown.
-        model: its name for people.
         ours: whether its subwords are for flags to give.
     """
     if share > MOST_UNKNOWN:

@@ -1,7 +1,5 @@
 """``fairseq-vat tokenize`` and ``show``: text before the training, and after the generation."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
@@ -15,7 +13,6 @@ _SPLITS = ("train", "valid", "test")
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add both."""
     parser = subparsers.add_parser(
         "tokenize",
         help="train sentencepiece and write pieces and dict.txt for fairseq-preprocess",

@@ -1,15 +1,15 @@
 """The flags of `token_kl_cross_entropy`, and what is wrong with their values."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Optional
 
 from fairseq.dataclass import FairseqDataclass
 from omegaconf import II
 
-from fairseq_vat.errors import VATError
 from fairseq_vat.latent.annealing import DEFAULT_UPDATES, Annealing, Schedule
+from fairseq_vat.models.config import check_values, option
 
 
 class KLReduction(Enum):
@@ -29,62 +29,38 @@ class ValidLatents(Enum):
 
 @dataclass
 class TokenKLCrossEntropyConfig(FairseqDataclass):
-    prior_std: float = field(
-        default=0.4,
-        metadata={"help": "s: standard deviation of the prior N(0, s^2 I), above 0"},
+    prior_std: float = option(0.4, "s: standard deviation of the prior N(0, s^2 I), above 0")
+    kl_weight: float = option(0.1, "constant factor on the KL, on top of the annealing")
+    kl_reduction: KLReduction = option(
+        KLReduction.sum,
+        "KL of a latent in the loss: sum over its dimensions (equation 6), or their "
+        "mean (the sum / latent width, a far smaller weight); what is reported is the sum",
     )
-    kl_weight: float = field(
-        default=0.1, metadata={"help": "constant factor on the KL, on top of the annealing"}
+    kl_annealing: Schedule = option(Schedule.logistic, "schedule of the KL weight")
+    kl_annealing_updates: int = option(
+        0, "number of updates the schedule spans (logistic: 4000 if not given)"
     )
-    kl_reduction: KLReduction = field(
-        default=KLReduction.sum,
-        metadata={
-            "help": "KL of a latent in the loss: sum over its dimensions (equation 6), or their "
-            "mean (the sum / latent width, a far smaller weight); what is reported is the sum"
-        },
+    kl_annealing_cycles: int = option(5, "cyclic: number of cycles M in the span")
+    kl_annealing_ratio: float = option(0.5, "cyclic: share R of a cycle spent rising, from 0 to 1")
+    kl_annealing_init: Optional[float] = option(
+        None, "logistic: weight at update 0 (default: 0.00025, without a slope)"
     )
-    kl_annealing: Schedule = field(
-        default=Schedule.logistic, metadata={"help": "schedule of the KL weight"}
+    kl_annealing_slope: Optional[float] = option(
+        None, "logistic: slope k about the span's middle, in place of a first weight"
     )
-    kl_annealing_updates: int = field(
-        default=0,
-        metadata={"help": "number of updates the schedule spans (logistic: 4000 if not given)"},
+    free_bits: float = option(
+        0.0, "nats of KL that cost nothing: the loss is bounded from below there"
     )
-    kl_annealing_cycles: int = field(
-        default=5, metadata={"help": "cyclic: number of cycles M in the span"}
+    free_bits_per: FreeBitsPer = option(
+        FreeBitsPer.latent, "bound the KL of each latent, or of each dimension of a latent"
     )
-    kl_annealing_ratio: float = field(
-        default=0.5, metadata={"help": "cyclic: share R of a cycle spent rising, from 0 to 1"}
+    label_smoothing: float = option(0.0, "epsilon for label smoothing, 0 means no label smoothing")
+    valid_latents: ValidLatents = option(
+        ValidLatents.sample,
+        "validation decodes from latents drawn with a fixed seed (only then is "
+        "nll + KL the negative ELBO), or from their mean",
     )
-    kl_annealing_init: Optional[float] = field(
-        default=None,
-        metadata={"help": "logistic: weight at update 0 (default: 0.00025, without a slope)"},
-    )
-    kl_annealing_slope: Optional[float] = field(
-        default=None,
-        metadata={"help": "logistic: slope k about the span's middle, in place of a first weight"},
-    )
-    free_bits: float = field(
-        default=0.0,
-        metadata={"help": "nats of KL that cost nothing: the loss is bounded from below there"},
-    )
-    free_bits_per: FreeBitsPer = field(
-        default=FreeBitsPer.latent,
-        metadata={"help": "bound the KL of each latent, or of each dimension of a latent"},
-    )
-    label_smoothing: float = field(
-        default=0.0, metadata={"help": "epsilon for label smoothing, 0 means no label smoothing"}
-    )
-    valid_latents: ValidLatents = field(
-        default=ValidLatents.sample,
-        metadata={
-            "help": "validation decodes from latents drawn with a fixed seed (only then is "
-            "nll + KL the negative ELBO), or from their mean"
-        },
-    )
-    report_accuracy: bool = field(
-        default=False, metadata={"help": "report next-token accuracy in validation"}
-    )
+    report_accuracy: bool = option(False, "report next-token accuracy in validation")
     sentence_avg: bool = II("optimization.sentence_avg")
 
 
@@ -104,9 +80,5 @@ def annealing_of(cfg: TokenKLCrossEntropyConfig) -> Annealing:
 
 def check_config(cfg: TokenKLCrossEntropyConfig) -> None:
     """Raise `VATError` for a weight out of range, naming the flag."""
-    for flag in ("kl_weight", "free_bits"):
-        value = getattr(cfg, flag)
-        if not (value >= 0 and math.isfinite(value)):
-            raise VATError(f"--{flag.replace('_', '-')} must be 0 or above, not {value}")
-    if not 0 <= cfg.label_smoothing < 1:
-        raise VATError(f"--label-smoothing must be from 0 to below 1, not {cfg.label_smoothing}")
+    check_values(cfg, ("kl_weight", "free_bits"), lambda x: 0 <= x < math.inf, "0 or above")
+    check_values(cfg, ("label_smoothing",), lambda x: 0 <= x < 1, "from 0 to below 1")

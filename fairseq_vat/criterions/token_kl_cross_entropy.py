@@ -37,13 +37,6 @@ class TokenKLCrossEntropy(FairseqCriterion):
     KL, with the model's ``--latent-noise prior``); VAE-Transformer paper, equation (8).  Divided
     by fairseq's sample size: target tokens, or sentences with ``--sentence-avg``.  Padding never
     contributes, and no term of a sentence depends on the sentences it is batched with.
-
-    Args:
-        cfg: the configuration.
-        task: the task, for its dictionary and its seed.
-
-    Raises:
-        VATError: for a value out of range, naming the flag.
     """
 
     def __init__(self, cfg: TokenKLCrossEntropyConfig, task: Any):
@@ -183,7 +176,6 @@ class TokenKLCrossEntropy(FairseqCriterion):
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
-        """All of them are sums."""
         return True
 
 

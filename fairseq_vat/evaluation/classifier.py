@@ -10,8 +10,6 @@ Shape legend: N examples, B of a batch, K outputs, R classifiers trained side by
 their L2 penalty.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,36 +22,29 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, ReduceLROnPlat
 
 # batches are made of sentences of like length, out of so many batches' worth in random order
 _WINDOW = 16
+_MEASURED = 128  # examples of a batch that is only measured
 
 
 @dataclass(frozen=True)
 class Training:
-    """How classifiers are trained.
-
-    Attributes:
-        epochs: through the training examples, at most.
-        batch_size: the last batch of an epoch may be smaller.
-        lr: the learning rate at the start, and after every restart.
-        optimizer: called with the parameters and ``lr=``.
-        chosen_by: which figure of the validation part is to be the best: ``loss`` (the least), or
-            another one of the scores (the highest).
-        schedule: None: the rate is constant. ``cosine``: see `cosine_schedule`. ``plateau``: it is
-            constant until 4 epochs have brought no lower validation loss, then a tenth, then a
-            hundredth; when that brings nothing either the training has converged and ends.
-        penalties: L2 penalty of each of the R classifiers, as Adam's ``weight_decay``.
-        look_every: epochs between two looks at the validation part.
-        tenacity: the training ends when more looks than this brought nothing better, counted from
-            its start as SentEval does; None: it never ends before its time.
-    """
+    """How classifiers are trained."""
 
     epochs: int
     batch_size: int
     lr: float
     optimizer: Callable[..., torch.optim.Optimizer] = partial(torch.optim.Adam, fused=True)
+    # which figure of the validation part is to be the best: ``loss`` (the least), or another one of
+    # the scores (the highest)
     chosen_by: str = "accuracy"
+    # None: the rate is constant. ``cosine``: see `cosine_schedule`. ``plateau``: it is constant
+    # until 4 epochs have brought no lower validation loss, then a tenth, then a hundredth; when
+    # that brings nothing either the training has converged and ends
     schedule: str | None = None
+    # L2 penalty of each of the R classifiers, as Adam's ``weight_decay``
     penalties: tuple[float, ...] = (0.0,)
     look_every: int = 1
+    # the training ends when more looks than this brought nothing better, counted from its start as
+    # SentEval does; None: it never ends before its time
     tenacity: int | None = None
 
 
@@ -78,19 +69,11 @@ class Target(Protocol):
 
 @dataclass(frozen=True)
 class Fit:
-    """One trained classifier, as it was after its best epoch.
+    """One trained classifier, as it was after its best epoch."""
 
-    Attributes:
-        epoch: that epoch, from 1; of several as good, the first.
-        epochs: how many it was trained for.
-        converged: whether a training on a plateau ended by itself; None for another.
-        penalty: L2 penalty with which it was trained.
-        scores: of ``valid`` and the parts measured.
-    """
-
-    epoch: int
+    epoch: int  # that epoch, from 1; of several as good, the first
     epochs: int
-    converged: bool | None
+    converged: bool | None  # whether a training on a plateau ended by itself; None for another
     penalty: float
     scores: dict[str, Any]
 
@@ -115,15 +98,9 @@ def train(
         classifiers: numbers of examples (B,) to logits (R, B, K). Where there are penalties, R is
             the first dimension of its parameters. They are trained in place, and end as after the
             last epoch.
-        target: what they are to learn.
         parts: numbers of examples (N,), int64.
-        training: how.
-        generator: on the CPU.
         lengths: of all examples, so that batches hold examples of like length; None: they are put
             together by chance alone.
-        measured: names of the other parts; those that there are.
-        on_epoch: called before every epoch, for what is drawn anew in it.
-        on_batch: called after every update with the number of its examples.
     """
     optimizer = training.optimizer(classifiers.parameters(), lr=training.lr)
     cosine = plateau = None
@@ -184,30 +161,25 @@ def measure(
     target: Target,
     numbers: Tensor,
     lengths: Sequence[int] | None = None,
-    batch_size: int = 128,
 ) -> list[Any]:
     """The score of each on some of the examples, without dropout."""
     classifiers.eval()
     if lengths is not None:
         numbers = numbers[_of_like_length(numbers, lengths)]
-    logits = [classifiers(batch).cpu() for batch in numbers.split(batch_size)]
+    logits = [classifiers(batch).cpu() for batch in numbers.split(_MEASURED)]
     return [target.score(logits_NK, numbers) for logits_NK in torch.cat(logits, dim=1)]
 
 
 def cosine_schedule(
-    optimizer: torch.optim.Optimizer,
-    updates_an_epoch: int,
-    restart_epochs: int = 10,
-    min_lr: float = 1e-7,
+    optimizer: torch.optim.Optimizer, updates_an_epoch: int
 ) -> CosineAnnealingWarmRestarts:
     """The learning rate of every update, as fairseq's ``cosine`` scheduler has it.
 
-    At update t of a cosine of T = `restart_epochs` x `updates_an_epoch` updates it is
-    min_lr + (lr - min_lr) (1 + cos(pi t / T)) / 2; at t = T the next begins (Loshchilov and Hutter
-    2017, "SGDR", equation 5). The defaults are the VAE-Transformer paper's.
+    At update t of a cosine of T updates, here 10 epochs, it is 1e-7 + (lr - 1e-7) (1 +
+    cos(pi t / T)) / 2; at t = T the next begins (Loshchilov and Hutter 2017, "SGDR", equation 5).
+    Both numbers are the VAE-Transformer paper's.
     """
-    length = restart_epochs * updates_an_epoch
-    return CosineAnnealingWarmRestarts(optimizer, T_0=length, eta_min=min_lr)
+    return CosineAnnealingWarmRestarts(optimizer, T_0=10 * updates_an_epoch, eta_min=1e-7)
 
 
 def batches(

@@ -6,8 +6,6 @@ frozen, one linear layer is trained on z; as the paper does it, or until it has 
 Shape legend: N examples, L latent width.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Mapping
@@ -24,13 +22,7 @@ from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation import PROTOCOLS, classifier
 from fairseq_vat.evaluation.classifier import Fit, Training
 from fairseq_vat.evaluation.folds import numbered
-from fairseq_vat.evaluation.heads import (
-    Heads,
-    Labels,
-    majority,
-    over_runs,
-    score_logits,
-)
+from fairseq_vat.evaluation.heads import Heads, Labels, majority, over_runs, score_logits
 from fairseq_vat.evaluation.labelled import LabelledFiles
 from fairseq_vat.evaluation.texts import unknown_share
 from fairseq_vat.hub.interface import VATHubInterface
@@ -54,11 +46,7 @@ def classify(
     """Train linear classifiers on a model's latents, and measure them: docs/measures.md.
 
     Args:
-        vat: the model, which stays as it is.
         files: ``train``, ``valid`` and ``test``, in the model's subwords.
-        protocol: one of `PROTOCOLS`.
-        latents: ``mean``, the posteriors', or ``sample``, draws from them.
-        pooling: as of `pool`.
         standardize: shift and scale every dimension to mean 0 and variance 1 on the training file;
             None: as the protocol does.
         seeds: how many classifiers, with the seeds from 1.
@@ -130,13 +118,6 @@ def train_linear(
     Args:
         posteriors: (N, L), of ``train``, ``valid``, and other parts that are only measured.
         labels_N: int64, of the parts' examples one after the other.
-        training: how.
-        drawn: on draws instead of means.
-        seed: any integer.
-        on_batch: as of `classifier.train`.
-
-    Raises:
-        VATError: if it diverges.
     """
     generator = torch.Generator().manual_seed(seed)
     labels = int(labels_N.max()) + 1
@@ -188,12 +169,6 @@ def logistic_regression(
 
     Optimised by scikit-learn's L-BFGS until it has converged, with its usual penalty (C = 1): the
     sum of the training examples' cross-entropies plus half the weights' squared length.
-
-    Args:
-        posteriors: as of `train_linear`; they are standardized here.
-        labels_N: likewise.
-        drawn: on one draw of every example's latents instead of their means.
-        seed: of the draws.
 
     Returns:
         Settings, whether the optimiser ended by itself (``converged``), its ``iterations``, and

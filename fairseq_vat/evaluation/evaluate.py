@@ -4,17 +4,16 @@ Shape legend: P latents of a sentence, N latents of the data set, L latent width
 information.
 """
 
-from __future__ import annotations
-
 import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from fairseq import utils
+from fairseq.dataclass.configs import GenerationConfig
 from tqdm import tqdm
 
-from fairseq_vat.evaluation.reconstruction import reconstruct
 from fairseq_vat.evaluation.sentence_measures import EvaluationSettings, Measured, measure
 from fairseq_vat.evaluation.subset import Subset
 from fairseq_vat.evaluation.texts import bleu_figures
@@ -26,8 +25,7 @@ from fairseq_vat.measures.mutual_information import (
     mutual_information_over_batches,
     over_draws,
 )
-from fairseq_vat.measures.spread import spread_of, without_perplexity
-from fairseq_vat.text.pieces import Pieces, find_gpt2_vocabulary
+from fairseq_vat.text.pieces import Pieces, find_gpt2_vocabulary, to_text
 
 # beyond the longest sentence, for outputs that say more than it
 _EXTRA_LENGTH = 10
@@ -56,13 +54,9 @@ def evaluate(
 
     Args:
         loaded: of `load_model`, with ``truncate=True`` if sentences may be cut.
-        split: ``test``, ``valid`` and so on.
-        first: only so many sentences.
         max_tokens: in a batch, padding counted; `DEFAULT_MAX_TOKENS` without `batch_size`.
-        batch_size: sentences of a batch, at most.
         prior_std: of the latents' prior in the measures; None takes the training's.
         beam: of the beam search for BLEU; None leaves both out.
-        bleu_sentences: BLEU of the first ones only.
         remove_bpe: how pieces are joined into words, one of `PIECE_KINDS`; ``auto`` goes by what
             the dictionary's entries look like.
         gpt2_vocabulary: vocab.json, where the entries are GPT-2's numbers; None looks for it beside
@@ -72,9 +66,6 @@ def evaluate(
     Returns:
         what was measured, `figures`, ``reconstruction`` (`bleu_figures` and ``beam``) and
         ``warning``, a line for a model that ignores its latents; None where one doesn't apply.
-
-    Raises:
-        VATError: as `Subset`, its batches, `Pieces` and `prior_of`.
     """
     model, task, device = loaded.model, loaded.task, loaded.device
     has_latents = model.has_latents
@@ -124,6 +115,42 @@ def evaluate(
     return found
 
 
+@torch.no_grad()
+def reconstruct(
+    model: Any,
+    task: Any,
+    batches: Iterable[dict[str, Any]],
+    beam: int,
+    max_length: int,
+    pieces: Pieces,
+    progress: Callable[[int], None] = lambda sentences: None,
+) -> tuple[list[str], list[str]]:
+    """Decode sentences from their latents' mean with fairseq's beam search.
+
+    Args:
+        max_length: longest output, its end of sentence not counted.  The same for all sentences, so
+            that no output depends on what it is batched with.
+
+    Returns:
+        outputs and sentences as text, in the data set's order.
+    """
+    settings = GenerationConfig(beam=beam, nbest=1, max_len_a=0, max_len_b=max_length)
+    generator = task.build_generator([model], settings)
+    dictionary = task.target_dictionary
+    found: dict[int, tuple[str, str]] = {}
+    for batch in batches:
+        numbers = batch["id"].tolist()
+        hypotheses = task.inference_step(generator, [model], batch)
+        for number, target_S, best in zip(numbers, batch["target"], hypotheses, strict=True):
+            found[number] = (
+                to_text(best[0]["tokens"].cpu(), dictionary, pieces),
+                to_text(target_S.cpu(), dictionary, pieces, escape_unk=True),
+            )
+        progress(len(numbers))
+    outputs, sentences = zip(*(found[number] for number in sorted(found)), strict=True)
+    return list(outputs), list(sentences)
+
+
 def _progress(name: str, sentences: int) -> tqdm:
     """A bar on a terminal; on anything else nothing."""
     # disable=None: where standard error is no terminal
@@ -138,22 +165,27 @@ def figures(
     """The figures of docs/measures.md; None where one doesn't apply.
 
     Args:
-        measured: from `measure`.
         tokens: target tokens of the set, ends of sentences counted.
-        words: words of the set.
-        settings: what was measured.
-        device: where mutual information is computed.
 
     Returns:
         plain numbers, nested: ``nll``, ``nll_mean``, ``nll_samples``, ``nll_prior``, ``kl``,
-        ``penalty``, ``neg_elbo`` and ``iw_nll`` each as `spread.spread_of` has it.
+        ``penalty``, ``neg_elbo`` and ``iw_nll`` each per sentence, word and token.
     """
 
-    def spread(*columns: list[float]) -> dict[str, float | None] | None:
+    def spread(*columns: list[float], perplexity: bool = True) -> dict[str, float | None] | None:
         if not all(columns):
             return None
         total = math.fsum(math.fsum(column) for column in columns)
-        return spread_of(total, len(columns[0]), words, tokens)
+        found = {
+            "per_sentence": total / len(columns[0]),
+            "per_word": total / words,
+            "per_token": total / tokens,
+            "bits_per_token": total / tokens / math.log(2),
+        }
+        if perplexity:  # exp(KL) is none of anything, nor is exp(penalty)
+            found["ppl_per_word"] = _perplexity(total / words)
+            found["ppl_per_token"] = _perplexity(total / tokens)
+        return found
 
     has_latents = bool(measured.kl)
     found: dict[str, Any] = {
@@ -161,8 +193,8 @@ def figures(
         "nll_mean": spread(measured.nll) if has_latents else None,
         "nll_samples": spread(measured.nll_samples),
         "nll_prior": spread(measured.nll_prior),
-        "kl": without_perplexity(spread(measured.kl)),
-        "penalty": without_perplexity(spread(measured.penalty)),
+        "kl": spread(measured.kl, perplexity=False),
+        "penalty": spread(measured.penalty, perplexity=False),
         "neg_elbo": spread(measured.nll_samples, measured.kl),
         "iw_nll": spread(measured.iw_nll),
         "samples": settings.samples if has_latents else None,
@@ -233,3 +265,8 @@ def _latent_gain(measured: Measured, tokens: int) -> dict[str, float | None]:
         "bits_per_token": gain / tokens / math.log(2),
         "share": gain / prior if prior > 0 else None,
     }
+
+
+def _perplexity(nats: float) -> float | None:
+    """exp(nats); None where double precision has no number so large."""
+    return math.exp(nats) if nats < 700 else None

@@ -3,8 +3,6 @@
 Shape legend: N examples. Parts are numbers of examples, int64, from 0.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator, Mapping
 
@@ -32,8 +30,6 @@ def stratified_folds(labels_N: Tensor, folds: int, seed: int) -> Iterator[tuple[
     more than one.
 
     Args:
-        labels_N: (N,) int64.
-        folds: how many, at least 2.
         seed: of the shuffling; another seed gives other folds.
 
     Raises:
@@ -58,11 +54,6 @@ def hold_out(labels_N: Tensor, numbers: Tensor, seed: int) -> dict[str, Tensor]:
     Of two examples of a label one at least stays for training; where no label has ten examples it
     is one of as many as the most frequent one has.
 
-    Args:
-        labels_N: (N,) of all examples.
-        numbers: of those to take from.
-        seed: of the choice.
-
     Raises:
         VATError: if no label has two examples.
     """
@@ -79,14 +70,6 @@ def cross_validation(labels_N: Tensor, folds: int, seed: int) -> list[dict[str, 
 
     SentEval (Conneau and Kiela 2018) takes stratified folds too, and inside them each of ten parts
     in turn for validation; here it is one.
-
-    Args:
-        labels_N: (N,) int64.
-        folds: at least 2.
-        seed: of the shuffling.
-
-    Raises:
-        VATError: as `stratified_folds` and `hold_out`.
     """
     return [
         {**hold_out(labels_N, rest, seed), "test": test}

@@ -1,7 +1,5 @@
 """Read what fairseq-generate wrote, and say how well it gives sentences back."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable
@@ -17,21 +15,16 @@ _LINE = re.compile(r"(?P<kind>[STDI])-(?P<id>\d+)\t(?P<rest>.*)")
 
 @dataclass
 class Generated:
-    """One sentence of a generation file.
-
-    Attributes:
-        id: its number in the data set.
-        source: the sentence itself (``T-``, or ``S-`` where there is no target).
-        outputs: the detokenised outputs (``D-``), in the order of the file.
-        scores: their scores, base 2, as fairseq prints them.
-        latents: what each was decoded from (``I-``), such as ``mean`` and ``draw 2``; empty if the
-            file doesn't say, as those of earlier versions.
-    """
+    """One sentence of a generation file."""
 
     id: int
-    source: str = ""
+    source: str = ""  # the sentence itself (``T-``, or ``S-`` where there is no target)
+    # the detokenised outputs (``D-``), in the order of the file
     outputs: list[str] = field(default_factory=list)
+    # their scores, base 2, as fairseq prints them
     scores: list[float] = field(default_factory=list)
+    # what each was decoded from (``I-``), such as ``mean`` and ``draw 2``; empty if the file
+    # doesn't say, as those of earlier versions
     latents: list[str] = field(default_factory=list)
 
     @property
@@ -104,9 +97,7 @@ def reconstruction_figures(sentences: list[Generated]) -> dict[str, float]:
         of `bleu_figures`, with the sentence as the reference: ``sentences``, ``exact_match``, and
         ``bleu`` or ``bleu_of_pieces``.
     """
-    outputs = [sentence.outputs[0] for sentence in sentences]
-    found = bleu_figures(outputs, [sentence.source for sentence in sentences])
-    return {name: value for name, value in found.items() if name != "signature"}
+    return _figures([sentence.outputs[0] for sentence in sentences], [s.source for s in sentences])
 
 
 def sample_figures(sentences: list[Generated]) -> dict[str, float]:
@@ -120,23 +111,24 @@ def sample_figures(sentences: list[Generated]) -> dict[str, float]:
     outputs = [output for sentence in sentences for output in sentence.outputs]
     sources = [sentence.source for sentence in sentences for _ in sentence.outputs]
     distinct = sum(len(set(sentence.outputs)) for sentence in sentences)
-    found = bleu_figures(outputs, sources)
     return {
-        **{name: value for name, value in found.items() if name != "signature"},
+        **_figures(outputs, sources),
         "sentences": len(sentences),
         "samples_per_sentence": len(outputs) / len(sentences),
         "distinct_per_sentence": distinct / len(sentences),
     }
 
 
+def _figures(outputs: list[str], sources: list[str]) -> dict[str, Any]:
+    found = bleu_figures(outputs, sources)
+    del found["signature"]
+    return found
+
+
 def compare_generations(
     mean: str | os.PathLike, samples: str | os.PathLike | None = None
 ) -> dict[str, Any]:
     """Sentences beside their reconstructions and samples, and figures over all of them.
-
-    Args:
-        mean: output of fairseq-generate that decodes from the mean, as for `read_generation`.
-        samples: the same with ``--latent-sampling``.
 
     Returns:
         ``latents``: of ``mean`` and ``samples``, what they were decoded from, ``mean`` or

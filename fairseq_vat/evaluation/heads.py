@@ -3,8 +3,6 @@
 Shape legend: N examples, B of a batch, L width of a vector, K labels, R classifiers side by side.
 """
 
-from __future__ import annotations
-
 import copy
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -19,26 +17,18 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Score:
-    """A classifier on one set of examples.
+    """A classifier on one set of examples."""
 
-    Attributes:
-        loss: cross-entropy, nats an example; with one output for two labels the binary one (BCE).
-        accuracy: in percent.
-    """
-
+    # cross-entropy, nats an example; with one output for two labels the binary one (BCE)
     loss: float
-    accuracy: float
+    accuracy: float  # in percent
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels as the target of `classifier.train`.
+    """Labels as the target of `classifier.train`."""
 
-    Attributes:
-        numbers: (N,) int64, of every example's label from 0, on the CPU.
-    """
-
-    numbers: Tensor
+    numbers: Tensor  # (N,) int64, of every example's label from 0, on the CPU
 
     def loss(self, logits_RBK: Tensor, numbers_B: Tensor) -> Tensor:
         """Mean cross-entropy."""
@@ -63,10 +53,6 @@ def majority(train_N: Tensor, labels_N: Tensor) -> Score:
 
     The loss is that of their frequencies as prediction, the accuracy that of the most frequent one:
     a classifier that learned nothing comes to these.
-
-    Args:
-        train_N: labels of the training set.
-        labels_N: labels of the examples measured; each is in the training set.
     """
     counts_K = torch.bincount(train_N).double()
     log_frequencies_K, most_frequent = (counts_K / counts_K.sum()).log(), int(counts_K.argmax())
@@ -98,14 +84,9 @@ class Heads(nn.Module):
 
     Args:
         vectors: gives (B, L) from an encoder, or None, and the numbers (B,) of examples.
-        width: L.
-        outputs: K.
-        generator: of the first weights.
         hidden: the dense layer's width; 0 leaves the output layer alone.
-        activation: one of `ACTIVATIONS`.
         count: R; one where an encoder is trained along.
         encoder: to be trained along: a copy is, and the one given stays as it is.
-        device: of the vectors.
     """
 
     def __init__(

@@ -20,27 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelledFiles:
-    """Labelled sentences, or pairs of them, of one or several files; the training file is first.
+    """Labelled sentences, or pairs of them, of one or several files; the training file is first."""
 
-    Attributes:
-        paths: by the files' names (``train``, ``valid``, ``test``, or ``cv``).
-        lines: what they hold.
-        pieces: of each line, the sentence in subwords, a pair's two joined; from `in_subwords`.
-        left_out: numbers of the lines that nothing is left of in subwords.
-    """
-
-    paths: Mapping[str, str]
+    paths: Mapping[str, str]  # by the files' names (``train``, ``valid``, ``test``, or ``cv``)
     lines: Mapping[str, Sequence[LabelledLine]]
+    # of each line, the sentence in subwords, a pair's two joined; from `in_subwords`
     pieces: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    # numbers of the lines that nothing is left of in subwords
     left_out: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, paths: Mapping[str, str], sentences: int = 1) -> LabelledFiles:
-        """The files, of one sentence a line or two.
-
-        Raises:
-            VATError: as `read_labelled`, and as `labels`.
-        """
+        """The files, of one sentence a line or two."""
         files = cls(paths, {name: read_labelled(path, sentences) for name, path in paths.items()})
         _ = files.labels  # what is wrong with them is said here
         return files
@@ -73,9 +64,6 @@ class LabelledFiles:
 
         A pair's two sentences have the end-of-sentence symbol between: fairseq's ``</s>`` is in
         every vocabulary, and what a model of single sentences knows as the end of one.
-
-        Raises:
-            VATError: if that is none of a file's, and as `labels`.
         """
         separator = f" {vat.task.source_dictionary.eos_word} "
         lines: dict[str, list[LabelledLine]] = {name: [] for name in self.paths}
@@ -102,7 +90,6 @@ class LabelledFiles:
 
     @property
     def all_pieces(self) -> list[str]:
-        """Likewise."""
         return [sentence for some in self.pieces.values() for sentence in some]
 
     @property

@@ -3,10 +3,9 @@
 Shape legend: N examples, L width of a vector.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -20,17 +19,10 @@ from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation import classifier
 from fairseq_vat.evaluation.classifier import FINE_TUNING, SENTEVAL, Training
 from fairseq_vat.evaluation.folds import cross_validation, hold_out
-from fairseq_vat.evaluation.heads import (
-    Heads,
-    Labels,
-    majority,
-    on_features,
-    over_runs,
-)
+from fairseq_vat.evaluation.heads import Heads, Labels, majority, on_features, over_runs
 from fairseq_vat.evaluation.labelled import LabelledFiles
 from fairseq_vat.evaluation.probed_encoders import ProbedEncoder, described
-from fairseq_vat.evaluation.saved_runs import SavedRuns
-from fairseq_vat.files import sha256
+from fairseq_vat.files import read_json, sha256, write_json
 from fairseq_vat.hub.loading import checkpoint_of
 
 Splits = dict[int, list[dict[str, Tensor]]]
@@ -56,16 +48,8 @@ def probe(
         encoders: of the examples, the checkpoint's first; they aren't changed.
         files: ``train`` with ``valid`` and ``test`` where there are any, or ``cv``, for
             cross-validation.
-        modes: of `MODES`.
-        poolings: as of `pool`.
-        seeds: runs, with the seeds from 1.
-        folds: of ``cv``.
-        max_folds: train and test only the first of them.
         hidden: width of the dense layer, 0 for none; None: the vectors'.
-        activation: of the dense layer, one of `ACTIVATIONS`.
-        fine_tuning: how encoders are trained along.
         hf_lr: the learning rate then of those beside the checkpoint.
-        save: a file that keeps finished runs.
 
     Returns:
         Figures and settings, as ``fairseq-vat probe --json`` prints them.
@@ -119,16 +103,7 @@ def probe(
 
 @dataclass
 class Probe:
-    """An encoder and labelled examples on which classifiers are trained.
-
-    Attributes:
-        encoder: of the examples' sentences; it isn't changed.
-        labels_N: int64.
-        poolings: all that `run` will be asked for.
-        hidden: width of the dense layer.
-        activation: of it.
-        fine_tuning: how encoder and head are trained together.
-    """
+    """An encoder and labelled examples on which classifiers are trained."""
 
     encoder: ProbedEncoder
     labels_N: Tensor
@@ -142,11 +117,6 @@ class Probe:
         """All examples' vectors by pooling, (N, L)."""
         return self.encoder.embed(self.poolings)
 
-    @cached_property
-    def lengths(self) -> list[int]:
-        """All examples' lengths in tokens."""
-        return self.encoder.lengths
-
     def run(
         self,
         mode: str,
@@ -155,25 +125,14 @@ class Probe:
         seed: int,
         on_batch: Callable[[int], object] = lambda _: None,
     ) -> dict[str, Any]:
-        """Train one classifier; its epoch and its scores, for JSON.
-
-        Args:
-            mode: ``features`` or ``finetune``.
-            pooling: as of `pool`.
-            parts: numbers of the examples.
-            seed: of first weights, order and dropout.
-            on_batch: called with the number of examples after every update.
-
-        Raises:
-            VATError: if the training diverges.
-        """
+        """Train one classifier; its epoch and its scores, for JSON."""
         training, lengths = SENTEVAL, None
         sizes = (int(self.labels_N.max()) + 1, torch.Generator().manual_seed(seed), self.hidden)
         if mode == "features":
             vectors_NL, count = self.features[pooling], len(SENTEVAL.penalties)
             heads = on_features(vectors_NL, *sizes, self.activation, count)
         else:
-            training, lengths = self.fine_tuning, self.lengths
+            training, lengths = self.fine_tuning, self.encoder.lengths
             heads = Heads(
                 lambda module, numbers: self.encoder.vectors(module, numbers, pooling),
                 *(self.encoder.width, *sizes, self.activation),
@@ -182,8 +141,7 @@ class Probe:
             )
         generator = torch.Generator().manual_seed(seed)
         fit = classifier.train(
-            *(heads, Labels(self.labels_N), parts, training, generator, lengths),
-            on_batch=on_batch,
+            *(heads, Labels(self.labels_N), parts, training, generator, lengths), on_batch=on_batch
         )
         scores = {part: fit.scores.get(part) for part in ("valid", "test")}
         losses = [score.loss for score in scores.values() if score is not None]
@@ -196,18 +154,53 @@ class Probe:
         return {"epoch": fit.epoch, "weight_decay": fit.penalty, **scores}
 
 
+class SavedRuns:
+    """Finished runs in a JSON file, and the settings they all have, so that `probe` can go on.
+
+    Args:
+        path: the file; None keeps nothing.
+        settings: everything that a run's result depends on and that its key doesn't tell, under
+            the names of the flags.
+
+    Raises:
+        VATError: if the file is there and isn't one of these, or its runs had other settings.
+    """
+
+    def __init__(self, path: str | None, settings: Mapping[str, Any]):
+        self.path, self.settings = path, dict(settings)
+        self.runs: dict[str, dict[str, Any]] = {}
+        if path is not None and os.path.exists(path):
+            self.runs = self._read(path)
+        self._write()  # here, so that a place that can't be written to is met before the work
+
+    def _read(self, path: str) -> dict[str, dict[str, Any]]:
+        saved = read_json(path)
+        if not isinstance(saved, dict) or set(saved) != {"settings", "runs"}:
+            raise VATError(f"--save {path}: is there and holds no runs of probe; name another file")
+        for name in {**saved["settings"], **self.settings}:
+            then, now = (some.get(name) for some in (saved["settings"], self.settings))
+            if then != now:
+                then, now = (x if len(x) <= 20 else x[:12] + "..." for x in (f"{then}", f"{now}"))
+                raise VATError(
+                    f"--save {path}: its runs were made with another {name} ({then}, now {now}); "
+                    "name another file, or repeat the settings"
+                )
+        return saved["runs"]
+
+    def add(self, key: str, run: dict[str, Any]) -> None:
+        """Keep a run."""
+        self.runs[key] = run
+        self._write()
+
+    def _write(self) -> None:
+        if self.path is not None:
+            write_json(self.path, {"settings": self.settings, "runs": self.runs})
+
+
 def run_all(
     work: Probe, saved: SavedRuns, mode: str, pooling: str, splits: Splits
 ) -> list[dict[str, Any]]:
-    """Every run of a mode and pooling, those not yet kept trained now, with a progress bar.
-
-    Args:
-        work: what trains.
-        saved: what is kept.
-        mode: ``features`` or ``finetune``.
-        pooling: as of `pool`.
-        splits: from `splits_of`.
-    """
+    """Every run of a mode and pooling, those not yet kept trained now, with a progress bar."""
     prefix = work.encoder.key
     if prefix and mode == "finetune":  # the checkpoint's rate is among the settings
         prefix += f"{work.encoder.lr_flag} {work.fine_tuning.lr}, "
@@ -230,11 +223,7 @@ def run_all(
 def splits_of(
     files: LabelledFiles, seeds: int, folds: int = 10, max_folds: int | None = None
 ) -> Splits:
-    """Of every seed: the folds of ``cv``, or the files' parts, with a tenth held out for ``valid``.
-
-    Raises:
-        VATError: if there are more folds than examples, or a label is in no training part.
-    """
+    """Of every seed: the folds of ``cv``, or the files' parts, a tenth held out for ``valid``."""
     labels_N, parts = files.label_numbers, files.parts
     path = next(iter(files.paths.values()))
     splits: Splits = {}

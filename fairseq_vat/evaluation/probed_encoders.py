@@ -3,8 +3,6 @@
 Shape legend: N sentences, B of a batch, C width of a vector.
 """
 
-from __future__ import annotations
-
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -22,36 +20,24 @@ from fairseq_vat.files import sha256
 from fairseq_vat.hub.huggingface import HuggingFaceEncoder
 from fairseq_vat.hub.interface import VATHubInterface
 from fairseq_vat.latent.choices import POOLINGS
-from fairseq_vat.latent.pooling import pool
+from fairseq_vat.latent.gaussian import pool
 
 
 class ProbedEncoder(ABC):
-    """An encoder and N sentences, which are called by their numbers.
-
-    Attributes:
-        name: for people.
-        path: of the checkpoint or the folder.
-        key: tells it from others among saved runs.
-        lr_flag: where its learning rate comes from.
-        updates: of the checkpoint's training; None for another.
-        latent_level: ``sentence`` where it has one vector a sentence, and ``token`` where that is
-            pooled.
-        width: C.
-        module: what is trained in fine-tuning; it isn't changed.
-        counts: of each sentence, how many pieces it has and how many of them are unknown.
-        lengths: of the sentences, in tokens.
-    """
+    """An encoder and N sentences, which are called by their numbers."""
 
     name: str
     path: str
-    key: str
+    key: str  # tells it from others among saved runs
     lr_flag: str
-    updates: int | None
+    updates: int | None  # of the checkpoint's training; None for another
+    # ``sentence`` where it has one vector a sentence, and ``token`` where that is pooled
     latent_level: str
     width: int
-    module: nn.Module
+    module: nn.Module  # what is trained in fine-tuning; it isn't changed
+    # of each sentence, how many pieces it has and how many of them are unknown
     counts: list[tuple[int, int]]
-    lengths: list[int]
+    lengths: list[int]  # of the sentences, in tokens
 
     @property
     def unknown_share(self) -> float:
@@ -72,13 +58,7 @@ class ProbedEncoder(ABC):
 
 
 class CheckpointEncoder(ProbedEncoder):
-    """A checkpoint's pooled posterior means: see `ProbedEncoder`.
-
-    Args:
-        vat: the model.
-        pieces: the sentences in subwords.
-        path: of the checkpoint.
-    """
+    """A checkpoint's pooled posterior means: see `ProbedEncoder`."""
 
     name, key, lr_flag = "checkpoint", "", "--lr"
 
@@ -93,11 +73,7 @@ class CheckpointEncoder(ProbedEncoder):
         self.counts = count_pieces(vat, pieces)
 
     def poolings(self, asked: Sequence[str] | None) -> list[str]:
-        """What to measure; of one latent a sentence all poolings are the same.
-
-        Raises:
-            VATError: for a start token that the model doesn't have.
-        """
+        """What to measure; of one latent a sentence all poolings are the same."""
         if self.latent_level != "token":
             return ["mean"]
         if not self.vat.task.start_token:
@@ -108,7 +84,6 @@ class CheckpointEncoder(ProbedEncoder):
         return super().poolings(asked)
 
     def embed(self, poolings: Sequence[str]) -> dict[str, Tensor]:
-        """All sentences' vectors by pooling, (N, C), where the model is."""
         found = self.vat.embed_posteriors(self.pieces, poolings)
         return {name: found[name].mean.to(self.vat.device) for name in found}
 
@@ -123,13 +98,11 @@ class CheckpointEncoder(ProbedEncoder):
             found.update({number: row[:length] for number, row, length in rows})
         return found
 
-    @property
+    @cached_property
     def lengths(self) -> list[int]:
-        """In tokens."""
         return [len(self.sources[number]) for number in range(len(self.sources))]
 
     def vectors(self, module: nn.Module, numbers_B: Tensor, pooling: str) -> Tensor:
-        """Some sentences' vectors from a copy of the encoder, (B, C), with gradients."""
         sources = [self.sources[number] for number in numbers_B.tolist()]
         padding = self.vat.task.source_dictionary.pad()
         src_tokens = data_utils.collate_tokens(sources, padding, left_pad=False)
@@ -142,9 +115,6 @@ class PretrainedEncoder(ProbedEncoder):
     """A Hugging Face encoder's pooled output: see `ProbedEncoder`.
 
     Args:
-        name: for people.
-        encoder: the model and its tokenizer.
-        sentences: N of them.
         seconds: the second ones of pairs, which the tokenizer joins to them.
     """
 
@@ -176,12 +146,10 @@ class PretrainedEncoder(ProbedEncoder):
         return f"{self.path} {digest.hexdigest()[:12]}, "
 
     def embed(self, poolings: Sequence[str]) -> dict[str, Tensor]:
-        """All sentences' vectors by pooling, (N, C), where the model is."""
         found = self.encoder.embed(self.pieces, poolings, self.types)
         return {name: torch.from_numpy(found[name]).to(self.encoder.device) for name in found}
 
     def vectors(self, module: nn.Module, numbers_B: Tensor, pooling: str) -> Tensor:
-        """Some sentences' vectors from a copy of the model, (B, C), with gradients."""
         rows = numbers_B.tolist()
         types = None if self.types is None else [self.types[row] for row in rows]
         return self.encoder.vectors(module, [self.pieces[row] for row in rows], types)[pooling]
@@ -197,10 +165,7 @@ def encoders_of(
     """The checkpoint's encoder, and those beside it by their names.
 
     Args:
-        vat: the checkpoint.
-        path: of it.
         pieces: the sentences, or pairs joined, in its subwords.
-        beside: Hugging Face encoders.
         *sentences: the sentences as they are, or the first ones and the second ones.
     """
     others = [PretrainedEncoder(name, encoder, *sentences) for name, encoder in beside.items()]

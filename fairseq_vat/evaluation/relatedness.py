@@ -8,8 +8,6 @@ predicted is the mean grade.
 Shape legend: N pairs, L width of a vector, G grades.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -36,28 +34,16 @@ FIGURES = ("pearson", "spearman", "mse")
 
 @dataclass(frozen=True)
 class Agreement:
-    """Predicted and gold scores.
+    """Predicted and gold scores."""
 
-    Attributes:
-        pearson: from -1 to 1; None where all predictions, or all scores, are the same.
-        spearman: likewise.
-        mse: mean squared error.
-    """
-
-    pearson: float | None
-    spearman: float | None
+    pearson: float | None  # from -1 to 1; None where all predictions, or all scores, are the same
+    spearman: float | None  # likewise
     mse: float
 
 
 @dataclass(frozen=True)
 class Grades:
-    """Scores as the target of `classifier.train`; outputs are shares of the grades.
-
-    Attributes:
-        scores: (N,) double, on the CPU.
-        least: the first grade.
-        most: the last.
-    """
+    """Scores as the target of `classifier.train`; outputs are shares of the grades."""
 
     scores: Tensor
     least: int
@@ -83,14 +69,6 @@ def relatedness(
     seeds: int = 5,
 ) -> dict[str, Any]:
     """Learn the scores of ``train``, choose on ``valid``, measure on both others: docs/probe.md.
-
-    Args:
-        encoders: of the sentences, the checkpoint's first.
-        sentences: all that are in the pairs.
-        pairs: of the three parts.
-        poolings: as of `pool`.
-        grades: the first and the last.
-        seeds: trainings, with the seeds from 1.
 
     Returns:
         Figures and settings, as ``fairseq-vat probe --relatedness --json`` prints them.
@@ -145,9 +123,6 @@ def fit_relatedness(
 
     Args:
         features_NF: from `pair_features`, of all pairs; on any device.
-        target: their scores.
-        parts: numbers of the pairs of ``train``, ``valid`` and ``test``.
-        seed: any integer.
     """
     generator = torch.Generator().manual_seed(seed)
     layer = on_features(features_NF, target.most - target.least + 1, generator)
@@ -165,11 +140,6 @@ def grade_distribution(scores_N: Tensor, least: int, most: int) -> Tensor:
     The mean grade under a row is its score. As in SentEval a score up to one under the least grade,
     such as STS-B's 0 to 1 under grades from 1, has its share of the least grade alone, and a row
     that doesn't add up to 1.
-
-    Args:
-        scores_N: from `least` - 1 to `most`.
-        least: the first grade.
-        most: the last.
     """
     grades_G = torch.arange(least, most + 1, dtype=scores_N.dtype)
     return (1 - (scores_N.unsqueeze(1) - grades_G).abs()).clamp(min=0).float()

@@ -20,8 +20,7 @@ from fairseq.data.encoders.gpt2_bpe import GPT2BPE
 from torch import Tensor
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.measures.isotropy import IsotropySums, TypeSimilarity
-from fairseq_vat.measures.word_tokens import random_words, words_of
+from fairseq_vat.measures.isotropy import IsotropySums, TypeSimilarity, random_words, words_of
 from fairseq_vat.text.lines import clean_line
 
 if TYPE_CHECKING:
@@ -29,34 +28,21 @@ if TYPE_CHECKING:
 
 
 class WordBatch(NamedTuple):
-    """The words of a batch of sentences, on the CPU; sentences without a word are left out.
+    """The words of a batch of sentences, on the CPU; sentences without a word are left out."""
 
-    Attributes:
-        layers: (N, C) of each encoder layer, from the embeddings' output to the last; a recurrent
-            encoder gives its last layer only.
-        latents: the posteriors' means, (N, L), or (B, L) with one latent a sentence.
-        types: (N,), numbers of the pieces in the dictionary.
-        sentences: (N,), numbers of their sentences.
-        random: (N,), true for one token of each sentence, chosen by the seed and the sentence.
-    """
-
+    # (N, C) of each encoder layer, from the embeddings' output to the last; a recurrent encoder
+    # gives its last layer only
     layers: list[Tensor]
-    latents: Tensor
-    types: Tensor
-    sentences: Tensor
-    random: Tensor
+    latents: Tensor  # the posteriors' means, (N, L), or (B, L) with one latent a sentence
+    types: Tensor  # (N,), numbers of the pieces in the dictionary
+    sentences: Tensor  # (N,), numbers of their sentences
+    random: Tensor  # (N,), true for one token of each sentence, chosen by the seed and the sentence
 
 
 def word_representations(
     vat: VATHubInterface, sentences: Sequence[str], seed: int = 1
 ) -> Iterator[WordBatch]:
-    """Representations of the sentences' words, batch by batch in the order of their length.
-
-    Args:
-        vat: the model.
-        sentences: cut to the model's positions, with a warning, where they are longer.
-        seed: of the random tokens.
-    """
+    """Representations of the sentences' words, batch by batch in the order of their length."""
     dictionary, encoder = vat.task.source_dictionary, vat.model.encoder
     for sample in vat.batches(sentences):
         tokens_BT = sample["net_input"]["src_tokens"]
@@ -84,11 +70,6 @@ def choose_sentences(sentences: Iterable[str], count: int, seed: int) -> tuple[l
 
     A sentence's lot is a hash of the seed and its text, and the lowest lots win: the choice doesn't
     depend on the order, equal sentences count once, and no more than `count` are held in memory.
-
-    Args:
-        sentences: any number; empty ones are passed over.
-        count: at least 1.
-        seed: any integer.
     """
     key = str(seed).encode()
     held: list[tuple[int, str]] = []  # a heap with the highest lot on top
@@ -119,12 +100,9 @@ def measure_isotropy(
     """Isotropy of every encoder layer and of the latents' means, with plain numbers for JSON.
 
     Args:
-        vat: the model.
-        sentences: equal ones count once.
         seed: of the choice of sentences, if there are more than `max_sentences`, and of the random
             tokens.
         max_sentences: bounds time and memory, which grow with the sentences' tokens and types.
-        words: how many of the types with the least self-similarity.
         min_sentences: that have each of these types (5: Ethayarajh 2019).
 
     Returns:

@@ -8,8 +8,6 @@ Shape legend: P latents of a sentence, B sentences of a batch, N latents of the 
 width, K draws, D draws for mutual information, S target positions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,48 +23,34 @@ from fairseq_vat.measures import importance_weighting
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """What to measure, and how.
+    """What to measure, and how."""
 
-    Attributes:
-        prior_std: of the latents' prior N(0, prior_std^2 I).
-        samples: draws over which the nll from samples, and from the prior, is averaged.
-        iw_samples: K of the importance-weighted bound; 0 leaves it out.
-        seed: of the draws, and of the choice of latents where there are more than `mi_latents`.
-        mi_draws: D, draws over which mutual information is averaged.
-        mi_batch: sentences a batch of mutual information.
-        mi_latents: mutual information over the whole set takes at most so many latents.
-    """
-
-    prior_std: float
-    samples: int = 1
-    iw_samples: int = 50
+    prior_std: float  # of the latents' prior N(0, prior_std^2 I)
+    samples: int = 1  # draws over which the nll from samples, and from the prior, is averaged
+    iw_samples: int = 50  # K of the importance-weighted bound; 0 leaves it out
+    # of the draws, and of the choice of latents where there are more than `mi_latents`
     seed: int = 1
     mi_draws: int = 5
     mi_batch: int = 32
-    mi_latents: int = 20000
+    mi_latents: int = 20000  # mutual information over the whole set takes at most so many latents
 
 
 @dataclass
 class Measured:
-    """By sentence, in the data set's order; nats in double precision. Empty for what doesn't apply.
+    """By sentence, in the data set's order; nats in double precision; empty what doesn't apply."""
 
-    Attributes:
-        nll: -log p(x | z) with z at the mean; a language model's is -log p(x).
-        nll_samples: its mean over draws.
-        nll_prior: the same with the latents drawn from the prior, by the same noise.
-        kl: summed over a sentence's latents.
-        penalty: equation (6) summed likewise, where it is no KL of z: with noise of the prior's.
-        iw_nll, ess: importance-weighted bound and effective sample size.
-        means, logvars, draws: (P, L), (P, L), (D, P, L), without padding, on the CPU.
-    """
-
+    # -log p(x | z) with z at the mean; a language model's is -log p(x)
     nll: list[float] = field(default_factory=list)
-    nll_samples: list[float] = field(default_factory=list)
+    nll_samples: list[float] = field(default_factory=list)  # its mean over draws
+    # the same with the latents drawn from the prior, by the same noise
     nll_prior: list[float] = field(default_factory=list)
-    kl: list[float] = field(default_factory=list)
+    kl: list[float] = field(default_factory=list)  # summed over a sentence's latents
+    # equation (6) summed likewise, where it is no KL of z: with noise of the prior's
     penalty: list[float] = field(default_factory=list)
+    # iw_nll, ess: importance-weighted bound and effective sample size
     iw_nll: list[float] = field(default_factory=list)
     ess: list[float] = field(default_factory=list)
+    # means, logvars, draws: (P, L), (P, L), (D, P, L), without padding, on the CPU
     means: list[Tensor] = field(default_factory=list)
     logvars: list[Tensor] = field(default_factory=list)
     draws: list[Tensor] = field(default_factory=list)
@@ -82,10 +66,7 @@ def measure(
     """Go through the batches, in whatever order they come.
 
     Args:
-        model: in evaluation mode, with latents or a language model.
         batches: fairseq's batches, on the model's device; their ``id`` is the sentence's number.
-        settings: what to measure.
-        progress: told the number of sentences after each batch.
 
     Raises:
         VATError: for latents or likelihoods that aren't finite.

@@ -1,7 +1,5 @@
 """Semantic textual similarity of encoders: docs/sentence-embeddings.md."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain
@@ -31,8 +29,6 @@ def sts(
     """Correlations of the cosines of pairs' vectors with people's scores.
 
     Args:
-        encoders: of the sentences.
-        sentences: all that are in the pairs.
         tasks: subsets of pairs, by the tasks' names and theirs.
         poolings: as of `pool`; None: all that an encoder has.
 

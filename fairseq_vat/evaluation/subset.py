@@ -1,7 +1,5 @@
 """The sentences of a data set that are measured: their batches and their sizes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,13 +17,7 @@ class Subset:
 
     fairseq-preprocess keeps a blank line as a sentence of its end alone.
 
-    Args:
-        task: a `VariationalLMTask`, set up by loading a checkpoint.
-        split: ``test``, ``valid`` and so on.
-        first: how many sentences; None takes all.
-
     Attributes:
-        numbers: of the sentences in the data set.
         blank: lines that were left out, among the sentences and before them.
 
     Raises:
@@ -93,12 +85,6 @@ class Subset:
         first: int | None = None,
     ) -> Iterator[dict[str, Any]]:
         """fairseq's batches of sentences of like length, longest first, on the device.
-
-        Args:
-            max_tokens: padding counted, source or target; None for no such limit.
-            max_sentences: None for no such limit.
-            device: where they go.
-            first: only the first sentences of these.
 
         Raises:
             VATError: if a sentence alone is longer than `max_tokens`.

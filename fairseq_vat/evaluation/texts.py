@@ -38,15 +38,11 @@ def unknown_share(vat: VATHubInterface, pieces: Sequence[str]) -> float:
 
 
 def bleu_figures(
-    outputs: Sequence[str],
-    references: Sequence[str],
-    tokenize: str = "13a",
+    outputs: Sequence[str], references: Sequence[str], tokenize: str = "13a"
 ) -> dict[str, Any]:
     """Corpus BLEU of outputs, and how many equal their reference.
 
     Args:
-        outputs: one at least.
-        references: as many.
         tokenize: sacrebleu's: ``13a`` for text; ``none`` for words that are tokens already.
 
     Returns:

@@ -1,11 +1,10 @@
 """Read a training's statistics: ``metrics.jsonl``, or a log of fairseq."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,27 +20,19 @@ _END_OF_EPOCH = re.compile(
     r"^epoch (?P<epoch>\d+) \| (?:valid on '(?P<subset>[^']+)' subset \| )?(?P<stats>.*)$"
 )
 
-
 _Key = tuple[str, str, int]  # kind, subset, update
 
 
 @dataclass(frozen=True)
 class Record:
-    """One line of statistics.
+    """One line of statistics."""
 
-    Attributes:
-        kind: ``train_inner`` (within an epoch), ``train`` (a whole epoch) or ``valid``.
-        epoch: the epoch, from 1.
-        num_updates: updates done when it was written.
-        stats: the numbers by fairseq's names (``nll_loss``, ``kl_loss``, ``kl_weight``, ...).
-        subset: the validation subset, or ``train``.
-    """
-
-    kind: str
+    kind: str  # ``train_inner`` (within an epoch), ``train`` (a whole epoch) or ``valid``
     epoch: int
     num_updates: int
+    # the numbers by fairseq's names (``nll_loss``, ``kl_loss``, ``kl_weight``, ...)
     stats: dict[str, float]
-    subset: str = "train"
+    subset: str = "train"  # the validation subset, or ``train``
 
 
 def read_training_log(path: str | os.PathLike) -> list[Record]:
@@ -148,15 +139,10 @@ def _parse_json(line: str) -> Record | None:
 
 
 def _record(kind: str, epoch: str | int, stats: dict, subset: str = "train") -> Record | None:
-    floats = {name: _float(value) for name, value in stats.items()}
-    numbers = {name: value for name, value in floats.items() if value is not None}
+    numbers = {}
+    for name, value in stats.items():
+        with suppress(TypeError, ValueError):
+            numbers[name] = float(value)
     if "num_updates" not in numbers:
         return None
     return Record(kind, int(epoch), int(numbers.pop("num_updates")), numbers, subset)
-
-
-def _float(value: object) -> float | None:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None

@@ -3,8 +3,6 @@
 sentence-transformers and MTEB: `fairseq_vat.hub.sentence_transformers`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,9 +15,7 @@ _EMPTY = "."
 
 
 def senteval(
-    vat: VATHubInterface,
-    pooling: str = "mean",
-    join: Callable[[Sequence[str]], str] = " ".join,
+    vat: VATHubInterface, pooling: str = "mean", join: Callable[[Sequence[str]], str] = " ".join
 ) -> tuple[Callable[[Any, Any], None], Callable[[Any, Sequence[Sequence[str]]], np.ndarray]]:
     """The functions ``prepare(params, samples)`` and ``batcher(params, batch)`` of SentEval.
 
@@ -27,7 +23,6 @@ def senteval(
     sentence, (N, L). A sentence without words is read as a full stop, as in SentEval's examples.
 
     Args:
-        vat: the model.
         pooling: ``mean``, ``sum`` or ``start``, as for `VATHubInterface.embed`.
         join: makes a sentence of its words. SentEval's texts are tokenised; a model of untokenised
             text reads them better with a detokeniser here.

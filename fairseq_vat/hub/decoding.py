@@ -1,11 +1,11 @@
-"""From latents to text, through fairseq's own generators.
+"""From latents to text, through fairseq's own generators; files of latents and of vectors.
 
 Shape legend: P latents of a sentence (its source positions at token level, 1 at sentence level),
 B sentences of a batch, L latent width.
 """
 
-from __future__ import annotations
-
+import os
+import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +18,9 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from fairseq_vat.errors import VATError
+from fairseq_vat.files import atomic_path
 from fairseq_vat.latent.gaussian import Latents
+from fairseq_vat.models.latent_encoder import as_memory
 from fairseq_vat.tasks.generation import (
     MAX_ROWS,
     LatentSampling,
@@ -38,8 +40,6 @@ class LatentDecoding:
         Args:
             latents: what `encode` gave (its means are decoded), or one (P, L) array a sentence;
                 at sentence level also (L,).
-            beam: width of the beam search.
-            **generation: settings of fairseq's generation.
 
         Raises:
             VATError: for arrays of another shape, or with values that aren't finite.
@@ -87,18 +87,12 @@ class LatentDecoding:
         lengths_B = torch.tensor([len(point) for point in points])
         memory_PBL = pad_sequence(points).to(device, dtype)
         mask_BP = (torch.arange(len(memory_PBL)) >= lengths_B.unsqueeze(1)).to(device)
-        memory = {name: [] for name in ("encoder_embedding", "encoder_states", "src_tokens")}
-        memory |= {
-            "src_lengths": [],
-            "encoder_out": [memory_PBL],
-            "encoder_padding_mask": [mask_BP],
-        }
         tokens_BP = mask_BP.new_full(mask_BP.shape, 0, dtype=torch.long)
         return {
             "net_input": {
                 "src_tokens": tokens_BP.masked_fill(mask_BP, self.task.source_dictionary.pad()),
                 "src_lengths": lengths_B.to(device),
-                "encoder_outs": [memory],
+                "encoder_outs": [as_memory(memory_PBL, mask_BP)],
             }
         }
 
@@ -131,10 +125,7 @@ class LatentDecoding:
         return self.task.build_generator([self.model], settings, **kwargs)
 
     def _generate(
-        self,
-        generator: Any,
-        sentences: Sequence[str],
-        positions: list[list[int]] | None = None,
+        self, generator: Any, sentences: Sequence[str], positions: list[list[int]] | None = None
     ) -> list[list[str]]:
         """The hypotheses of each sentence, one a draw."""
         found: list[list[str]] = [[] for _ in sentences]
@@ -147,7 +138,8 @@ class LatentDecoding:
                 sample["latent_positions"] = drawn_BT
             decoded = self.task.inference_step(generator, [self.model], sample)
             for number, hypotheses in zip(numbers, decoded, strict=True):
-                count = generator.latent_sampling.samples if _draws(generator) else 1
+                sampling = getattr(generator, "latent_sampling", None)
+                count = 1 if sampling is None else sampling.samples
                 found[number] = [self._text(hypothesis) for hypothesis in hypotheses[:count]]
         return found
 
@@ -163,5 +155,41 @@ def separate(latents: Any) -> list[Any]:
     return list(latents)
 
 
-def _draws(generator: Any) -> bool:
-    return isinstance(generator, VariationalSequenceGenerator)
+def save_vectors(path: str | os.PathLike, vectors: np.ndarray) -> None:
+    """Write what `VATHubInterface.embed` gives as a .npy file, whole or not at all."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, vectors, allow_pickle=False)
+
+
+def save_latents(path: str | os.PathLike, latents: Latents) -> None:
+    """Write what `VATHubInterface.encode` gives as a .npz file with its fields, likewise."""
+    arrays = {name: tensor.numpy() for name, tensor in latents._asdict().items()}
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def load_latents(path: str | os.PathLike) -> list[np.ndarray]:
+    """The means of each sentence, (P, L), in single precision, for `VATHubInterface.decode`.
+
+    Args:
+        path: a file of `save_latents`, or a .npy file of one latent a sentence, (N, L).
+
+    Raises:
+        VATError: for any other file.
+    """
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if hasattr(loaded, "files"):
+            mean, mask = loaded["mean"], loaded["mask"].astype(bool)
+            points = [rows[kept] for rows, kept in zip(mean, mask, strict=True)]
+        else:
+            points = list(loaded)
+        if any(point.dtype.kind not in "fiu" for point in points):
+            raise ValueError(f"its values are of type {points[0].dtype}")
+        return [point.astype(np.float32) for point in points]
+    except (ValueError, TypeError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+        # what numpy advises of a file that it can't read is to trust it
+        reason = "it is another kind of file" if "allow_pickle" in str(error) else error
+        raise VATError(
+            f"{path} isn't a .npz of 'fairseq-vat encode' or a .npy of numbers: {reason}"
+        ) from error

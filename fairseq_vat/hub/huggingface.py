@@ -3,10 +3,7 @@
 Shape legend: N sentences asked for, B of a batch, T subwords of a sentence, C width.
 """
 
-from __future__ import annotations
-
 import contextlib
-import json
 import logging
 import os
 import pickle
@@ -22,6 +19,7 @@ from tqdm import tqdm
 
 from fairseq_vat.compat.packages import import_transformers, quiet_transformers
 from fairseq_vat.errors import VATError
+from fairseq_vat.files import read_json_object
 from fairseq_vat.latent.choices import POOLINGS
 
 logger = logging.getLogger(__name__)
@@ -40,8 +38,6 @@ class HuggingFaceEncoder:
 
     Args:
         directory: with config.json, weights and the tokenizer's files.
-        device: where the model goes.
-        max_tokens: subwords in a batch, padding included.
 
     Raises:
         VATError: if transformers isn't installed, or the folder isn't an encoder's.
@@ -86,7 +82,6 @@ class HuggingFaceEncoder:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
         return next(self.model.parameters()).device
 
     @property
@@ -157,10 +152,8 @@ class HuggingFaceEncoder:
         """One vector a sentence, (N, C), for every pooling, from the last layer's output.
 
         Args:
-            subwords: from `subwords`.
             poolings: ``start`` is the first subword's output ([CLS] in BERT), ``mean`` and ``sum``
                 are over all subwords but padding, [CLS] and [SEP] included.
-            token_types: from `token_types`, of pairs.
         """
         found = {name: np.zeros((len(subwords), self.width), np.float32) for name in poolings}
         with tqdm(
@@ -185,13 +178,7 @@ class HuggingFaceEncoder:
         subwords: Sequence[Sequence[int]],
         token_types: Sequence[Sequence[int]] | None = None,
     ) -> dict[str, Tensor]:
-        """One batch's vectors, (B, C), for every pooling, with gradients.
-
-        Args:
-            model: `self.model` or a copy of it.
-            subwords: as of `embed`.
-            token_types: as of `embed`.
-        """
+        """One batch's vectors, (B, C), for every pooling, with gradients."""
         columns = {"input_ids": subwords, "token_type_ids": token_types}
         padded = self.tokenizer.pad(
             {name: column for name, column in columns.items() if column is not None},
@@ -210,16 +197,13 @@ def _pooled(x_BTC: Tensor, mask_BT: Tensor) -> dict[str, Tensor]:
 
 def _check_config(directory: str) -> None:
     path = Path(directory) / "config.json"
-    if not path.is_file():
+    config = read_json_object(path)
+    if config is None:
         raise VATError(
             f"{directory} is not a Hugging Face model's folder: it has no config.json; give one "
             "that AutoModel.save_pretrained wrote"
         )
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise VATError(f"{path} is not JSON ({error})") from error
-    if not isinstance(config, dict) or "model_type" not in config:
+    if "model_type" not in config:
         raise VATError(f"{path} names no model_type, as a Hugging Face model's does")
     # without them transformers makes a tokenizer to which everything is unknown
     if not any(found for pattern in _TOKENIZER_FILES for found in path.parent.glob(pattern)):

@@ -26,17 +26,9 @@ from tqdm import tqdm
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.hub.latent_operations import LatentOperations
-from fairseq_vat.hub.loading import (
-    TASK_SETTINGS,
-    LoadedModel,
-    bpe_of,
-    build_bpe,
-    load_model,
-    pick_device,
-)
+from fairseq_vat.hub.loading import TASK_SETTINGS, LoadedModel, bpe_of, build_bpe, load_model
 from fairseq_vat.latent.choices import POOLINGS
-from fairseq_vat.latent.gaussian import DiagonalGaussian, Latents
-from fairseq_vat.latent.pooling import check_pooling, pool
+from fairseq_vat.latent.gaussian import DiagonalGaussian, Latents, check_pooling, pool
 from fairseq_vat.models.latent_encoder import EncoderOut
 from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.pretrained import path_of
@@ -44,16 +36,6 @@ from fairseq_vat.tasks.variational_lm import VariationalLMTask
 from fairseq_vat.text.cutting import cut
 from fairseq_vat.text.lines import clean_line
 from fairseq_vat.text.pieces import check_subwords
-
-__all__ = [
-    "Latents",
-    "LoadedModel",
-    "VATHubInterface",
-    "build_bpe",
-    "from_pretrained",
-    "load_model",
-    "pick_device",
-]
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +49,6 @@ class VATHubInterface(LatentOperations, nn.Module):
     the rounding of sums. A batch is worked on where the model is: ``vat.cuda()`` moves it.
 
     Args:
-        cfg: the checkpoint's configuration.
-        task: that goes with the model.
-        model: with latents.
         bpe: fairseq's encoder of subwords; None takes words apart at white space.
         max_tokens: source tokens in a batch, padding included.
 
@@ -103,7 +82,6 @@ class VATHubInterface(LatentOperations, nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
         return next(self.model.parameters()).device
 
     def apply_bpe(self, sentence: str) -> str:
@@ -156,7 +134,6 @@ class VATHubInterface(LatentOperations, nn.Module):
         """The distribution of one vector a sentence, (N, L), on the CPU.
 
         Args:
-            sentences: any number of them.
             pooling: ``mean`` or ``sum`` of a sentence's latents, start token and end of sentence
                 included, or ``start``: the start token's. A model with one latent a sentence
                 gives that latent, whichever is asked for.
@@ -167,23 +144,9 @@ class VATHubInterface(LatentOperations, nn.Module):
         return self.embed_posteriors(sentences, (pooling,))[pooling]
 
     def embed_posteriors(
-        self,
-        sentences: Sequence[str],
-        poolings: Sequence[str] = POOLINGS,
-        rows: int | None = None,
-        progress: bool = True,
+        self, sentences: Sequence[str], poolings: Sequence[str] = POOLINGS
     ) -> dict[str, DiagonalGaussian]:
-        """`embed_posterior` for several poolings, the encoder run once.
-
-        Args:
-            sentences: any number of them.
-            poolings: what to give.
-            rows: at most so many sentences in a batch.
-            progress: show a bar, on a terminal.
-
-        Raises:
-            VATError: as `embed_posterior`.
-        """
+        """`embed_posterior` for several poolings, the encoder run once."""
         encoder = self.model.encoder
         for name in poolings:
             check_pooling(name)
@@ -193,7 +156,7 @@ class VATHubInterface(LatentOperations, nn.Module):
         for name in poolings:
             mean_NL = torch.zeros(len(sentences), encoder.latent_dim)
             found[name] = DiagonalGaussian(mean_NL, torch.zeros_like(mean_NL))
-        for numbers, out in self._encoded(sentences, rows, progress):
+        for numbers, out in self._encoded(sentences):
             for name, whole in found.items():
                 pooled = pool(encoder.posterior(out), _padding(out), name)
                 whole.mean[numbers] = pooled.mean.float().cpu()
@@ -225,7 +188,7 @@ class VATHubInterface(LatentOperations, nn.Module):
         return [cut(sentence, room) for sentence in tokens]
 
     def batches(
-        self, sentences: Sequence[str], rows: int | None = None, progress: bool = True
+        self, sentences: Sequence[str], rows: int | None = None
     ) -> Iterator[dict[str, Any]]:
         """fairseq's batches of the sentences, where the model is, by length, with a progress bar.
 
@@ -240,19 +203,16 @@ class VATHubInterface(LatentOperations, nn.Module):
         order = np.argsort(dataset.src_sizes, kind="stable")
         max_tokens = max(self.max_tokens, int(dataset.src_sizes.max()))
         batches = dataset.batch_by_size(order, max_tokens=max_tokens, max_sentences=rows)
-        hidden = None if progress else True  # None: where standard error is no terminal
-        bar = tqdm(total=len(tokens), unit=" sentences", delay=1, leave=False, disable=hidden)
-        with bar:
+        # disable=None: where standard error is no terminal
+        with tqdm(total=len(tokens), unit=" sentences", delay=1, leave=False, disable=None) as bar:
             for batch in batches:
                 sample = dataset.collater([dataset[number] for number in batch])
                 yield utils.apply_to_sample(lambda x: x.to(self.device), sample)
                 bar.update(len(batch))
 
-    def _encoded(
-        self, sentences: Sequence[str], rows: int | None = None, progress: bool = True
-    ) -> Iterator[tuple[list[int], EncoderOut]]:
+    def _encoded(self, sentences: Sequence[str]) -> Iterator[tuple[list[int], EncoderOut]]:
         """The encoder's output, batch by batch, with the numbers of the batch's sentences."""
-        for sample in self.batches(sentences, rows, progress):
+        for sample in self.batches(sentences):
             net_input = sample["net_input"]
             with torch.no_grad():
                 out = self.model.encoder(net_input["src_tokens"], net_input["src_lengths"])
@@ -277,7 +237,6 @@ def from_pretrained(
             dictionary that the checkpoint holds, or one beside it.
         bpe: fairseq's name of the subwords, such as ``sentencepiece``; its settings are keywords
             (``sentencepiece_model=...``). None takes those that the checkpoint holds.
-        device: as for `load_model`.
         **kwargs: settings of the subwords, and of the task as for `load_model`.
 
     Raises:

@@ -4,17 +4,16 @@ Shape legend: N sentences, P latents of a sentence (its source positions at toke
 sentence level), B sentences of a batch, L latent width, K draws.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from fairseq import utils
+from torch import Tensor
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.hub.latent_arithmetic import LatentArithmetic
+from fairseq_vat.hub.decoding import LatentDecoding
 from fairseq_vat.hub.loading import prior_of
 from fairseq_vat.latent import interpolation, noise
 from fairseq_vat.latent.prior import check_temperature
@@ -24,26 +23,25 @@ from fairseq_vat.text.lines import clean_line
 from fairseq_vat.text.marks import marked_subwords, parse_marks, read_marked
 
 
-class LatentOperations(LatentArithmetic):
+class LatentOperations(LatentDecoding):
     """Operations in latent space, for `VATHubInterface`; its methods take and give lists.
 
     Every method takes fairseq's generation settings as keywords: ``beam=5`` (the VAT paper's),
-    ``lenpen=...``, ``max_len_b=...``, ``sampling=True, sampling_topk=10`` and so on. The result for
+    ``lenpen=...``, ``max_len_b=...``, ``sampling=True, sampling_topk=10`` and so on. Draws have a
+    ``temperature``, a factor on the standard deviation, and a ``seed``, which fixes them together
+    with the sentence and the draw's number. An empty sentence gives an empty one. The result for
     a sentence doesn't depend on the others, but for the rounding of sums, with two exceptions, both
     fairseq's: ``sampling`` draws tokens from torch's global generator, and ``max_len_a`` is a
     factor on the batch's longest source.
 
     Every method raises TypeError for a setting that fairseq's generation doesn't have, and where
-    one string is given instead of a list.
+    one string is given instead of a list; VATError for another ``pooling`` of a sentence's latents
+    than ``mean``, ``sum`` and ``start``, and for ``start`` of a model without start tokens;
+    ValueError for lists of different lengths.
     """
 
     def reconstruct(self, sentences: Sequence[str], beam: int = 5, **generation: Any) -> list[str]:
         """The sentences, decoded from the means of their latents.
-
-        Args:
-            sentences: any number of them; an empty one gives an empty one.
-            beam: width of the beam search.
-            **generation: settings of fairseq's generation.
 
         Raises:
             VATError: for a setting out of range.
@@ -61,14 +59,6 @@ class LatentOperations(LatentArithmetic):
         **generation: Any,
     ) -> list[list[str]]:
         """Variants of each sentence: decoded from draws of its posterior (VAT paper, table 1).
-
-        Args:
-            sentences: any number of them.
-            samples: K, draws a sentence.
-            temperature: factor on the posterior's standard deviation.
-            seed: with the sentence and the draw's number it fixes a draw.
-            beam: width of the beam search.
-            **generation: settings of fairseq's generation.
 
         Raises:
             VATError: for fewer than one draw, and a temperature that isn't above 0.
@@ -91,12 +81,6 @@ class LatentOperations(LatentArithmetic):
         Args:
             marked: sentences with marks around words, or parts of words, as in ``a [great]
                 success``; ``\\[`` is a bracket that is text.
-            samples: K, draws a sentence.
-            temperature: factor on the posterior's standard deviation.
-            seed: as for `sample`; a word is drawn as `sample` would draw it.
-            beam: width of the beam search.
-            marks: the opening and the closing mark, as for `fairseq_vat.text.marks.parse_marks`.
-            **generation: settings of fairseq's generation.
 
         Raises:
             VATError: for a sentence without marks, or with marks that don't pair, for marked words
@@ -111,11 +95,7 @@ class LatentOperations(LatentArithmetic):
     def read_marked(
         self, marked: Sequence[str], marks: str = "[]"
     ) -> tuple[list[str], list[list[int]]]:
-        """The sentences without marks, and the source positions of what was marked in each.
-
-        Raises:
-            VATError: as for `vary`.
-        """
+        """The sentences without marks, and the source positions of what was marked in each."""
         if isinstance(marked, str):
             raise TypeError("a list of sentences is needed, not one string")
         if self.model.encoder.latent_level != "token":
@@ -159,17 +139,12 @@ class LatentOperations(LatentArithmetic):
         """Sentences between one and another, both included (VAT paper, table 3).
 
         Args:
-            firsts: N sentences.
-            seconds: as many.
             steps: sentences of each pair, the two's reconstructions with them; the paper has 5.
             method: ``linear`` or ``spherical``: see `fairseq_vat.latent.interpolation`, also for
                 what pads the shorter sentence.
-            beam: width of the beam search.
-            **generation: settings of fairseq's generation.
 
         Raises:
             VATError: for fewer than 2 steps, and another method.
-            ValueError: for lists of different lengths.
         """
         if isinstance(firsts, str) or isinstance(seconds, str):
             raise TypeError("lists of sentences are needed, not one string")
@@ -182,6 +157,66 @@ class LatentOperations(LatentArithmetic):
         ]
         decoded = self.decode([point for path in paths for point in path], beam, **generation)
         return [decoded[first : first + steps] for first in range(0, len(decoded), steps)]
+
+    def arithmetic(
+        self,
+        a: Sequence[str],
+        b: Sequence[str],
+        c: Sequence[str],
+        pooling: str = "mean",
+        beam: int = 5,
+        **generation: Any,
+    ) -> list[str]:
+        """a - b + c, decoded: what b is to a, to c.
+
+        With one latent a sentence it is z(a) - z(b) + z(c). With a latent for every token, a's
+        latents are each shifted by the difference of the pooled latents of c and b: a keeps its
+        length and its words' order.
+        """
+        if not len(a) == len(b) == len(c):
+            raise ValueError(f"{len(a)}, {len(b)} and {len(c)} sentences: as many of each, please")
+        shift_NL = torch.from_numpy(self.embed(c, pooling) - self.embed(b, pooling))
+        pairs = zip(self.posteriors(a), shift_NL, strict=True)
+        return self.decode([x.mean + shift for x, shift in pairs], beam, **generation)
+
+    def direction(
+        self, source: Sequence[str], target: Sequence[str], pooling: str = "mean"
+    ) -> np.ndarray:
+        """From sentences with one attribute to sentences with another, (L,).
+
+        The mean of the target's pooled latents minus the mean of the source's, each sentence
+        counting the same, in double precision: an attribute vector (Larsen et al. 2016,
+        Autoencoding beyond pixels).
+        """
+        if not len(source) or not len(target):
+            raise VATError("a direction needs a sentence of each attribute at least")
+        means = [self.embed(lines, pooling).mean(0, dtype=float) for lines in (source, target)]
+        return means[1] - means[0]
+
+    def shift(
+        self,
+        sentences: Sequence[str],
+        direction: np.ndarray | Tensor,
+        scale: float = 1.0,
+        beam: int = 5,
+        **generation: Any,
+    ) -> list[str]:
+        """Sentences moved along a direction, decoded.
+
+        ``scale * direction``, the other way below 0, is added to every latent of a sentence: with a
+        latent for every token to each of them, so that their mean moves by it and the sentence
+        keeps its length and its words' order.
+
+        Raises:
+            VATError: for a direction of another shape, or with values that aren't finite.
+        """
+        step_L = scale * torch.as_tensor(direction).float()
+        width = self.model.encoder.latent_dim
+        if step_L.shape != (width,):
+            shape = tuple(step_L.shape)
+            raise VATError(f"a direction of shape {shape}: the model needs ({width},)")
+        points = [x.mean + step_L for x in self.posteriors(sentences)]
+        return self.decode(points, beam, **generation)
 
     def sample_prior(
         self,
@@ -196,15 +231,11 @@ class LatentOperations(LatentArithmetic):
         """Sentences decoded from latents drawn from their prior N(0, p^2 I).
 
         Args:
-            count: how many.
             length: subwords of a sentence, without start token and end of sentence; None draws
                 lengths from those of the training data, which has to be in the data directory.
                 Without meaning where a sentence has one latent.
             prior_std: p; None takes the training's: s, or s^2 with noise of the prior's width.
-            temperature: factor on p.
             seed: with the draw's number it fixes a draw.
-            beam: width of the beam search.
-            **generation: settings of fairseq's generation.
 
         Raises:
             VATError: for numbers out of range, and if lengths can't be drawn for want of the

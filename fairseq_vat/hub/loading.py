@@ -1,7 +1,5 @@
 """Checkpoints and subword models, read through fairseq's own loaders, with mistakes named."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from argparse import Namespace
@@ -34,7 +32,6 @@ _OF_GENERATION = {
     if field.name.startswith("latent_")
 }
 
-
 # what a model's folder is searched for, in this order
 _IN_A_FOLDER = ("checkpoint_last.pt", "model.pt")
 
@@ -57,7 +54,6 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
         return next(self.model.parameters()).device
 
 
@@ -124,9 +120,6 @@ def checkpoint_of(name_or_path: str | os.PathLike) -> str:
     """The path of a checkpoint: of a file itself, of a folder what `_IN_A_FOLDER` finds first.
 
     A name of `packaged_models` is its folder.
-
-    Raises:
-        VATError: there is none.
     """
     path = path_of(name_or_path)
     if os.path.isfile(path):
@@ -147,8 +140,6 @@ def prior_of(cfg: DictConfig, model: VATModel, std: float | None = None) -> Prio
     """The latents' own prior N(0, p^2 I), to measure against and to draw from.
 
     Args:
-        cfg: the checkpoint's whole configuration.
-        model: with latents.
         std: p of ``--prior-std``, which never changes the noise; None takes the training's prior:
             `Prior.of_latents`.
 

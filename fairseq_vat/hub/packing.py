@@ -1,7 +1,5 @@
 """A checkpoint as a small folder to give away."""
 
-from __future__ import annotations
-
 import copy
 import os
 from collections.abc import Mapping
@@ -105,13 +103,16 @@ def write_packed(
     vocabulary.dictionary.save(str(out / "dict.txt"))
     if vocabulary.subwords is not None:
         vocabulary.subwords.write(out)
+    criterion = state["cfg"].criterion
+    names = [name for name in criterion if name.startswith(("prior", "kl_", "free"))]
+    settings = [f"| `--{name.replace('_', '-')}` | {criterion[name]} |" for name in names]
     card = _CARD.format(
         name=out.name,
         architecture=state["cfg"].model._name,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         precision="half precision" if half else "single precision",
         updates=model.num_updates,
-        settings=_settings(state["cfg"].criterion),
+        settings="\n".join(settings),
     )
     with atomic_path(out / "README.md") as temporary:
         temporary.write_text(card, encoding="utf-8")
@@ -142,8 +143,3 @@ def _without_paths(cfg: DictConfig) -> DictConfig:
                     cfg[group][name] = getattr(config, name)
         cfg.task.data = ""
     return cfg
-
-
-def _settings(criterion: Any) -> str:
-    names = [name for name in criterion if name.startswith(("prior", "kl_", "free"))]
-    return "\n".join(f"| `--{name.replace('_', '-')}` | {criterion[name]} |" for name in names)

@@ -23,7 +23,7 @@ from fairseq_vat.errors import VATError
 from fairseq_vat.hub.interface import VATHubInterface
 from fairseq_vat.hub.loading import checkpoint_of, load_model
 from fairseq_vat.hub.packing import write_packed
-from fairseq_vat.latent.pooling import pool
+from fairseq_vat.latent.gaussian import pool
 from fairseq_vat.text.cutting import cut
 from fairseq_vat.text.pieces import check_subwords
 
@@ -104,7 +104,6 @@ class VATEncoder(InputModule):
     get_sentence_embedding_dimension = get_embedding_dimension
 
     def tokenize(self, texts: Sequence[str], **kwargs: Any) -> dict[str, Tensor]:
-        """`preprocess`."""
         return self.preprocess(texts, **kwargs)
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -133,10 +132,6 @@ class VATEncoder(InputModule):
 
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> VATEncoder:
-        """A saved module of a local folder, with its pooling.
-
-        Raises:
-            VATError: as `load_model`.
-        """
+        """A saved module of a local folder, with its pooling."""
         config = cls.load_config(model_name_or_path, subfolder=subfolder, local_files_only=True)
         return cls(os.path.join(model_name_or_path, subfolder), **config)

@@ -4,8 +4,6 @@ Nothing here knows of fairseq.  To add a schedule: write the function, name it i
 let `Annealing.weight` pass it what it needs.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from enum import Enum
@@ -62,24 +60,17 @@ class Schedule(Enum):
 class Annealing:
     """A schedule with its numbers, checked when it is made.
 
-    Attributes:
-        schedule: name of the schedule.
-        updates: N or T, the number of updates it spans; not needed by ``constant``.
-        cycles: M, for ``cyclic``.
-        ratio: R, the ramp's share of a cycle, for ``cyclic``.
-        init: w(0), for ``logistic``; `DEFAULT_INIT` if neither it nor `slope` is given.
-        slope: k, for ``logistic``, in place of `init`.
-
     Raises:
         VATError: naming the `fairseq-train` flag that is wrong.
     """
 
-    schedule: Schedule = Schedule.constant
-    updates: int = 0
-    cycles: int = 5
-    ratio: float = 0.5
+    schedule: Schedule = Schedule.constant  # name of the schedule
+    updates: int = 0  # N or T, the number of updates it spans; not needed by ``constant``
+    cycles: int = 5  # M, for ``cyclic``
+    ratio: float = 0.5  # R, the ramp's share of a cycle, for ``cyclic``
+    # w(0), for ``logistic``; `DEFAULT_INIT` if neither it nor `slope` is given
     init: float | None = None
-    slope: float | None = None
+    slope: float | None = None  # k, for ``logistic``, in place of `init`
 
     def __post_init__(self) -> None:
         if self.updates < 0:

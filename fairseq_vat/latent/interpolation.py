@@ -3,8 +3,6 @@
 Shape legend: P, Q latents of two sentences, M the larger of both, L latent width, S steps.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -40,8 +38,6 @@ def interpolate(
     latents, without padding, so that they are decoded as ever.
 
     Args:
-        first_PL: latents of one sentence.
-        second_QL: latents of the other.
         steps: S, at least 2.
         method: ``linear``, (1 - t) a + t b; or ``spherical``, along the great circle: the latents
             of a Gaussian lie near a sphere, and the middle of a straight line lies inside it

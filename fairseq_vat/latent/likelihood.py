@@ -8,8 +8,6 @@ makes the gradients in the forward pass, from the probabilities that are in the 
 Shape legend: N tokens, n tokens of a chunk, C width, V vocabulary.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -62,9 +60,7 @@ def token_likelihood(
 
     Args:
         features_NC: the decoder's output before the projection.
-        weight_VC: the projection's weight.
         target_N: indices, with `padding_idx` where there is nothing to predict.
-        padding_idx: index of the padding symbol.
         label_smoothing: epsilon as in fairseq's ``label_smoothed_cross_entropy``.
         count_correct: also count how often the target is the most likely token; needs
             gradients to be off.

@@ -10,8 +10,6 @@ the number of processes or the device (up to rounding of log and cos).
 Shape legend: T positions, B sentences, L latent width, P pairs of dimensions.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -26,7 +24,6 @@ def sentence_keys(tokens_BT: Tensor, padding_idx: int) -> Tensor:
 
     Args:
         tokens_BT: token indices, (B, T), padded on the right.
-        padding_idx: index of the padding symbol.
     """
     positions_T = torch.arange(1, tokens_BT.size(1) + 1, device=tokens_BT.device)
     # position and token share one word: sequences are far shorter than 2^32
@@ -38,7 +35,6 @@ def repeated_keys(keys_B: Tensor, repeats_B: Tensor) -> Tensor:
     """Keys of their own for sentences that were there before, (B,) int64.
 
     Args:
-        keys_B: from `sentence_keys`.
         repeats_B: (B,) int64, how often the same sentence was there before; at 0 the key stays.
     """
     return torch.where(repeats_B == 0, keys_B, _mix(keys_B + _mix(repeats_B)))
@@ -48,10 +44,7 @@ def normal(keys_B: Tensor, length: int, width: int, seed: int, draw: int = 0) ->
     """Standard normal noise, (T, B, L) in single precision.
 
     Args:
-        keys_B: the sentences' keys, from `sentence_keys`.
         length: T; a longer T only adds positions, it changes none.
-        width: L.
-        seed: any integer.
         draw: number of the draw for the same sentence, from 0.
     """
     pairs = (width + 1) // 2

@@ -1,7 +1,5 @@
 """Active units (Burda et al. 2016): how many latent dimensions a posterior uses."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -15,7 +13,6 @@ def mean_variance(count: int | Tensor, sums_L: Tensor, square_sums_L: Tensor) ->
     Args:
         count: number of latents; padding doesn't count.
         sums_L: sum of the means, (L,), in double precision.
-        square_sums_L: sum of their squares, (L,).
     """
     count = torch.as_tensor(count, dtype=torch.float64, device=sums_L.device)
     spread_L = square_sums_L - sums_L * sums_L / count

@@ -5,8 +5,6 @@ from sentence to sentence, without the decoder caring.  So its nll counts too: f
 own latents, and from latents of the prior.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 # under so many nats of KL per latent, and of mutual information, there is nothing to decode from
@@ -26,7 +24,6 @@ def reason(
     """What shows that the latents go unused, or None.
 
     Args:
-        kl_nats: KL per latent.
         gain: share of the nll from the prior's latents that own latents take away.
         active_units: at the smaller of the two thresholds, 0.01 and 0.01 p^2.
         mi: mutual information per latent, in nats, where it is known.
@@ -51,11 +48,7 @@ def message(why: str) -> str:
 
 
 def warning(found: dict[str, Any]) -> str | None:
-    """One line for a model that ignores its latents, with what to try; else None.
-
-    Args:
-        found: from `measures.figures`.
-    """
+    """One line for a model that ignores its latents, with what to try; else None."""
     if not found["latents"] or found["latents"] < 2:  # of one latent nothing can be said
         return None
     active = max(found[name]["count"] for name in ("active_units", "active_units_scaled"))

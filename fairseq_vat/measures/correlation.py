@@ -6,8 +6,6 @@ Spearman and of Pearson between the cosine of two sentence vectors and the gold 
 Shape legend: N pairs, L width of a vector.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,36 +19,23 @@ LEAST_SPREAD = 1e-9
 
 @dataclass(frozen=True)
 class Correlation:
-    """How similarities and scores go together.
+    """How similarities and scores go together."""
 
-    Attributes:
-        pairs: N, of all subsets where it is an average over them.
-        spearman: from -1 to 1; None where it is undefined.
-        pearson: likewise.
-        undefined: why there is no correlation, or None where there is one.
-    """
-
-    pairs: int
-    spearman: float | None
-    pearson: float | None
-    undefined: str | None = None
+    pairs: int  # N, of all subsets where it is an average over them
+    spearman: float | None  # from -1 to 1; None where it is undefined
+    pearson: float | None  # likewise
+    undefined: str | None = None  # why there is no correlation, or None where there is one
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """A task: its subsets, and three numbers that all pass for "the" result in the literature.
-
-    Attributes:
-        subsets: by name.
-        mean: plain mean of the subsets' correlations (SentEval's ``mean``).
-        weighted_mean: mean of them weighted by their numbers of pairs (SentEval's ``wmean``).
-        all_pairs: the correlation over the pairs of all subsets put together.
-    """
+    """A task: its subsets, and three numbers that all pass for "the" result in the literature."""
 
     subsets: dict[str, Correlation]
-    mean: Correlation
+    mean: Correlation  # plain mean of the subsets' correlations (SentEval's ``mean``)
+    # mean of them weighted by their numbers of pairs (SentEval's ``wmean``)
     weighted_mean: Correlation
-    all_pairs: Correlation
+    all_pairs: Correlation  # the correlation over the pairs of all subsets put together
 
 
 def cosines(first_NL: np.ndarray, second_NL: np.ndarray) -> np.ndarray:

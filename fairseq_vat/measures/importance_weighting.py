@@ -3,8 +3,6 @@
 Shape legend: P latents of a sentence, B sentences, L latent width, K draws.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -15,11 +13,7 @@ from fairseq_vat.latent.prior import Prior
 
 
 def log_weights(
-    nll_B: Tensor,
-    posterior: DiagonalGaussian,
-    z_PBL: Tensor,
-    keep_PB: Tensor,
-    prior: Prior,
+    nll_B: Tensor, posterior: DiagonalGaussian, z_PBL: Tensor, keep_PB: Tensor, prior: Prior
 ) -> Tensor:
     """log w = log p(x | z) + log p(z) - log q(z | x) of one draw a sentence, (B,), in nats.
 
@@ -28,10 +22,7 @@ def log_weights(
 
     Args:
         nll_B: -log p(x | z), summed over a sentence's tokens.
-        posterior: q, (P, B, L).
-        z_PBL: the draws, from q.
         keep_PB: false at padding.
-        prior: z's own.
     """
     z_PBL = z_PBL.double()
     # sums over a sentence's positions grow to thousands of nats, of which the weight is the rest

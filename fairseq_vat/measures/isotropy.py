@@ -11,21 +11,41 @@ A measure without anything to average is None: the mean cosine of fewer than two
 self-similarity where no type is in two sentences, intra-sentence similarity without a sentence,
 IsoScore of vectors that have one dimension or are equal to about a hundred-thousandth.
 
-Shape legend: N tokens, C width, V types, G sentences, M (type, sentence) pairs that occur.
+Shape legend: N tokens, C width, V types, G sentences, M (type, sentence) pairs that occur; of a
+batch, B sentences and T source positions.
 """
 
-from __future__ import annotations
-
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fairseq_vat.errors import VATError
+from fairseq_vat.latent import noise
 
 # square of the share of the second moments under which a covariance is taken for rounding: of
 # 100,000 equal vectors 768 wide it is 2e-24, of a spread of 1e-5 of their length about 1e-22
 _NOTHING = 1e-22
+
+
+def words_of(tokens_BT: Tensor, dictionary: Any) -> Tensor:
+    """Which tokens are words, (B, T): all but padding, start token and end of sentence."""
+    others = (dictionary.pad(), dictionary.bos(), dictionary.eos())
+    return torch.stack([tokens_BT.ne(symbol) for symbol in others]).all(dim=0)
+
+
+def random_words(tokens_BT: Tensor, dictionary: Any, seed: int) -> Tensor:
+    """One word of each sentence that has one, (B, T).
+
+    The lot is a hash of the seed and the sentence's tokens: it falls the same whatever the sentence
+    is batched with, and on whichever process.
+    """
+    word_BT = words_of(tokens_BT, dictionary)
+    keys_B = noise.sentence_keys(tokens_BT, dictionary.pad())
+    lots_BT = noise.normal(keys_B, tokens_BT.size(1), 1, seed)[:, :, 0].t()
+    chosen_B = lots_BT.masked_fill(~word_BT, -torch.inf).argmax(dim=1)
+    chosen_BT = torch.zeros_like(word_BT).scatter_(1, chosen_B.unsqueeze(1), True)
+    return chosen_BT & word_BT
 
 
 def unit_vectors(vectors_NC: Tensor) -> Tensor:
@@ -51,7 +71,6 @@ def mean_cosine(count: int, unit_sum_C: Tensor) -> float | None:
     |sum_i u_i|^2 is the sum of all cosines, of which `count` are those of a vector with itself.
 
     Args:
-        count: number of vectors.
         unit_sum_C: sum of the vectors at length 1, (C,), in double precision.
 
     Returns:
@@ -87,7 +106,6 @@ def iso_score(count: int, sum_C: Tensor, product_CC: Tensor) -> float | None:
     """IsoScore of vectors from their sums; at most (count - 2) / (C - 1) of few vectors.
 
     Args:
-        count: number of vectors.
         sum_C: sum of the vectors, (C,), in double precision.
         product_CC: sum of their outer products with themselves, (C, C).
     """
@@ -105,7 +123,6 @@ def intra_sentence_similarity(vectors_NC: Tensor, sentences_N: Tensor) -> Tensor
     Of n vectors at right angles it is 1 / sqrt(n), and 1 of a single one: each is part of the mean.
 
     Args:
-        vectors_NC: the tokens' representations.
         sentences_N: number of each token's sentence; any integers.
 
     Raises:
@@ -118,19 +135,12 @@ def intra_sentence_similarity(vectors_NC: Tensor, sentences_N: Tensor) -> Tensor
 
 
 class TypeSimilarity(NamedTuple):
-    """Self-similarity of the V types that are in two sentences or more, in order of their number.
-
-    Attributes:
-        types: (V,).
-        similarity: (V,), mean cosine over pairs of occurrences in different sentences.
-        occurrences: (V,), tokens of the type.
-        sentences: (V,), how many have it.
-    """
+    """Self-similarity of the V types in two sentences or more, in order of their number."""
 
     types: Tensor
-    similarity: Tensor
-    occurrences: Tensor
-    sentences: Tensor
+    similarity: Tensor  # (V,), mean cosine over pairs of occurrences in different sentences
+    occurrences: Tensor  # (V,), tokens of the type
+    sentences: Tensor  # (V,), how many have it
 
     def mean(self) -> float | None:
         """Averaged over types; None without one."""
@@ -201,13 +211,6 @@ class SelfSimilaritySums:
         return TypeSimilarity(
             types_V[order], similarity_V[order], tokens_V[order].long(), sentences_V[order].long()
         )
-
-
-def self_similarity(vectors_NC: Tensor, types_N: Tensor, sentences_N: Tensor) -> TypeSimilarity:
-    """Self-similarity of each type in two sentences or more (see `SelfSimilaritySums`)."""
-    sums = SelfSimilaritySums()
-    sums.add(unit_vectors(vectors_NC), types_N, sentences_N)
-    return sums.result()
 
 
 class IsotropySums:

@@ -14,8 +14,6 @@ log N: nothing is clamped here.
 Shape legend: N latents whose z are drawn, M latents that make up q(z), L latent width.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Iterable, Sequence
@@ -31,20 +29,12 @@ MAX_DENSITIES = 1 << 22
 
 @dataclass(frozen=True)
 class MutualInformation:
-    """An estimate in nats.
+    """An estimate in nats."""
 
-    Attributes:
-        paired: both terms at the same draws: equal posteriors give 0 and nothing exceeds the
-            ceiling.
-        unpaired: the first term in closed form.  The expectation is the same, the noise larger.
-        ceiling: log N; the mean of it over batches.
-        latents: N, summed over batches.
-        batches: how many sets of latents were averaged.
-    """
-
+    # both terms at the same draws: equal posteriors give 0 and nothing exceeds the ceiling
     paired: float
-    unpaired: float
-    ceiling: float
+    unpaired: float  # the first term in closed form. The expectation is the same, the noise larger
+    ceiling: float  # log N; the mean of it over batches
     latents: int
     batches: int = 1
 
@@ -53,11 +43,6 @@ def mutual_information(mean_NL: Tensor, logvar_NL: Tensor, z_NL: Tensor) -> Mutu
     """MI over one set of latents, its own aggregated posterior included.
 
     Time grows with N^2 L; memory with N L, whatever N is.
-
-    Args:
-        mean_NL: posterior means.
-        logvar_NL: logarithms of the posterior variances.
-        z_NL: one draw from each posterior.
 
     Raises:
         ValueError: if there is no latent.
@@ -85,10 +70,7 @@ def mutual_information_over_batches(
 
     Args:
         mean_NL: posterior means, sentence after sentence in a fixed order.
-        logvar_NL: logarithms of the posterior variances.
-        z_NL: one draw from each posterior.
         counts: latents of each sentence: all 1 at sentence level, its positions at token level.
-        batch_size: sentences a batch.
     """
     whole = max(len(counts) // batch_size * batch_size, min(batch_size, len(counts)))
     sizes = [sum(counts[first : first + batch_size]) for first in range(0, whole, batch_size)]
@@ -99,13 +81,11 @@ def mutual_information_over_batches(
             *(x[:latents].split(sizes) for x in (mean_NL, logvar_NL, z_NL)), strict=True
         )
     ]
-    return MutualInformation(
-        paired=sum(part.paired for part in parts) / len(parts),
-        unpaired=sum(part.unpaired for part in parts) / len(parts),
-        ceiling=sum(part.ceiling for part in parts) / len(parts),
-        latents=latents,
-        batches=len(parts),
-    )
+    means = {
+        name: sum(getattr(part, name) for part in parts) / len(parts)
+        for name in ("paired", "unpaired", "ceiling")
+    }
+    return MutualInformation(**means, latents=latents, batches=len(parts))
 
 
 def choose_latents(

@@ -1,6 +1,7 @@
 """The configuration of every architecture: which encoder, which decoder, which latent level."""
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -20,8 +21,16 @@ DECODER_TYPES = ("transformer", "lstm", "gru", "gpt2")
 RECURRENT = ("lstm", "gru")
 
 
-def _option(default: Any, text: str) -> Any:
+def option(default: Any, text: str) -> Any:
+    """A field of a configuration, and so a flag of fairseq's commands."""
     return field(default=default, metadata={"help": text})
+
+
+def check_values(cfg: Any, names: Iterable[str], holds: Callable[[Any], bool], wanted: str) -> None:
+    """Raise `VATError` for a value of another kind than `wanted`, naming its flag."""
+    for name in names:
+        if not holds(value := getattr(cfg, name)):
+            raise VATError(f"--{name.replace('_', '-')} must be {wanted}, not {value}")
 
 
 @dataclass
@@ -32,100 +41,100 @@ class VATTransformerConfig(FairseqDataclass):
     encoder or decoder than the one chosen is ignored.
     """
 
-    encoder_type: ChoiceEnum(ENCODER_TYPES) = _option(
+    encoder_type: ChoiceEnum(ENCODER_TYPES) = option(
         "transformer", "what reads; none makes a language model"
     )
-    decoder_type: ChoiceEnum(DECODER_TYPES) = _option("transformer", "what writes")
-    latent_level: ChoiceEnum(LATENT_LEVELS) = _option(
+    decoder_type: ChoiceEnum(DECODER_TYPES) = option("transformer", "what writes")
+    latent_level: ChoiceEnum(LATENT_LEVELS) = option(
         "token",
         "a latent for every source token, or one for the sentence (of the start token's output, "
         "or of a recurrent encoder's final states)",
     )
-    latent_noise: ChoiceEnum(LATENT_NOISES) = _option(
+    latent_noise: ChoiceEnum(LATENT_NOISES) = option(
         "unit",
         "what sigma is multiplied with in z = mu + sigma e': unit noise, or noise of the prior's "
         "standard deviation, e' ~ N(0, s^2 I), s being --prior-std (VAT paper, below equation 6)",
     )
-    word_dropout: float = _option(
+    word_dropout: float = option(
         0.0, "probability of replacing a token of the decoder's input by <unk> in training"
     )
-    encoder_hidden_size: int = _option(
+    encoder_hidden_size: int = option(
         128, "width of each direction of a recurrent encoder's states"
     )
-    decoder_hidden_size: int = _option(128, "width of a recurrent decoder's states")
-    gpt2_dir: Optional[str] = _option(
+    decoder_hidden_size: int = option(128, "width of a recurrent decoder's states")
+    gpt2_dir: Optional[str] = option(
         None, "directory of the pre-trained GPT-2, for --decoder-type gpt2"
     )
-    gpt2_config: Optional[str] = _option(
+    gpt2_config: Optional[str] = option(
         None, "GPT-2's configuration as JSON; taken from --gpt2-dir and kept in the checkpoint"
     )
-    activation_fn: ChoiceEnum(utils.get_available_activation_fns()) = _option(
+    activation_fn: ChoiceEnum(utils.get_available_activation_fns()) = option(
         "relu", "activation function to use"
     )
-    dropout: float = _option(0.1, "dropout probability")
-    attention_dropout: float = _option(0.0, "dropout probability for attention weights")
-    activation_dropout: float = _option(0.0, "dropout probability after activation in FFN")
-    latent_dim: int = _option(128, "width of a latent, apart from the model's width")
-    encoder_embed_path: Optional[str] = _option(None, "path to pre-trained encoder embedding")
-    encoder_embed_dim: int = _option(128, "encoder embedding dimension")
-    encoder_ffn_embed_dim: int = _option(512, "encoder embedding dimension for FFN")
-    encoder_layers: int = _option(4, "number of encoder layers")
-    encoder_attention_heads: int = _option(8, "number of encoder attention heads")
-    encoder_normalize_before: bool = _option(False, "layernorm before each encoder block")
-    encoder_learned_pos: bool = _option(False, "learned positional embeddings in the encoder")
-    encoder_layerdrop: float = _option(0.0, "LayerDrop probability for the encoder")
-    encoder_layers_to_keep: Optional[str] = _option(
+    dropout: float = option(0.1, "dropout probability")
+    attention_dropout: float = option(0.0, "dropout probability for attention weights")
+    activation_dropout: float = option(0.0, "dropout probability after activation in FFN")
+    latent_dim: int = option(128, "width of a latent, apart from the model's width")
+    encoder_embed_path: Optional[str] = option(None, "path to pre-trained encoder embedding")
+    encoder_embed_dim: int = option(128, "encoder embedding dimension")
+    encoder_ffn_embed_dim: int = option(512, "encoder embedding dimension for FFN")
+    encoder_layers: int = option(4, "number of encoder layers")
+    encoder_attention_heads: int = option(8, "number of encoder attention heads")
+    encoder_normalize_before: bool = option(False, "layernorm before each encoder block")
+    encoder_learned_pos: bool = option(False, "learned positional embeddings in the encoder")
+    encoder_layerdrop: float = option(0.0, "LayerDrop probability for the encoder")
+    encoder_layers_to_keep: Optional[str] = option(
         None, "which encoder layers to keep when pruning, as a comma-separated list"
     )
-    decoder_embed_path: Optional[str] = _option(None, "path to pre-trained decoder embedding")
-    decoder_embed_dim: int = _option(128, "decoder embedding dimension")
-    decoder_ffn_embed_dim: int = _option(512, "decoder embedding dimension for FFN")
-    decoder_layers: int = _option(4, "number of decoder layers")
-    decoder_attention_heads: int = _option(8, "number of decoder attention heads")
-    decoder_normalize_before: bool = _option(False, "layernorm before each decoder block")
-    decoder_learned_pos: bool = _option(False, "learned positional embeddings in the decoder")
-    decoder_layerdrop: float = _option(0.0, "LayerDrop probability for the decoder")
-    decoder_layers_to_keep: Optional[str] = _option(
+    decoder_embed_path: Optional[str] = option(None, "path to pre-trained decoder embedding")
+    decoder_embed_dim: int = option(128, "decoder embedding dimension")
+    decoder_ffn_embed_dim: int = option(512, "decoder embedding dimension for FFN")
+    decoder_layers: int = option(4, "number of decoder layers")
+    decoder_attention_heads: int = option(8, "number of decoder attention heads")
+    decoder_normalize_before: bool = option(False, "layernorm before each decoder block")
+    decoder_learned_pos: bool = option(False, "learned positional embeddings in the decoder")
+    decoder_layerdrop: float = option(0.0, "LayerDrop probability for the decoder")
+    decoder_layers_to_keep: Optional[str] = option(
         None, "which decoder layers to keep when pruning, as a comma-separated list"
     )
-    no_decoder_final_norm: bool = _option(
+    no_decoder_final_norm: bool = option(
         False, "no layernorm after the last decoder block (with --decoder-normalize-before)"
     )
-    share_all_embeddings: bool = _option(
+    share_all_embeddings: bool = option(
         True, "share encoder, decoder and output embeddings (--no-share-all-embeddings: don't)"
     )
-    share_decoder_input_output_embed: bool = _option(
+    share_decoder_input_output_embed: bool = option(
         False, "share decoder input and output embeddings (with --no-share-all-embeddings)"
     )
-    no_token_positional_embeddings: bool = _option(False, "no positional embeddings")
-    layernorm_embedding: bool = _option(False, "add layernorm to embedding")
-    no_scale_embedding: bool = _option(False, "don't scale embeddings")
-    cross_self_attention: bool = _option(
+    no_token_positional_embeddings: bool = option(False, "no positional embeddings")
+    layernorm_embedding: bool = option(False, "add layernorm to embedding")
+    no_scale_embedding: bool = option(False, "don't scale embeddings")
+    cross_self_attention: bool = option(
         False, "decoder attends to itself and to the latents at once; needs equal widths"
     )
-    no_latent_attention: bool = _option(
+    no_latent_attention: bool = option(
         False,
         "add a linear map of the sentence's latent in every decoder layer in place of attention to "
         "it, which over one latent is such a map; at --latent-level sentence",
     )
-    checkpoint_activations: bool = _option(
+    checkpoint_activations: bool = option(
         False, "recompute activations in the backward pass to save memory"
     )
-    offload_activations: bool = _option(
+    offload_activations: bool = option(
         False, "checkpoint activations and keep them on the CPU; sets --checkpoint-activations"
     )
-    quant_noise_pq: float = _option(0.0, "iterative PQ quantization noise at training time")
-    quant_noise_pq_block_size: int = _option(8, "block size of quantization noise")
-    quant_noise_scalar: float = _option(0.0, "scalar quantization noise at training time")
-    min_params_to_wrap: int = _option(
+    quant_noise_pq: float = option(0.0, "iterative PQ quantization noise at training time")
+    quant_noise_pq_block_size: int = option(8, "block size of quantization noise")
+    quant_noise_scalar: float = option(0.0, "scalar quantization noise at training time")
+    min_params_to_wrap: int = option(
         int(1e8), "minimum parameters of a layer to be wrapped by --ddp-backend=fully_sharded"
     )
-    precision: ChoiceEnum(PRECISIONS) = _option(
+    precision: ChoiceEnum(PRECISIONS) = option(
         "float32",
         "of the matrix products in training; bfloat16 leaves parameters, optimizer, checkpoints "
         "and validation in single precision",
     )
-    emulate_bfloat16: bool = _option(
+    emulate_bfloat16: bool = option(
         False, "--precision bfloat16 also on a CPU that has no instructions for it (slow)"
     )
     max_source_positions: int = II("task.max_source_positions")
@@ -136,6 +145,7 @@ class VATTransformerConfig(FairseqDataclass):
     prior_std: Optional[float] = II("oc.select:criterion.prior_std,null")
 
 
+_DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "word_dropout")
 _SHARES = ("encoder_layerdrop", "decoder_layerdrop", "quant_noise_pq", "quant_noise_scalar")
 _COUNTS = ("embed_dim", "ffn_embed_dim", "layers", "attention_heads")
 
@@ -160,19 +170,13 @@ def _check_parts(cfg: Any) -> None:
                 f"--{side}-layers-to-keep {kept}: must be numbers from 0 to {layers - 1}, the "
                 f"last of --{side}-layers {layers}"
             )
-    for name in ("dropout", "attention_dropout", "activation_dropout", "word_dropout"):
-        if not 0 <= getattr(cfg, name) < 1:
-            flag = name.replace("_", "-")
-            raise VATError(f"--{flag} must be from 0 to below 1, not {getattr(cfg, name)}")
+    check_values(cfg, _DROPOUTS, lambda x: 0 <= x < 1, "from 0 to below 1")
     if cfg.precision == "bfloat16" and (cfg.checkpoint_activations or cfg.offload_activations):
         raise VATError(
             "--precision bfloat16 can't be combined with --checkpoint-activations or "
             "--offload-activations: fairseq would recompute the activations in single precision"
         )
-    for name in _SHARES:
-        if not 0 <= getattr(cfg, name) <= 1:
-            flag = name.replace("_", "-")
-            raise VATError(f"--{flag} must be from 0 to 1, not {getattr(cfg, name)}")
+    check_values(cfg, _SHARES, lambda x: 0 <= x <= 1, "from 0 to 1")
     if cfg.encoder_type == "none":
         if cfg.decoder_type == "gpt2":
             raise VATError("--encoder-type none: a language model can't have --decoder-type gpt2")
@@ -228,10 +232,7 @@ def _check_widths(cfg: Any) -> None:
     counts = [f"{side}_{what}" for side in types for what in _COUNTS]
     widths = ("latent_dim", "encoder_hidden_size", "decoder_hidden_size")
     others = ("max_source_positions", "max_target_positions", "quant_noise_pq_block_size")
-    for flag in (*widths, *counts, *others):
-        if getattr(cfg, flag) < 1:
-            name = flag.replace("_", "-")
-            raise VATError(f"--{name} must be at least 1, not {getattr(cfg, flag)}")
+    check_values(cfg, (*widths, *counts, *others), lambda x: x >= 1, "at least 1")
     for side in (side for side, kind in types.items() if kind == "transformer"):
         width, heads = getattr(cfg, f"{side}_embed_dim"), getattr(cfg, f"{side}_attention_heads")
         if width % heads:

@@ -9,11 +9,8 @@ width, V entries of fairseq's dictionary, R rows of GPT-2's embedding, K of them
 N tokens.
 """
 
-from __future__ import annotations
-
 import json
 import math
-import os
 import re
 from typing import Any
 
@@ -24,7 +21,6 @@ from fairseq.models import FairseqIncrementalDecoder
 from torch import Tensor, nn
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.models import gpt2_weights
 from fairseq_vat.models.latent_encoder import EncoderOut
 from fairseq_vat.text.gpt2_vocabulary import ARCHITECTURE
 
@@ -46,7 +42,6 @@ class GPT2Decoder(FairseqIncrementalDecoder):
     Args:
         dictionary: fairseq's, its symbols GPT-2's token ids.
         gpt2: a ``transformers.GPT2Model`` with cross-attention.
-        latent_dim: L.
 
     Raises:
         VATError: if the dictionary has a symbol that is no token id of this GPT-2.
@@ -80,20 +75,6 @@ class GPT2Decoder(FairseqIncrementalDecoder):
         ):
             self.register_buffer(name, value, persistent=False)
 
-    @classmethod
-    def from_directory(
-        cls, directory: str | os.PathLike, dictionary: Dictionary, latent_dim: int, **training: Any
-    ) -> GPT2Decoder:
-        """A decoder with a directory's pre-trained weights: see `gpt2_weights.pretrained`."""
-        return cls(dictionary, gpt2_weights.pretrained(directory, **training), latent_dim)
-
-    @classmethod
-    def from_config(
-        cls, config_json: str, dictionary: Dictionary, latent_dim: int, **training: Any
-    ) -> GPT2Decoder:
-        """A decoder with random weights, for a checkpoint's: `config_json` is of another one."""
-        return cls(dictionary, gpt2_weights.fresh(config_json, **training), latent_dim)
-
     @property
     def config_json(self) -> str:
         """GPT-2's architecture as JSON: with it, a checkpoint needs no directory."""
@@ -114,7 +95,6 @@ class GPT2Decoder(FairseqIncrementalDecoder):
             encoder_out: from a `LatentEncoder`; None is GPT-2 alone, without cross-attention.
             incremental_state: keeps keys and values from one call to the next, so that only
                 tokens that are new are computed, and answered for.
-            features_only: leave the output layer out.
 
         Returns:
             (B, S, V) logits, or (B, S, C) features.
@@ -190,7 +170,6 @@ class GPT2Decoder(FairseqIncrementalDecoder):
         return weight_RC.index_select(0, self._row_K)
 
     def max_positions(self) -> int:
-        """Longest target."""
         return self.gpt2.config.n_positions
 
     def reorder_incremental_state(

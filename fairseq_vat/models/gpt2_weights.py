@@ -1,7 +1,5 @@
 """A ``transformers.GPT2Model`` with cross-attention, from a directory or from its configuration."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle
@@ -72,11 +70,7 @@ def fresh(
     attention_dropout: float = 0.1,
     checkpoint_activations: bool = False,
 ) -> nn.Module:
-    """GPT-2 with random weights, which a checkpoint's will replace.
-
-    Raises:
-        VATError: if transformers isn't installed, or `config_json` isn't a GPT-2's architecture.
-    """
+    """GPT-2 with random weights, which a checkpoint's will replace."""
     try:
         values = json.loads(config_json)
     except ValueError as error:

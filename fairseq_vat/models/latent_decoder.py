@@ -4,8 +4,6 @@ Shape legend: P latents of a sentence, S target positions, B sentences, L latent
 C the decoder's width.
 """
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 
@@ -14,13 +12,7 @@ from torch import Tensor, nn
 
 
 def transformer_decoder(cfg: Any, dictionary: Any, embed_tokens: Any) -> TransformerDecoderBase:
-    """A decoder whose cross-attention, or what stands in its place, is as wide as the latents.
-
-    Args:
-        cfg: fairseq's nested configuration, with the plugin's own fields beside.
-        dictionary: of the targets.
-        embed_tokens: their embedding.
-    """
+    """A decoder whose cross-attention, or what stands in its place, is as wide as the latents."""
     has_latents = cfg.encoder_type != "none"
     # cross-attention takes the width of its keys and values from the encoder's: here the
     # latents', so no layer is needed between latent and decoder
@@ -38,10 +30,6 @@ class LatentAddition(nn.Module):
 
     A softmax over one key is always 1, so attention to one latent is out_proj(v_proj(z)) at every
     target position: a linear map of z, whatever the query. This is that map, in one matrix.
-
-    Args:
-        latent_dim: L.
-        width: C.
     """
 
     def __init__(self, latent_dim: int, width: int):

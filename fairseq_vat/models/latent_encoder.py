@@ -4,8 +4,6 @@ Shape legend: T source positions, P latents of a sentence (T at token level, 1 a
 B sentences, C model width, L latent width, K draws.
 """
 
-from __future__ import annotations
-
 import torch
 from fairseq.models import FairseqEncoder
 from fairseq.models.transformer import TransformerEncoderBase
@@ -25,8 +23,6 @@ class GaussianHead(nn.Module):
     """Two parallel linear layers: mean and log-variance (VAT paper, section 3).
 
     Args:
-        input_dim: C.
-        latent_dim: L.
         noise_std: standard deviation of the noise that sigma is multiplied with.
     """
 
@@ -58,9 +54,6 @@ class LatentEncoder(FairseqEncoder):
     Args:
         body: any encoder that returns fairseq's dictionary with ``encoder_out`` (T x B x C) and
             ``encoder_padding_mask`` (B x T), and perhaps ``sentence_out`` (B x C).
-        input_dim: C.
-        latent_dim: L.
-        latent_level: ``token`` or ``sentence``.
         prior_noise: the prior that noise is drawn from (``--latent-noise prior``); None for unit
             noise.
     """
@@ -102,14 +95,9 @@ class LatentEncoder(FairseqEncoder):
         x_PBC, mask_BP = self._latent_inputs(self.body(src_tokens, src_lengths=src_lengths))
         posterior = self.head(x_PBC)
         return {
-            "encoder_out": [posterior.mean.to(x_PBC.dtype)],
-            "encoder_padding_mask": [mask_BP],
+            **as_memory(posterior.mean.to(x_PBC.dtype), mask_BP),
             **posterior.pack(),
             "latent_key": [noise.sentence_keys(src_tokens, self.dictionary.pad())],
-            "encoder_embedding": [],
-            "encoder_states": [],
-            "src_tokens": [],
-            "src_lengths": [],
         }
 
     def layers_and_posterior(
@@ -151,10 +139,7 @@ class LatentEncoder(FairseqEncoder):
         """The same sentences with latents drawn from the posterior.
 
         Args:
-            encoder_out: from `forward`.
-            seed: seed of the noise.
             number: number of the draw; with the seed and the sentence it fixes the noise.
-            temperature: factor on the posterior's standard deviation.
             positions_BP: (B, P), true where a latent is to be drawn; the others stay at their
                 mean. None draws all.
         """
@@ -197,11 +182,14 @@ def join_draws(draws: list[EncoderOut]) -> EncoderOut:
     """
     memory_PBKL = torch.stack([out["encoder_out"][0] for out in draws], dim=2)
     mask_BP = draws[0]["encoder_padding_mask"][0]
+    return as_memory(memory_PBKL.flatten(1, 2), mask_BP.repeat_interleave(len(draws), dim=0))
+
+
+def as_memory(latents_PBL: Tensor, mask_BP: Tensor) -> EncoderOut:
+    """Latents as fairseq's decoders and generators take an encoder's output."""
+    nothing = ("encoder_embedding", "encoder_states", "src_tokens", "src_lengths")
     return {
-        "encoder_out": [memory_PBKL.flatten(1, 2)],
-        "encoder_padding_mask": [mask_BP.repeat_interleave(len(draws), dim=0)],
-        "encoder_embedding": [],
-        "encoder_states": [],
-        "src_tokens": [],
-        "src_lengths": [],
+        "encoder_out": [latents_PBL],
+        "encoder_padding_mask": [mask_BP],
+        **{name: [] for name in nothing},
     }

@@ -4,8 +4,6 @@ fairseq's ``--fp16`` casts the model itself and needs a CUDA device, and its ``-
 on the command line.  Here parameters, gradients, optimizer and checkpoints stay as they are.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 from collections.abc import Iterator
@@ -28,7 +26,6 @@ class TrainingPrecision:
     in the types of the forward pass.
 
     Args:
-        precision: one of `PRECISIONS`.
         emulate: take bfloat16 also on a CPU without instructions for it, where it is slow.
     """
 
@@ -38,11 +35,7 @@ class TrainingPrecision:
 
     @contextlib.contextmanager
     def forward(self, model: nn.Module) -> Iterator[None]:
-        """Surrounds a forward pass; outside training, where models are measured, nothing changes.
-
-        Raises:
-            VATError: if the model is in half precision already.
-        """
+        """Surrounds a forward pass; outside training, where models are measured, nothing."""
         if self.precision == "float32" or not model.training:
             yield
             return

@@ -7,29 +7,28 @@ Shape legend: T source positions, S target positions, B sentences, N layers, E e
 H hidden width (of one direction), L latent width, V vocabulary, X states of a layer.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
 from fairseq.models import FairseqEncoder, FairseqIncrementalDecoder
 from torch import Tensor, nn
-
-from fairseq_vat.models import recurrence
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 CELLS: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU}
+
+
+def _recurrence(cell: str, width: int, hidden_size: int, layers: int, dropout: float, **more: Any):
+    dropout = dropout if layers > 1 else 0.0
+    return CELLS[cell](width, hidden_size, layers, dropout=dropout, **more)
 
 
 class RecurrentEncoder(FairseqEncoder):
     """A bidirectional LSTM or GRU.
 
     Args:
-        cell: ``lstm`` or ``gru``.
-        embed_tokens: E wide.
         hidden_size: H, of each direction.
-        layers: N.
         dropout: on embeddings, between layers and on the output.
-        max_positions: longest source.
     """
 
     def __init__(
@@ -45,13 +44,8 @@ class RecurrentEncoder(FairseqEncoder):
         super().__init__(dictionary)
         self.embed_tokens = embed_tokens
         self.dropout = nn.Dropout(dropout)
-        self.rnn = CELLS[cell](
-            embed_tokens.embedding_dim,
-            hidden_size,
-            layers,
-            dropout=dropout if layers > 1 else 0.0,
-            bidirectional=True,
-        )
+        width = embed_tokens.embedding_dim
+        self.rnn = _recurrence(cell, width, hidden_size, layers, dropout, bidirectional=True)
         self.output_dim = 2 * hidden_size
         self._max_positions = max_positions
 
@@ -66,7 +60,7 @@ class RecurrentEncoder(FairseqEncoder):
         mask_BT = src_tokens.eq(self.dictionary.pad())
         # lengths come from the tokens, so that a caller without lengths gets the same
         x_TBE = self.dropout(self.embed_tokens(src_tokens)).transpose(0, 1)
-        x_TBH, last_BH = recurrence.read(self.rnn, x_TBE, (~mask_BT).sum(dim=1))
+        x_TBH, last_BH = read_both_ways(self.rnn, x_TBE, (~mask_BT).sum(dim=1))
         return {
             "encoder_out": [self.dropout(x_TBH)],
             "encoder_padding_mask": [mask_BT],
@@ -74,7 +68,6 @@ class RecurrentEncoder(FairseqEncoder):
         }
 
     def max_positions(self) -> int:
-        """Longest source."""
         return self._max_positions
 
 
@@ -82,12 +75,6 @@ class RecurrentDecoder(FairseqIncrementalDecoder):
     """A unidirectional LSTM or GRU; a latent enters its initial state and every step's input.
 
     Args:
-        cell: ``lstm`` or ``gru``.
-        embed_tokens: E wide.
-        hidden_size: H.
-        layers: N.
-        dropout: on embeddings, between layers and on the output.
-        max_positions: longest target.
         latent_dim: L; 0 makes a language model.
         share_embed: use the embedding as the output layer too; needs E = H.
     """
@@ -112,12 +99,8 @@ class RecurrentDecoder(FairseqIncrementalDecoder):
         self.layers, self.hidden_size = layers, hidden_size
         # the LSTM has two states a layer, the GRU one
         self.states = 2 if cell == "lstm" else 1
-        self.rnn = CELLS[cell](
-            embed_tokens.embedding_dim + latent_dim,
-            hidden_size,
-            layers,
-            dropout=dropout if layers > 1 else 0.0,
-        )
+        width = embed_tokens.embedding_dim + latent_dim
+        self.rnn = _recurrence(cell, width, hidden_size, layers, dropout)
         if latent_dim:
             self.initial = nn.Linear(latent_dim, self.states * layers * hidden_size)
         self.output_projection = nn.Linear(hidden_size, len(dictionary), bias=False)
@@ -190,5 +173,66 @@ class RecurrentDecoder(FairseqIncrementalDecoder):
         return self.output_projection(features)
 
     def max_positions(self) -> int:
-        """Longest target."""
         return self._max_positions
+
+
+def read_both_ways(rnn: nn.RNNBase, x_TBE: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+    """What a bidirectional `rnn` makes of sentences padded on the right, whatever the padding is.
+
+    On a GPU cuDNN takes packed sequences in one call. On a CPU torch steps through the cells of
+    packed sequences, and the backward pass of that takes time quadratic in the length; it has a
+    fused LSTM for padded ones (oneDNN's), in single precision and in bfloat16.
+
+    Args:
+        rnn: an LSTM or GRU, with biases and without projections.
+        lengths_B: each at least 1.
+
+    Returns:
+        the last layer's output (T, B, 2H), 0 at padding; and its final states (B, 2H), after the
+        last token forwards and after the first backwards.
+    """
+    if x_TBE.device.type == "cpu":
+        return _read_padded(rnn, x_TBE, lengths_B)
+    # packing wants the lengths on the CPU
+    packed = pack_padded_sequence(x_TBE, lengths_B.cpu(), enforce_sorted=False)
+    packed, state = rnn(packed)
+    x_TBH, _ = pad_packed_sequence(packed, total_length=x_TBE.size(0))
+    last_NBH = state[0] if isinstance(state, tuple) else state
+    return x_TBH, torch.cat((last_NBH[-2], last_NBH[-1]), dim=-1)
+
+
+def _read_padded(rnn: nn.RNNBase, x_TBE: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+    """`read_both_ways` without packing.
+
+    No step sees the padding to its right, and backwards is forwards over each sentence turned
+    round, with its padding still on the right.
+    """
+    positions_T1 = torch.arange(x_TBE.size(0)).unsqueeze(1)
+    padding_TB = positions_T1 >= lengths_B
+    turned_TB = torch.where(padding_TB, positions_T1, lengths_B - 1 - positions_T1)
+    for layer in range(rnn.num_layers):
+        if layer > 0:
+            x_TBE = F.dropout(x_TBE, rnn.dropout, rnn.training)
+        forwards, backwards = rnn.all_weights[2 * layer : 2 * layer + 2]
+        ahead_TBH = _one_direction(rnn, x_TBE, forwards)
+        back_TBH = _one_direction(rnn, _pick(x_TBE, turned_TB), backwards)
+        x_TBE = torch.cat((ahead_TBH, _pick(back_TBH, turned_TB)), dim=-1)
+    last_1B = lengths_B.unsqueeze(0) - 1
+    last_1BH = torch.cat((_pick(ahead_TBH, last_1B), _pick(back_TBH, last_1B)), dim=-1)
+    return x_TBE.masked_fill(padding_TB.unsqueeze(-1), 0.0), last_1BH.squeeze(0)
+
+
+def _one_direction(rnn: nn.RNNBase, x_TBE: Tensor, weights: list[Tensor]) -> Tensor:
+    """One layer of `rnn` from the first position to the last: (T, B, H)."""
+    zeros_1BH = x_TBE.new_zeros(1, x_TBE.size(1), rnn.hidden_size)
+    if rnn.mode == "LSTM":
+        recurrence, initial = torch.lstm, (zeros_1BH, zeros_1BH)
+    else:
+        recurrence, initial = torch.gru, zeros_1BH
+    # has biases, 1 layer, no dropout, training, not bidirectional, time first
+    return recurrence(x_TBE, initial, weights, True, 1, 0.0, rnn.training, False, False)[0]
+
+
+def _pick(x_TBE: Tensor, positions_SB: Tensor) -> Tensor:
+    """Of each sentence the outputs at its positions: (S, B, E)."""
+    return x_TBE.gather(0, positions_SB.unsqueeze(-1).expand(-1, -1, x_TBE.size(-1)))

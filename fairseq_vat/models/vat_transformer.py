@@ -25,6 +25,7 @@ from torch import Tensor
 from fairseq_vat.errors import VATError
 from fairseq_vat.latent.likelihood import token_likelihood, token_nll
 from fairseq_vat.latent.prior import Prior
+from fairseq_vat.models import gpt2_weights
 from fairseq_vat.models.config import RECURRENT, VATTransformerConfig, check_config, check_vectors
 from fairseq_vat.models.gpt2_decoder import GPT2Decoder
 from fairseq_vat.models.latent_decoder import transformer_decoder
@@ -47,7 +48,6 @@ class VATModel(BaseFairseqModel):
         cfg: fairseq's nested configuration, with the plugin's own fields beside.
         encoder: None makes a language model, which has no attribute ``encoder`` then: this is how
             fairseq's generator tells.
-        decoder: a fairseq decoder.
     """
 
     def __init__(self, cfg: TransformerConfig, encoder: LatentEncoder | None, decoder: Any):
@@ -106,13 +106,11 @@ class VATModel(BaseFairseqModel):
 
         Args:
             src_tokens: (B, T).
-            src_lengths: (B,), as fairseq passes it.
             prev_output_tokens: (B, S), for teacher forcing.
             latent_seed: seed of the latents' noise; None decodes from the mean.
             target: (B, S); if given, the likelihood is taken here and no logits are returned.
                 The output layer then works inside this forward, where every kind of
                 distributed wrapper sees it, and the (B S x V) logits never need to exist.
-            label_smoothing: epsilon, with `target`.
             count_correct: also count correct tokens, with `target` and gradients off.
 
         Returns:
@@ -195,7 +193,6 @@ class VATModel(BaseFairseqModel):
         return source, self.decoder.max_positions()
 
     def max_decoder_positions(self) -> int:
-        """Longest target."""
         return self.decoder.max_positions()
 
     def set_num_updates(self, num_updates: int) -> None:
@@ -291,6 +288,8 @@ def _decoder(cfg: Any, dictionary: Any, embed_tokens: Any) -> Any:
         training = {name: getattr(cfg, name) for name in names}
         # a checkpoint has both: it brings the weights, and only the shape is needed then
         if cfg.gpt2_config:
-            return GPT2Decoder.from_config(cfg.gpt2_config, dictionary, cfg.latent_dim, **training)
-        return GPT2Decoder.from_directory(cfg.gpt2_dir, dictionary, cfg.latent_dim, **training)
+            gpt2 = gpt2_weights.fresh(cfg.gpt2_config, **training)
+        else:
+            gpt2 = gpt2_weights.pretrained(cfg.gpt2_dir, **training)
+        return GPT2Decoder(dictionary, gpt2, cfg.latent_dim)
     return transformer_decoder(cfg, dictionary, embed_tokens)

@@ -1,7 +1,5 @@
 """The models that the package brings with it, by name."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """From raw text to binarised data: clean, train subwords, encode, `fairseq-preprocess`."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil
@@ -32,10 +30,7 @@ def prepare(
 
     Args:
         texts: the file of each of `SPLITS`, a sentence a line; plain, ``.gz`` or ``.xz``.
-        out: the folder, also of the subwords and of the text as subwords.
         workers: processes of `fairseq-preprocess`; None takes all cores.
-        tell: is given a line about each step.
-        **tokenization: as for `tokenize`.
 
     Raises:
         VATError: for texts that `tokenize` refuses, a folder that another run is at work in, and
@@ -62,7 +57,9 @@ def prepare(
         if done.returncode or not (partial / f"{split}.idx").is_file():
             last = [line for line in done.stderr.splitlines() if line.strip()] or ["it is silent"]
             raise VATError(f"fairseq-preprocess wrote no {split} data: {last[-1]}")
-    _subwords(out, made_from).write(partial)
+    kinds = {"gpt2_sha256": "gpt2", "wordpiece_sha256": "bert", "model_sha256": "sentencepiece"}
+    (kind,) = (kind for name, kind in kinds.items() if name in made_from["made_from"])
+    SubwordFiles.in_folder(kind, out).write(partial)
     shutil.copyfile(out / "tokenize.json", partial / "made_from.json")
     shutil.rmtree(data, ignore_errors=True)
     os.replace(partial, data)
@@ -76,12 +73,3 @@ def _flags(folder: Path, workers: int) -> list[str]:
     for split in SPLITS:
         flags += [f"--{split}pref", str(folder / f"{split}.pieces")]
     return [*flags, "--workers", str(workers)]
-
-
-def _subwords(out: Path, made_from: Mapping[str, Any]) -> SubwordFiles:
-    if "gpt2_sha256" in made_from["made_from"]:
-        names = {"gpt2_encoder_json": "vocab.json", "gpt2_vocab_bpe": "merges.txt"}
-        return SubwordFiles.of("gpt2", {key: out / name for key, name in names.items()})
-    if "wordpiece_sha256" in made_from["made_from"]:
-        return SubwordFiles.of("bert", {"bpe_vocab_file": out / "vocab.txt"})
-    return SubwordFiles.of("sentencepiece", {"sentencepiece_model": out / "sentencepiece.model"})

@@ -1,7 +1,5 @@
 """`fairseq-train` with an experiment's flags, in one process or several."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -9,31 +7,81 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.recipes.training_presets import preset_flags
 
 PLUGIN = Path(__file__).parent.parent
 _PRECISIONS = ("--precision", "--fp16", "--bf16", "--amp", "--memory-efficient-")
 
+# in an installed package, and in a source tree
+_FOLDERS = (PLUGIN / "configs", PLUGIN.parent / "configs")
+# groups whose choice fairseq-train names with a flag of the group's own
+_CHOICES = ("task", "criterion", "optimizer", "lr_scheduler")
+# what depends on the machine and on where things go, which `training_command` decides
+_LEFT_OUT = ("save_dir", "log_format", "fp16")
+
+
+def preset_folder() -> Path:
+    """Where the experiments' files are, for ``fairseq-hydra-train --config-dir``."""
+    for folder in _FOLDERS:
+        if folder.is_dir():
+            return folder
+    raise VATError(f"{_FOLDERS[0]}: the experiments' files are missing: install fairseq_vat anew")
+
+
+def preset_names() -> list[str]:
+    """Names of the experiments, such as ``demo`` and ``vae_transformer_ptb``."""
+    return sorted(path.stem for path in preset_folder().glob("*.yaml"))
+
+
+def preset_flags(name: str) -> list[str]:
+    """Flags for `fairseq-train` that are the experiment ``configs/NAME.yaml``, data left out.
+
+    The same file is what `fairseq-hydra-train` trains with.
+    """
+    path = preset_folder() / f"{name}.yaml"
+    if name not in preset_names():
+        raise VATError(
+            f"PRESET {name}: must be one of {', '.join(preset_names())}; fairseq-train's flags go "
+            "behind PRESET DATA SAVE_DIR"
+        )
+    cfg = OmegaConf.load(path)
+    assert isinstance(cfg, DictConfig)
+    (arch,) = (entry["model"] for entry in cfg.pop("defaults") if not isinstance(entry, str))
+    cfg.pop("hydra", None)
+    flags = ["--arch", arch]
+    for group, values in cfg.items():
+        for key, value in OmegaConf.to_container(values).items():
+            if key == "_name":
+                assert group in _CHOICES
+                flags += [f"--{str(group).replace('_', '-')}", value]
+            elif value != "???" and key not in _LEFT_OUT:
+                flags += _flag(key, value)
+    return flags
+
+
+def _flag(key: str, value: Any) -> list[str]:
+    flag = f"--{key.replace('_', '-')}"
+    if value is True:
+        return [flag]
+    if isinstance(value, list):
+        value = ",".join(map(str, value))
+    return [flag, str(value)]
+
 
 @dataclass(frozen=True)
 class Processes:
-    """Where a training runs.
+    """Where a training runs."""
 
-    Attributes:
-        device: ``gpu``, ``cpu``, or None: one process on a GPU if there is one, else on the CPU.
-        count: processes on this machine; a GPU each, with ``gpu``.
-        nodes: machines.
-        node_rank: which of them this is, from 0.
-        master: ``HOST:PORT`` of the first machine, where there are several.
-    """
-
+    # ``gpu``, ``cpu``, or None: one process on a GPU if there is one, else on the CPU
     device: str | None = None
-    count: int = 1
+    count: int = 1  # processes on this machine; a GPU each, with ``gpu``
     nodes: int = 1
     node_rank: int = 0
-    master: str | None = None
+    master: str | None = None  # ``HOST:PORT`` of the first machine, where there are several
 
     def __post_init__(self) -> None:
         if self.nodes > 1 and (self.device is None or self.master is None):
@@ -73,10 +121,7 @@ def training_command(
     in single precision.
 
     Args:
-        data: binarised text, as for `fairseq-train`.
         save_dir: where checkpoints go, and the log, ``train.log``.
-        preset: the experiment, of `preset_names`.
-        processes: where it runs.
         flags: `fairseq-train`'s own, which win over the experiment's.
 
     Raises:

@@ -1,7 +1,5 @@
 """Where two sentences differ, word by word."""
 
-from __future__ import annotations
-
 from difflib import SequenceMatcher
 from typing import NamedTuple
 
@@ -10,14 +8,9 @@ _ALIKE = 0.5
 
 
 class Run(NamedTuple):
-    """Neighbouring words of one kind.
+    """Neighbouring words of one kind."""
 
-    Attributes:
-        kind: ``same``, ``new`` (in the second sentence only) or ``missing`` (in the first only).
-        text: the words.
-    """
-
-    kind: str
+    kind: str  # ``same``, ``new`` (in the second sentence only) or ``missing`` (in the first only)
     text: str
 
 
@@ -28,12 +21,11 @@ def differences(before: str, after: str) -> list[Run]:
     Where less than half is in common, what is missing is left out: a reader would only see two
     sentences woven into each other.
     """
-    by_words = " " in before.strip() or " " in after.strip()
-    one, other = (before.split(), after.split()) if by_words else (before, after)
+    joint = separator(before, after)
+    one, other = (before.split(), after.split()) if joint else (before, after)
     matcher = SequenceMatcher(None, one, other, autojunk=False)
     common = sum(block.size for block in matcher.get_matching_blocks())
     show_missing = common >= _ALIKE * max(len(one), len(other))
-    joint = " " if by_words else ""
     runs = []
     for operation, i, j, k, m in matcher.get_opcodes():
         if operation == "equal":

@@ -7,8 +7,6 @@ them for light and dark.
 Shape legend: N sentences, L latent width.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -86,25 +84,17 @@ class Mark(NamedTuple):
 
 @dataclass
 class Figure:
-    """Two axes and what is between them.
-
-    Attributes:
-        title: above it, beside the legend.
-        description: what it shows, for those who can't see it.
-        x, y: the axes, laid out for the size.
-        size: width and height.
-        marks: drawn in their order.
-        texts: x, y and text of each.
-        legend: CSS classes, symbol and text of each entry.
-    """
+    """Two axes and what is between them."""
 
     title: str
-    description: str
+    description: str  # what it shows, for those who can't see it
+    # x, y: the axes, laid out for the size
     x: Axis
     y: Axis
     size: tuple[int, int] = _SIZE
     marks: list[Mark] = field(default_factory=list)
     texts: list[tuple[float, float, str]] = field(default_factory=list)
+    # CSS classes, symbol and text of each entry
     legend: list[tuple[str, str, str]] = field(default_factory=list)
 
     def __post_init__(self):
@@ -132,11 +122,7 @@ class Figure:
 
 
 def learning_curves(records: list[Record], updates: int) -> list[Figure]:
-    """A figure for each of `plots.PANELS`; a dotted line where the checkpoint was written.
-
-    Raises:
-        VATError: if the log is of another criterion.
-    """
+    """A figure for each of `plots.PANELS`; a dotted line where the checkpoint was written."""
     figures = []
     last = max(record.num_updates for record in records)
     for title in PANELS:
@@ -201,11 +187,7 @@ def _mark_active(figure: Figure, shape: str, paths: list[str], active: list[bool
 
 
 def isotropy(rows: list[dict[str, Any]]) -> list[Figure]:
-    """Two figures by layer, the latents last: likeness of tokens, and IsoScore.
-
-    Args:
-        rows: each with ``layer`` and the measures, None where there is none.
-    """
+    """Two figures by layer, the latents last: likeness of tokens, and IsoScore."""
     *cosines, iso_score = MEASURES
     return [
         _by_layer(rows, cosines, "Cosines", "Mean cosines by layer; the table has the figures."),
@@ -238,9 +220,6 @@ def sentence_map(
     """Sentences as points, coloured by their number of words, some of them numbered.
 
     Args:
-        coordinates_N2: first two principal components.
-        explained_2: their shares of the variance.
-        texts: the points' tooltips.
         numbered: what to write beside a point, by its row.
     """
     # as many units an inch on one axis as on the other

@@ -3,11 +3,10 @@
 Shape legend: N sentences, L latent width, B sentences of a batch, T source and S target positions.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -35,21 +34,12 @@ _MI_LATENTS = 5000
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """How much is shown.
+    """How much is shown."""
 
-    Attributes:
-        prior_std: of the latents' prior N(0, prior_std^2 I).
-        examples: sentences that are shown, and draws from the prior.
-        samples: draws of each.
-        steps: sentences of an interpolation, its ends included.
-        beam: width of the beam search.
-        seed: of all draws.
-    """
-
-    prior_std: float
-    examples: int = 8
+    prior_std: float  # of the latents' prior N(0, prior_std^2 I)
+    examples: int = 8  # sentences that are shown, and draws from the prior
     samples: int = 4
-    steps: int = 6
+    steps: int = 6  # sentences of an interpolation, its ends included
     beam: int = 5
     seed: int = 1
 
@@ -65,64 +55,16 @@ class Example:
     samples: list[str]
 
 
-@dataclass(frozen=True)
-class Report:
-    """What `page.build` writes down.
-
-    Attributes:
-        description: name and text of each of the checkpoint's properties.
-        architecture: its name, such as ``vat_transformer``.
-        latent_level: ``token`` or ``sentence``.
-        updates: of the checkpoint.
-        sentences: measured, all of them.
-        measures: of `evaluate.figures`.
-        equal: sentences that are their reconstruction, word for word.
-        warning: one line if the posterior has collapsed.
-        kl_L: KL of each dimension, in nats per latent.
-        variance_L: variance over latents of each dimension's posterior mean.
-        isotropy: of `measure_isotropy`; None where `isotropy_error` says why there is none.
-        coordinates_N2, explained_2: of `principal_components`, of the pooled latents.
-        examples: reconstructed and sampled.
-        prior_samples: decoded draws from the prior.
-        interpolations: each with the numbers of the two examples at its ends.
-    """
-
-    description: dict[str, str]
-    architecture: str
-    latent_level: str
-    updates: int
-    sentences: Sentences
-    measures: dict[str, Any]
-    equal: int
-    warning: str | None
-    kl_L: Tensor
-    variance_L: Tensor
-    isotropy: dict[str, Any] | None
-    isotropy_error: str | None
-    coordinates_N2: np.ndarray
-    explained_2: np.ndarray
-    examples: list[Example]
-    prior_samples: list[str]
-    interpolations: list[tuple[int, int, list[str]]]
-    settings: ReportSettings
-
-
 def gather(
     vat: VATHubInterface,
     sentences: Sentences,
     settings: ReportSettings,
     progress: Callable[[str], None] = lambda stage: None,
-) -> Report:
-    """Measure and decode.
+) -> SimpleNamespace:
+    """Measure and decode: everything that `page.build` writes down.
 
     Args:
         vat: the model; its subwords aren't used, the sentences are in them.
-        sentences: of `read_subset` or `read_text`.
-        settings: how much is shown.
-        progress: told what comes next.
-
-    Raises:
-        VATError: for latents that aren't finite.
     """
     vat = VATHubInterface(vat.cfg, vat.task, vat.model, bpe=None, max_tokens=vat.max_tokens)
     pieces, texts = sentences.pieces, sentences.texts
@@ -154,18 +96,19 @@ def gather(
     paths = vat.interpolate(
         [chosen[n] for n in firsts], [chosen[n + 1] for n in firsts], settings.steps, **search
     )
-    return Report(
+    return SimpleNamespace(
         description=describe_model(vat, settings.prior_std),
         architecture=str(vat.cfg.model._name),
         latent_level=str(vat.model.encoder.latent_level),
         updates=vat.model.num_updates,
         sentences=sentences,
-        measures=measures,
+        measures=measures,  # of `evaluate.figures`
+        # given back word for word
         equal=sum(text == output for text, output in zip(texts, outputs, strict=True)),
         warning=collapse.warning(measures),
-        kl_L=kl_L,
-        variance_L=variance_L,
-        isotropy=isotropy,
+        kl_L=kl_L,  # of each dimension, in nats per latent
+        variance_L=variance_L,  # over latents, of each dimension's posterior mean
+        isotropy=isotropy,  # None where the error says why there is none
         isotropy_error=isotropy_error,
         coordinates_N2=coordinates_N2,
         explained_2=explained_2,
@@ -174,7 +117,7 @@ def gather(
             for n, row in enumerate(rows)
         ],
         prior_samples=[sentences.join(line) for line in prior_samples],
-        interpolations=[
+        interpolations=[  # each with the numbers of the two examples at its ends
             (n + 1, n + 2, [sentences.join(line) for line in path])
             for n, path in zip(firsts, paths, strict=True)
         ],

@@ -1,9 +1,8 @@
 """The page: what was gathered, put into ``report.html.j2``."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,27 +10,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fairseq_vat import __version__
+from fairseq_vat.evaluation.texts import MOST_UNKNOWN
 from fairseq_vat.evaluation.training_log import Record
 from fairseq_vat.measures.active_units import THRESHOLD
 from fairseq_vat.report import figures
 from fairseq_vat.report.differences import differences, separator
-from fairseq_vat.report.gather import Report
 
-# more unknown pieces than this, and the subwords aren't the model's
-_UNKNOWN = 0.2
-_TAGS = {
-    "same": Markup("{}"),
-    "new": Markup("<ins>{}</ins>"),
-    "missing": Markup("<del>{}</del>"),
-}
+_TAGS = {"same": Markup("{}"), "new": Markup("<ins>{}</ins>"), "missing": Markup("<del>{}</del>")}
 
 
-def build(report: Report, checkpoint: str, records: list[Record] | None, log_note: str) -> str:
+def build(
+    report: SimpleNamespace, checkpoint: str, records: list[Record] | None, log_note: str
+) -> str:
     """The whole page.
 
     Args:
-        report: of `gather.gather`.
-        checkpoint: its path, as given.
         records: of the training's log; None if there is none.
         log_note: where the log is, or why there is none.
     """
@@ -60,7 +53,7 @@ def build(report: Report, checkpoint: str, records: list[Record] | None, log_not
         checkpoint=checkpoint,
         # the last folder tells runs apart, whose checkpoints all have one name
         name=f"{path.parent.name}/{path.name}" if path.parent.name else path.name,
-        unknown_limit=_UNKNOWN,
+        unknown_limit=MOST_UNKNOWN,
         curves=None if records is None else figures.learning_curves(records, report.updates),
         log_note=log_note,
         last_update=max((record.num_updates for record in records or ()), default=0),
@@ -77,8 +70,8 @@ def build(report: Report, checkpoint: str, records: list[Record] | None, log_not
     )
 
 
-def _isotropy(report: Report) -> dict[str, Any] | None:
-    """What the section shows beside `Report.isotropy`."""
+def _isotropy(report: SimpleNamespace) -> dict[str, Any] | None:
+    """What the section shows beside the figures."""
     if report.isotropy is None:
         return None
     rows = [*report.isotropy["layers"], {"layer": "z", **report.isotropy["latents"]}]
@@ -90,14 +83,14 @@ def _isotropy(report: Report) -> dict[str, Any] | None:
     }
 
 
-def _spelling(report: Report, piece: str) -> str:
+def _spelling(report: SimpleNamespace, piece: str) -> str:
     """An entry of the dictionary for readers, with sentencepiece's mark where a word begins."""
     text = report.sentences.join(piece)
     starts = piece.startswith("\u2581") or text.startswith(" ")
     return ("\u2581" if starts else "") + text.strip() if text.strip() else piece
 
 
-def _map(report: Report) -> dict[str, Any]:
+def _map(report: SimpleNamespace) -> dict[str, Any]:
     """What the section shows."""
     coordinates_N2, texts = report.coordinates_N2, report.sentences.texts
     words_N = [len(text.split()) for text in texts]
@@ -121,13 +114,7 @@ def _perplexity(value: float | None) -> str:
 
 
 def marked(after: str, before: str, missing: bool = True) -> Markup:
-    """The first text with what differs from the second marked.
-
-    Args:
-        after: shown.
-        before: compared with.
-        missing: also show what `after` lacks.
-    """
+    """The first text with what differs from the second marked."""
     if not after:
         return Markup("<i>(an empty sentence)</i>")
     return Markup(separator(before, after)).join(

@@ -1,7 +1,5 @@
 """Figures of trainings: learning curves as in figure 2 of the VAT paper, and the KL weight."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -54,13 +52,7 @@ MARKED = 40
 
 
 def learning_curves(records: list[Record], path: str | os.PathLike, kl_only: bool = False) -> None:
-    """Draw reconstruction, KL, weighted KL and KL weight by update, for train and valid.
-
-    Args:
-        records: of `fairseq_vat.evaluation.training_log.read_training_log`.
-        path: the image file.
-        kl_only: leave the reconstruction out.
-    """
+    """Draw reconstruction, KL, weighted KL and KL weight by update, for train and valid."""
     with _panels(path, kl_only) as (figure, axes):
         for title, axis in axes.items():
             _draw_panel(axis, records, title)
@@ -71,13 +63,7 @@ def learning_curves(records: list[Record], path: str | os.PathLike, kl_only: boo
 def compare_learning_curves(
     runs: Mapping[str, list[Record]], path: str | os.PathLike, kl_only: bool = False
 ) -> None:
-    """Draw the same panels with the curves of several runs, a colour each.
-
-    Args:
-        runs: label and records of each, in the order of the legend.
-        path: the image file.
-        kl_only: leave the reconstruction out.
-    """
+    """Draw the same panels with the curves of several runs, a colour each."""
     with _panels(path, kl_only) as (figure, axes):
         for title, axis in axes.items():
             _draw_compared(axis, list(runs.values()), title)
@@ -105,23 +91,8 @@ def _panels(path: str | os.PathLike, kl_only: bool) -> Iterator[tuple[Figure, di
         save_figure(figure, path)
 
 
-def annealing(records: list[Record], path: str | os.PathLike) -> None:
-    """Draw the weight of the KL term by update.
-
-    Args:
-        records: of `fairseq_vat.evaluation.training_log.read_training_log`.
-        path: the image file.
-    """
-    compare_annealing({"": records}, path)
-
-
 def compare_annealing(runs: Mapping[str, list[Record]], path: str | os.PathLike) -> None:
-    """Draw the weight of the KL term by update, of several runs.
-
-    Args:
-        runs: label and records of each, in the order of the legend.
-        path: the image file.
-    """
+    """Draw the weight of the KL term by update, of several runs."""
     curves = [_train_points(records, lambda s: s.get("kl_weight")) for records in runs.values()]
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(6.5, 3.8))
@@ -155,30 +126,20 @@ def _plain(label: str) -> str:
     return ("\u200b" if label.startswith("_") else "") + label.replace("$", r"\$")
 
 
-def _weighted_kl(stats: dict[str, float]) -> float | None:
-    if "kl_nats" in stats and "kl_weight" in stats:
-        return stats["kl_nats"] * stats["kl_weight"]
-    return None
-
-
 # title of a panel: its label, and its value in a record's statistics
 PANELS: dict[str, tuple[str, Callable[[dict[str, float]], float | None]]] = {
     "Reconstruction": ("nll (bits per token)", lambda s: s.get("nll_loss")),
     "KL divergence": ("KL (nats per latent)", lambda s: s.get("kl_nats")),
-    "Weighted KL": ("weight \u00d7 KL (nats per latent)", _weighted_kl),
+    "Weighted KL": (
+        "weight \u00d7 KL (nats per latent)",
+        lambda s: s["kl_nats"] * s["kl_weight"] if {"kl_nats", "kl_weight"} <= s.keys() else None,
+    ),
     "KL weight": ("weight", lambda s: s.get("kl_weight")),
 }
 
 
 class PanelCurves(NamedTuple):
-    """What one panel shows: updates and values of the training and, empty without, of validation.
-
-    Attributes:
-        label: of the values' axis.
-        train: updates, values.
-        valid: updates, values.
-        log: whether the values' axis is logarithmic.
-    """
+    """What one panel shows: updates and values of training and validation, which may be empty."""
 
     label: str
     train: tuple[list[int], list[float]]
@@ -187,15 +148,7 @@ class PanelCurves(NamedTuple):
 
 
 def panel_curves(records: list[Record], title: str) -> PanelCurves:
-    """The curves of one panel.
-
-    Args:
-        records: of `fairseq_vat.evaluation.training_log.read_training_log`.
-        title: one of `PANELS`.
-
-    Raises:
-        VATError: if the log has nothing of the kind.
-    """
+    """The curves of one panel."""
     label, value = PANELS[title]
     train = _train_points(records, value)
     # The first subset only: the one that fairseq chooses its best checkpoint by.

@@ -1,7 +1,5 @@
 """The sentences that a report is about, as the model reads them and as people do."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +7,7 @@ from dataclasses import dataclass
 from fairseq import utils
 
 from fairseq_vat.errors import VATError
+from fairseq_vat.evaluation.texts import unknown_share
 from fairseq_vat.hub.interface import VATHubInterface
 from fairseq_vat.text.lines import read_lines
 from fairseq_vat.text.pieces import Pieces, find_gpt2_vocabulary
@@ -19,25 +18,15 @@ _SHORTEST, _LONGEST = 4, 25
 
 @dataclass(frozen=True)
 class Sentences:
-    """What a report measures, for a hub interface without subwords.
+    """What a report measures, for a hub interface without subwords."""
 
-    Attributes:
-        pieces: each sentence as the dictionary's entries, with spaces between them.
-        texts: the same for readers.
-        join: a line of pieces as text.
-        source: where they come from.
-        total: how many are there, of which these were chosen, evenly spaced.
-        too_long: chosen ones left out because they don't fit the model's positions.
-        unknown_share: of their pieces, those that the dictionary doesn't have.
-    """
-
-    pieces: list[str]
+    pieces: list[str]  # each sentence as the dictionary's entries, with spaces between them
     texts: list[str]
     join: Callable[[str], str]
     source: str
-    total: int
-    too_long: int
-    unknown_share: float
+    total: int  # how many are there, of which these were chosen, evenly spaced
+    too_long: int  # chosen ones left out because they don't fit the model's positions
+    unknown_share: float  # of their pieces, those that the dictionary doesn't have
 
 
 def read_subset(vat: VATHubInterface, split: str, count: int) -> Sentences:
@@ -57,11 +46,7 @@ def read_subset(vat: VATHubInterface, split: str, count: int) -> Sentences:
 
 
 def read_text(vat: VATHubInterface, path: str | os.PathLike, count: int) -> Sentences:
-    """At most `count` sentences of a text file, a sentence a line, put into the model's subwords.
-
-    Raises:
-        VATError: if fewer than two sentences in it fit the model.
-    """
+    """At most `count` sentences of a text file, a sentence a line, in the model's subwords."""
     lines = list(read_lines(path))
     pieces = [vat.apply_bpe(lines[number]) for number in _spread(len(lines), count)]
     return _fitting(vat, pieces, os.fspath(path), len(lines))
@@ -78,8 +63,6 @@ def _fitting(vat: VATHubInterface, pieces: list[str], source: str, total: int) -
             f"{source}: a report needs at least 2 sentences that fit the model's {room - 1} "
             f"positions; of {len(tokens):,} looked at {too_long:,} are longer"
         )
-    words = sum(len(tokens[row]) - 1 for row in rows)
-    unknown = sum(int(tokens[row].eq(vat.task.source_dictionary.unk()).sum()) for row in rows)
     if vat.bpe is not None:
         join = vat.remove_bpe
     else:
@@ -89,7 +72,7 @@ def _fitting(vat: VATHubInterface, pieces: list[str], source: str, total: int) -
     # texts as the subwords have them: sentencepiece writes some characters otherwise, and so does
     # the model
     texts = [join(line) for line in chosen]
-    return Sentences(chosen, texts, join, source, total, too_long, unknown / words)
+    return Sentences(chosen, texts, join, source, total, too_long, unknown_share(vat, chosen))
 
 
 def choose_examples(texts: list[str], count: int) -> list[int]:

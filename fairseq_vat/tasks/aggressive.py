@@ -40,44 +40,29 @@ class Step(Enum):
 
 @dataclass
 class Phase:
-    """Where aggressive training stands: plain numbers, all of which a checkpoint keeps.
+    """Where aggressive training stands: plain numbers, all of which a checkpoint keeps."""
 
-    Attributes:
-        active: false once the phase has ended, for good.
-        updates: updates of the phase, of any kind.
-        decoder_updates: how many of them were the decoder's.
-        run: encoder updates since the decoder's last one.
-        converged: whether the encoder's loss has stopped falling in this run.
-        window_loss: loss summed over the current window.
-        window_tokens: target tokens of the current window.
-        last_loss: loss per token in the window before; None in a run's first.
-        last_mi: mutual information when it was last looked at, in nats; None before.
-    """
-
-    active: bool = True
+    active: bool = True  # false once the phase has ended, for good
     updates: int = 0
     decoder_updates: int = 0
-    run: int = 0
-    converged: bool = False
+    run: int = 0  # encoder updates since the decoder's last one
+    converged: bool = False  # whether the encoder's loss has stopped falling in this run
     window_loss: float = 0.0
     window_tokens: float = 0.0
-    last_loss: float | None = None
+    last_loss: float | None = None  # loss per token in the window before; None in a run's first
+    # mutual information when it was last looked at, in nats; None before
     last_mi: float | None = None
 
 
 @dataclass
 class AggressiveTraining:
-    """He et al.'s algorithm 1, one update at a time.
+    """He et al.'s algorithm 1, one update at a time."""
 
-    Attributes:
-        encoder_updates: K, the most updates of the encoder alone before one of the decoder. Up to
-            `WINDOW` it is their exact number; from there on a run ends earlier if the loss over
-            the last `WINDOW` of them isn't lower than over those before.
-        max_updates: updates after which the phase ends at the latest; None for no bound.
-        phase: where it stands.
-    """
-
+    # K, the most updates of the encoder alone before one of the decoder. Up to `WINDOW` it is their
+    # exact number; from there on a run ends earlier if the loss over the last `WINDOW` of them
+    # isn't lower than over those before
     encoder_updates: int
+    # updates after which the phase ends at the latest; None for no bound
     max_updates: int | None = None
     phase: Phase = field(default_factory=Phase)
 
@@ -91,11 +76,6 @@ class AggressiveTraining:
 
     def made(self, step: Step, loss: float, tokens: float) -> str | None:
         """Take note of an update.
-
-        Args:
-            step: what `next_step` said before it.
-            loss: of its batches, summed over their sentences; the one that is minimised.
-            tokens: its target tokens.
 
         Returns:
             why the phase ended with this update, or None.
@@ -153,7 +133,6 @@ def keep_gradients(optimizer: Any, model: Any, step: Step) -> None:
     Args:
         optimizer: fairseq's, after its gradients were reduced over processes and clipped.
         model: one with an ``encoder`` and a ``decoder``, perhaps inside a distributed wrapper.
-        step: whose gradients stay.
 
     Raises:
         VATError: for an optimizer that doesn't hold every parameter by itself, and where something
@@ -195,15 +174,7 @@ def _parameters(optimizer: Any) -> Iterable[tuple[nn.Parameter, nn.Parameter]]:
 
 
 class AggressiveTask(ValidationTask):
-    """A task whose first updates may be of the encoder alone or the decoder alone.
-
-    Args:
-        cfg: with ``aggressive_encoder_updates`` (0 for ordinary training),
-            ``aggressive_max_updates`` and ``validate_interval_updates``.
-
-    Raises:
-        VATError: for flags out of range, and for a phase that would never end.
-    """
+    """A task whose first updates may be of the encoder alone or the decoder alone."""
 
     def __init__(self, cfg: Any):
         super().__init__(cfg)

@@ -11,8 +11,6 @@ Shape legend: R rows (hypotheses at work: B sentences x beam), V vocabulary, W c
 S special symbols, C model width, P latents of a sentence, X columns at once, G groups of columns.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -37,7 +35,6 @@ class Columns:
     Attributes:
         special: S, the first entries of the dictionary, which are columns of every row.
         best: columns beside these, or 0 for the whole vocabulary.
-        tokens: (R, W) of the last step.
     """
 
     def __init__(self, special: int):
@@ -114,10 +111,6 @@ class LatentEnsembleModel(EnsembleModel):
 
     Encoder outputs can be handed in ready-made. The memory isn't reordered where the decoder has
     keys and values of its own. With `columns`, log-probabilities are (R, W).
-
-    Args:
-        models: with decoders that can leave their output layer out.
-        columns: what is kept of the vocabulary.
     """
 
     def __init__(self, models: list[Any], columns: Columns):

@@ -4,8 +4,6 @@ fairseq believes an index (.idx) file: sizes that aren't so end in a traceback, 
 without end. Here they are compared with the files first.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import itertools
@@ -53,11 +51,7 @@ def first_data_directory(data: str) -> str:
 
 
 def load_dictionary(data: str) -> Dictionary:
-    """The dictionary of the (first) data directory.
-
-    Raises:
-        VATError: as `first_data_directory`, and for a dict.txt that isn't a dictionary.
-    """
+    """The dictionary of the (first) data directory."""
     path = os.path.join(first_data_directory(data), "dict.txt")
     try:
         dictionary = Dictionary.load(path)
@@ -75,7 +69,6 @@ def load_sentences(path: str, dictionary: Dictionary, combine: bool = False) -> 
 
     Args:
         path: without .bin and .idx.
-        dictionary: for text that isn't binarised.
         combine: also the parts that have a number behind `path`.
 
     Raises:
@@ -93,11 +86,7 @@ def load_sentences(path: str, dictionary: Dictionary, combine: bool = False) -> 
 
 
 def load_split(folder: str, split: str, dictionary: Dictionary, combine: bool = False) -> Any:
-    """`load_sentences` of a split that has to be there, with a sentence at least.
-
-    Raises:
-        VATError: as `load_sentences`, and where there is none, saying what is there instead.
-    """
+    """`load_sentences` of a split that has to be there, with a sentence at least."""
     path = os.path.join(folder, split)
     sentences = load_sentences(path, dictionary, combine)
     if sentences is not None and len(sentences) > 0:
@@ -205,8 +194,6 @@ def check_dictionary(state: dict[str, Any], dictionary: Dictionary, data: str) -
 
     Args:
         state: the checkpoint's ``task_state``; one of an early version says nothing.
-        dictionary: of the data directory.
-        data: the data directory, or several.
     """
     trained_with = state.get("dictionary", fingerprint(dictionary))
     path = os.path.join(utils.split_paths(data)[0], "dict.txt")
@@ -234,7 +221,6 @@ def vocabulary_state(dictionary: Dictionary, data: str, sizes_N: np.ndarray) -> 
     """What a checkpoint keeps, so that it needs no data directory: symbols, subwords, lengths.
 
     Args:
-        dictionary: of the training.
         data: its data directory, which may say how its text became tokens.
         sizes_N: tokens of each of its sentences, the end counted.
     """
@@ -246,28 +232,15 @@ def vocabulary_state(dictionary: Dictionary, data: str, sizes_N: np.ndarray) -> 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a checkpoint keeps of its training's data directory.
-
-    Attributes:
-        dictionary: of its tokens.
-        subwords: how text becomes them, where the data said it.
-        lengths: of sentences of 0, 1, ... tokens how many there were.
-    """
+    """What a checkpoint keeps of its training's data directory."""
 
     dictionary: Dictionary
-    subwords: SubwordFiles | None
-    lengths: torch.Tensor
+    subwords: SubwordFiles | None  # how text becomes them, where the data said it
+    lengths: torch.Tensor  # of sentences of 0, 1, ... tokens how many there were
 
 
 def vocabulary_of(state: dict[str, Any]) -> Vocabulary | None:
-    """What `vocabulary_state` put into a checkpoint; None for one of an earlier version.
-
-    Args:
-        state: the checkpoint's ``task_state``.
-
-    Raises:
-        VATError: for one that can't be read, or doesn't fit its own fingerprint.
-    """
+    """What `vocabulary_state` put into a checkpoint; None for one of an earlier version."""
     if "symbols" not in state:
         return None
     try:

@@ -3,8 +3,6 @@
 Shape legend: B sentences, T source positions, K draws.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,17 +25,11 @@ _SOURCE = ("src_tokens", "src_lengths")
 
 @dataclass(frozen=True)
 class LatentSampling:
-    """How latents are drawn.
-
-    Attributes:
-        samples: K, draws a sentence.
-        temperature: factor on the posterior's standard deviation.
-        seed: with the sentence and the draw's number it fixes the draw.
-    """
+    """How latents are drawn."""
 
     samples: int = 1
     temperature: float = 1.0
-    seed: int = 1
+    seed: int = 1  # with the sentence and the draw's number it fixes the draw
 
 
 class LatentSequenceGenerator(SequenceGenerator):
@@ -45,12 +37,6 @@ class LatentSequenceGenerator(SequenceGenerator):
 
     Beam search looks at the best few tokens of a hypothesis only (`fairseq_vat.tasks.beam_search`);
     what needs whole distributions gets them.
-
-    Args:
-        models: with fairseq's incremental decoders.
-        tgt_dict: the dictionary.
-        search_strategy: as fairseq's; None is beam search.
-        **kwargs: for `fairseq.sequence_generator.SequenceGenerator`.
     """
 
     def __init__(
@@ -86,13 +72,13 @@ class LatentSequenceGenerator(SequenceGenerator):
         bos_token: int | None = None,
     ) -> list[list[dict[str, Tensor]]]:
         """fairseq's hypotheses of each sentence, searched for in rounds."""
-        sentences = len(sample["net_input"]["src_tokens"])
-        at_once = self._at_once(sample, prefix_tokens)
+        tokens_BT = sample["net_input"]["src_tokens"]
+        sentences, at_once = len(tokens_BT), self._at_once(sample, prefix_tokens)
         if sentences <= at_once or not self.model.has_encoder():
             return self._search(sample, prefix_tokens, constraints, bos_token)
         encoder_outs = self.model.forward_encoder(sample["net_input"])
         found = []
-        for rows in torch.arange(sentences, device=self._device(sample)).split(at_once):
+        for rows in torch.arange(sentences, device=tokens_BT.device).split(at_once):
             part = self._part(sample, encoder_outs, rows)
             found += self._search(part, None, _select(constraints, rows), bos_token)
         return found
@@ -137,10 +123,6 @@ class LatentSequenceGenerator(SequenceGenerator):
             part["latent_positions"] = sample["latent_positions"][rows]
         return part
 
-    @staticmethod
-    def _device(sample: dict[str, Any]) -> torch.device:
-        return sample["net_input"]["src_tokens"].device
-
 
 class VariationalSequenceGenerator(LatentSequenceGenerator):
     """Draws K latent sequences a sentence and decodes each with fairseq's search.
@@ -148,16 +130,6 @@ class VariationalSequenceGenerator(LatentSequenceGenerator):
     The encoder runs once a batch. In an ensemble every model draws from its own posterior, with
     the same noise. Where a batch has ``latent_positions`` (B, T), only the latents at these
     positions are drawn; the others stay at their mean (VAT paper, section 5, "Table 2").
-
-    Args:
-        models: models with a `LatentEncoder`.
-        tgt_dict: the dictionary.
-        latent_sampling: how latents are drawn.
-        nbest: hypotheses kept of each draw.
-        **kwargs: for `fairseq.sequence_generator.SequenceGenerator`.
-
-    Raises:
-        VATError: if a model has no latents.
     """
 
     def __init__(
@@ -183,13 +155,13 @@ class VariationalSequenceGenerator(LatentSequenceGenerator):
     ) -> list[list[dict[str, Tensor]]]:
         """K x nbest hypotheses a sentence, in the order of the draws."""
         encoder_outs = self.model.forward_encoder(sample["net_input"])
-        sentences, draws = len(sample["net_input"]["src_tokens"]), self.latent_sampling.samples
-        at_once = self._at_once(sample, prefix_tokens)
+        tokens_BT, draws = sample["net_input"]["src_tokens"], self.latent_sampling.samples
+        sentences, at_once = len(tokens_BT), self._at_once(sample, prefix_tokens)
         draws_at_once = min(draws, max(1, at_once // sentences))
         if self._takes_columns and prefix_tokens is None:  # all draws of some sentences
             draws_at_once = min(draws, at_once)
         hypotheses: list[list[dict[str, Tensor]]] = []
-        order = torch.arange(sentences, device=self._device(sample))
+        order = torch.arange(sentences, device=tokens_BT.device)
         for rows in order.split(max(1, at_once // draws_at_once)):
             part = self._part(sample, encoder_outs, rows)
             found: list[list[dict[str, Tensor]]] = [[] for _ in rows]

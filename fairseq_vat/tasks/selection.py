@@ -3,8 +3,6 @@
 Shape legend: B sentences, T source positions.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -26,9 +24,6 @@ class LatentSelection:
     Args:
         positions: such as ``3,7-9``; position 1 is the first subword, 0 the start token.
         marks: such as ``[]``, for `fairseq-interactive`.
-
-    Raises:
-        VATError: for text that is neither, and for both at once.
     """
 
     def __init__(self, positions: str | None, marks: str | None):
@@ -72,9 +67,6 @@ class LatentSelection:
 
         Args:
             lengths: source positions of each sentence, start token and end of sentence included.
-            start_token: whether sources begin with one.
-            what: names the sentences.
-            first: number of the first.
         """
         if self.positions is None:
             return
@@ -99,12 +91,6 @@ class LatentSelection:
 
         A line without marks, or with marks that can't be read, is warned of and will be decoded
         from its mean: one bad line doesn't end a session.
-
-        Args:
-            lines: the lines.
-            first: number of the first, for warnings.
-            encode: text to subwords.
-            decode: subwords to text.
         """
         if self.marks is None:
             return list(lines)
@@ -164,11 +150,7 @@ class LatentSelection:
 
 
 def parse_positions(text: str) -> list[int]:
-    """Positions from ``3,7-9``, sorted.
-
-    Raises:
-        VATError: for anything else.
-    """
+    """Positions from ``3,7-9``, sorted."""
     positions: set[int] = set()
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", part, re.ASCII)

@@ -26,10 +26,11 @@ from fairseq_vat.measures.isotropy import (
     intra_sentence_similarity,
     iso_score,
     mean_cosine,
+    random_words,
     unit_vectors,
+    words_of,
 )
 from fairseq_vat.measures.mutual_information import mutual_information
-from fairseq_vat.measures.word_tokens import random_words, words_of
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +49,6 @@ class ValidationTask(FairseqTask):
 
     Args:
         cfg: with ``log_isotropy``: how many sentences of a subset, the first ones; 0 for none.
-
-    Raises:
-        VATError: for a number below 0, and for a model without latents.
     """
 
     def __init__(self, cfg: Any):

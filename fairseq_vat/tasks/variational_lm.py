@@ -15,6 +15,7 @@ from fairseq.tasks import register_task
 from torch import Tensor
 
 from fairseq_vat.errors import VATError
+from fairseq_vat.models.config import check_values
 from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.tasks import data_directory, generation
 from fairseq_vat.tasks.aggressive import AggressiveTask
@@ -32,23 +33,14 @@ class VariationalLMTask(AggressiveTask):
     """Source = target, on data binarised by ``fairseq-preprocess --only-source``.
 
     A source sentence is ``<s> w1 ... wn </s>``, a target ``w1 ... wn </s>``.
-
-    Args:
-        cfg: the configuration.
-        dictionary: of both sides.
-
-    Raises:
-        VATError: for flags out of range and for a data directory that isn't one.
     """
 
     def __init__(self, cfg: VariationalLMConfig, dictionary: Dictionary):
         super().__init__(cfg)
         self.latent_sampling = latent_sampling(cfg)
         self.latent_selection = LatentSelection(cfg.latent_positions, cfg.latent_marks)
-        for flag in ("max_source_positions", "max_target_positions"):
-            if getattr(cfg, flag) < 3:
-                name = flag.replace("_", "-")
-                raise VATError(f"--{name} must be at least 3, not {getattr(cfg, flag)}")
+        positions = ("max_source_positions", "max_target_positions")
+        check_values(cfg, positions, lambda x: x >= 3, "at least 3")
         self.dictionary = dictionary
         self.start_token = cfg.start_token
         self._evaluating = False  # true once a model was built from a checkpoint
@@ -56,9 +48,8 @@ class VariationalLMTask(AggressiveTask):
         self._nbest: int | None = None
         self._lines_read = 0
         self._vocabulary_state: dict[str, Any] = {}  # of a training, which keeps it in checkpoints
-        self.training_lengths: Tensor | None = (
-            None  # of a checkpoint: sentences of 0, 1, ... tokens
-        )
+        # of a checkpoint: sentences of 0, 1, ... tokens
+        self.training_lengths: Tensor | None = None
         self._tokenizer: Any = None
         self._bpe: Any = None
 
@@ -282,7 +273,6 @@ class VariationalLMTask(AggressiveTask):
         data_directory.check_dictionary(state_dict, self.dictionary, self.cfg.data)
 
     def max_positions(self) -> tuple[int, int]:
-        """Longest source and target."""
         return self._max_positions
 
     @property

@@ -4,8 +4,6 @@ Plain, ``.gz`` or ``.xz``. Quotes are characters like any other. Empty lines are
 that aren't UTF-8 become U+FFFD.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from pathlib import Path
@@ -18,27 +16,15 @@ _SENTENCES = {1: ("sentence",), 2: ("first sentence", "second sentence")}
 
 
 class LabelledLine(NamedTuple):
-    """A label and one sentence or two.
-
-    Attributes:
-        label: any text.
-        sentences: cleaned; CR and MPQA have empty ones.
-        line: its number in the file, from 1.
-    """
+    """A label and one sentence or two."""
 
     label: str
-    sentences: tuple[str, ...]
-    line: int
+    sentences: tuple[str, ...]  # cleaned; CR and MPQA have empty ones
+    line: int  # its number in the file, from 1
 
 
 class ScoredPair(NamedTuple):
-    """Two sentences and how much alike people find them.
-
-    Attributes:
-        score: any finite number.
-        first: a sentence, cleaned, never empty.
-        second: likewise.
-    """
+    """Two sentences and how much alike people find them."""
 
     score: float
     first: str
@@ -46,11 +32,7 @@ class ScoredPair(NamedTuple):
 
 
 def read_labelled(path: str | os.PathLike, sentences: int = 1) -> list[LabelledLine]:
-    """Read lines of ``label<TAB>sentence``, or of a label and two sentences.
-
-    Raises:
-        VATError: as `read_columns`.
-    """
+    """Read lines of ``label<TAB>sentence``, or of a label and two sentences."""
     rows = read_columns(path, ("label", *_SENTENCES[sentences]), empty_sentences=True)
     return [LabelledLine(label, tuple(some), number) for number, (label, *some) in rows]
 
@@ -89,10 +71,8 @@ def read_columns(
     """The lines' numbers, from 1, and columns, the first stripped and the others cleaned.
 
     Args:
-        path: the file.
         names: of the columns, for errors; the last word of each stands for it in the form of a
             line.
-        empty_sentences: whether the columns after the first may be empty.
 
     Raises:
         VATError: for a line of more or fewer columns or with an empty one that may not be, and for

@@ -25,7 +25,6 @@ class CutDataset(BaseWrapperDataset):
     a token too many for every sentence that isn't cut: stripping leaves the sizes as they are.
 
     Args:
-        dataset: of sentences, (T,), each with its end.
         room: tokens that are kept, the end among them.
     """
 
@@ -39,13 +38,10 @@ class CutDataset(BaseWrapperDataset):
 
     @property
     def sizes(self) -> np.ndarray:
-        """Tokens of each sentence."""
         return self._sizes
 
     def num_tokens(self, index: int) -> int:
-        """Tokens of a sentence, for batching."""
         return self._sizes[index]
 
     def size(self, index: int) -> int:
-        """Tokens of a sentence, for filtering."""
         return self._sizes[index]

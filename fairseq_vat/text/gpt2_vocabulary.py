@@ -4,8 +4,6 @@ The ids, written as decimal numbers, are what fairseq's own ``--bpe gpt2`` turns
 from, so generation needs nothing of ours.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -15,7 +13,7 @@ from typing import Any
 from fairseq.data.encoders.gpt2_bpe_utils import Encoder, bytes_to_unicode
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.files import atomic_path
+from fairseq_vat.files import atomic_path, read_json_object
 
 # What of config.json makes the architecture, with the values it has where it doesn't say.
 ARCHITECTURE = {
@@ -39,15 +37,11 @@ _HEADER = "#version: 0.2"
 
 
 def read_config(directory: str | os.PathLike) -> dict[str, Any]:
-    """The architecture of the GPT-2 in a directory, under the names in `ARCHITECTURE`.
-
-    Raises:
-        VATError: if it isn't a GPT-2's directory.
-    """
+    """The architecture of the GPT-2 in a directory, under the names in `ARCHITECTURE`."""
     directory = Path(directory)
     if not directory.is_dir():
         raise VATError(f"{directory} is not a GPT-2 directory: there is no such directory")
-    config = _read_json(directory, "config.json")
+    config = read_json_object(directory / "config.json")
     if config is None:
         raise VATError(f"{directory} is not a GPT-2 directory: it has no config.json")
     if config.get("model_type") != "gpt2":
@@ -131,14 +125,14 @@ class GPT2Vocabulary:
 
 
 def _read_vocabulary(directory: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    vocab = _read_json(directory, "vocab.json")
+    vocab = read_json_object(directory / "vocab.json")
     merges = directory / "merges.txt"
     if vocab is not None and merges.is_file():
         # fairseq's own reading of it would take a merge for the header if there is none
         lines = merges.read_text(encoding="utf-8").split("\n")
         lines = lines[1:] if lines[0].startswith("#version") else lines
         return vocab, [tuple(line.split()) for line in lines if line.strip()]
-    tokenizer = _read_json(directory, "tokenizer.json")
+    tokenizer = read_json_object(directory / "tokenizer.json")
     if tokenizer is None:
         missing = "vocab.json" if vocab is None else "merges.txt"
         raise VATError(f"{directory} is not a GPT-2 directory: it has no {missing}")
@@ -171,19 +165,6 @@ def _check_vocabulary(
                 f"{directory}: merges and vocabulary don't belong together: {' '.join(pair)!r} "
                 "makes no token"
             )
-
-
-def _read_json(directory: Path, name: str) -> dict[str, Any] | None:
-    """A JSON object, or None where there is no such file."""
-    try:
-        value = json.loads((directory / name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise VATError(f"{directory / name} is not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise VATError(f"{directory / name} is not a JSON object")
-    return value
 
 
 def _is_number(value: object, least: int) -> bool:

@@ -6,8 +6,6 @@ Marks are an opening and a closing string, ``[`` and ``]`` unless others are cho
 before a mark makes it text, and ``\\`` is a backslash.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,14 +15,10 @@ from fairseq_vat.errors import VATError
 
 @dataclass(frozen=True)
 class Marked:
-    """A sentence without its marks, and where they were.
-
-    Attributes:
-        sentence: the text.
-        spans: (start, end) of each marked stretch, in characters of `sentence`.
-    """
+    """A sentence without its marks, and where they were."""
 
     sentence: str
+    # (start, end) of each marked stretch, in characters of `sentence`
     spans: tuple[tuple[int, int], ...]
 
 
@@ -56,35 +50,27 @@ def read_marked(text: str, marks: tuple[str, str]) -> Marked:
     # the longer one first: it may begin with the shorter
     either = "|".join(map(re.escape, sorted(marks, key=len, reverse=True)))
     token = re.compile(rf"\\(?P<escaped>\\|{either})|(?P<mark>{either})")
-    pieces: list[str] = []
     spans: list[tuple[int, int]] = []
-    length, start, last = 0, None, 0
-
-    def add(piece: str) -> None:
-        nonlocal length
-        pieces.append(piece)
-        length += len(piece)
-
+    sentence, start, last = "", None, 0
     for match in token.finditer(text):
-        add(text[last : match.start()])
+        sentence += text[last : match.start()]
         last = match.end()
         if match["escaped"]:
-            add(match["escaped"])
+            sentence += match["escaped"]
         elif match["mark"] == opening:
             if start is not None:
                 raise VATError(f"{text!r}: {opening!r} within {opening!r}")
-            start = length
+            start = len(sentence)
         else:
             if start is None:
                 raise VATError(f"{text!r}: {closing!r} without {opening!r} before it")
-            if not "".join(pieces)[start:].strip():
+            if not sentence[start:].strip():
                 raise VATError(f"{text!r}: nothing between {opening!r} and {closing!r}")
-            spans.append((start, length))
+            spans.append((start, len(sentence)))
             start = None
     if start is not None:
         raise VATError(f"{text!r}: {opening!r} without {closing!r} after it")
-    add(text[last:])
-    return Marked("".join(pieces), tuple(spans))
+    return Marked(sentence + text[last:], tuple(spans))
 
 
 def marked_subwords(
@@ -96,11 +82,6 @@ def marked_subwords(
     them, so that any of fairseq's encoders will do. The text before a stretch goes through the
     encoder too: it may change characters, as a sentencepiece model's normalisation does. A subword
     that is a part of a character's bytes has the character in it.
-
-    Args:
-        marked: the sentence.
-        encode: text to subwords with single spaces between them.
-        decode: subwords to text.
 
     Returns:
         in ascending order; empty if the encoder leaves nothing of the marked stretches.

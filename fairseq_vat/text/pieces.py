@@ -27,11 +27,7 @@ class Pieces:
     """How a dictionary's entries are joined into words.
 
     Args:
-        kind: one of `PIECE_KINDS`.
         gpt2_vocabulary: the vocab.json that belongs to the numbers; for ``gpt2`` only.
-
-    Raises:
-        VATError: if that file isn't one.
     """
 
     def __init__(self, kind: str, gpt2_vocabulary: Path | None = None):
@@ -53,17 +49,10 @@ class Pieces:
     @classmethod
     def of(cls, dictionary: Any, gpt2_vocabulary: Path | None = None) -> Pieces:
         """What the entries look like; GPT-2's numbers can be told only with their vocabulary."""
-        symbols = dictionary.symbols[dictionary.nspecial :]
-        symbols = [symbol for symbol in symbols if not symbol.startswith("madeupword")]
-        if any(symbol.startswith("\u2581") for symbol in symbols):
-            return cls("sentencepiece")
-        if any(symbol.endswith("@@") for symbol in symbols):
-            return cls("subword_nmt")
-        if _is_wordpiece(symbols):
-            return cls("wordpiece")
-        if gpt2_vocabulary is not None and all(symbol.isdecimal() for symbol in symbols):
-            return cls("gpt2", gpt2_vocabulary)
-        return cls("none")
+        kind = _kind_of(dictionary)
+        if kind == "gpt2" and gpt2_vocabulary is None:
+            kind = "none"
+        return cls(kind, gpt2_vocabulary)
 
     @property
     def bleu_tokenizer(self) -> str:
@@ -89,8 +78,17 @@ def in_pieces(lines: Sequence[str]) -> bool:
     return 2 * len(marked) > len(lines)
 
 
-def _is_wordpiece(symbols: Sequence[str]) -> bool:
-    return any(symbol.startswith("##") and symbol != "##" for symbol in symbols)
+def _kind_of(dictionary: Any) -> str:
+    """What the entries look like: GPT-2's are numbers, also where words would be."""
+    symbols = dictionary.symbols[dictionary.nspecial :]
+    symbols = [symbol for symbol in symbols if not symbol.startswith("madeupword")]
+    if any(symbol.startswith("\u2581") for symbol in symbols):
+        return "sentencepiece"
+    if any(symbol.endswith("@@") for symbol in symbols):
+        return "subword_nmt"
+    if any(symbol.startswith("##") and symbol != "##" for symbol in symbols):
+        return "wordpiece"
+    return "gpt2" if symbols and all(symbol.isdecimal() for symbol in symbols) else "none"
 
 
 def check_subwords(lines: Sequence[str], dictionary: Any) -> None:
@@ -99,23 +97,17 @@ def check_subwords(lines: Sequence[str], dictionary: Any) -> None:
     A sentence of sentencepiece's begins with its mark of a word, GPT-2's tokens are numbers, and
     WordPiece's are all in the dictionary. Raw text would be read as unknown words, and answered
     with an invention.
-
-    Args:
-        lines: sentences, their tokens between spaces.
-        dictionary: with the entries that they should have.
     """
-    symbols = dictionary.symbols[dictionary.nspecial :]
     firsts = [line.split(maxsplit=1)[0] for line in lines if line.strip()]
-    if not symbols or not firsts:
-        return
-    if any(symbol.startswith("\u2581") for symbol in symbols):
+    kind = _kind_of(dictionary)
+    if kind == "sentencepiece":
         fit = all(first.startswith(("\u2581", "<unk>")) for first in firsts)
         wanted = "sentencepiece subwords: give --sentencepiece-model"
-    elif all(symbol.isdecimal() or symbol.startswith("madeupword") for symbol in symbols):
+    elif kind == "gpt2":
         fit = all(first.isdecimal() for first in firsts)
         wanted = "GPT-2's tokens: give --gpt2-encoder-json and --gpt2-vocab-bpe"
-    elif _is_wordpiece(symbols):
-        known = {"[UNK]", "<unk>", *symbols}
+    elif kind == "wordpiece":
+        known = {"[UNK]", "<unk>", *dictionary.symbols[dictionary.nspecial :]}
         fit = all(known.issuperset(line.split()) for line in lines)
         wanted = "WordPiece: give --bpe bert --bpe-vocab-file"
     else:
@@ -135,8 +127,6 @@ def to_text(tokens_S: Tensor, dictionary: Any, pieces: Pieces, escape_unk: bool 
 
     Args:
         tokens_S: indices; padding and the sentence's two ends are left out.
-        dictionary: of the tokens.
-        pieces: how they are joined.
         escape_unk: write ``<<unk>>`` for the unknown, as fairseq does in references: an output's
             ``<unk>`` then never counts as right.
     """

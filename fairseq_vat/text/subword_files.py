@@ -1,12 +1,10 @@
 """How text becomes the tokens of a data directory, kept with the data and with every checkpoint."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -24,14 +22,10 @@ KINDS = {
 
 @dataclass(frozen=True)
 class SubwordFiles:
-    """fairseq's ``--bpe`` with the content of its files.
+    """fairseq's ``--bpe`` with the content of its files."""
 
-    Attributes:
-        kind: of `KINDS`, or ``words`` where tokens are words between spaces.
-        files: content by setting, such as ``{"sentencepiece_model": b"..."}``.
-    """
-
-    kind: str
+    kind: str  # of `KINDS`, or ``words`` where tokens are words between spaces
+    # content by setting, such as ``{"sentencepiece_model": b"..."}``
     files: Mapping[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -39,19 +33,22 @@ class SubwordFiles:
             raise VATError(f"no subwords of kind {self.kind!r} with files {sorted(self.files)}")
 
     @classmethod
-    def of(cls, kind: str, paths: Mapping[str, str | os.PathLike]) -> SubwordFiles:
+    def of(cls, kind: str, paths: Mapping[str, str | os.PathLike]) -> Self:
         """Of the files of a command line."""
         return cls(kind, {setting: Path(path).read_bytes() for setting, path in paths.items()})
 
     @classmethod
-    def read(cls, folder: str | os.PathLike) -> SubwordFiles | None:
+    def in_folder(cls, kind: str, folder: str | os.PathLike) -> Self:
+        """Of the files of a folder, by their usual names."""
+        names = KINDS.get(kind, {})
+        return cls.of(kind, {setting: Path(folder) / name for setting, name in names.items()})
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike) -> Self | None:
         """What `write` left in a folder; None where nothing says how its text became tokens.
 
         A data directory that was made before there was such a note is told by the sentencepiece
         model beside it, if it is the very one that the data were made with.
-
-        Raises:
-            VATError: for a note that can't be used.
         """
         note = read_json(Path(folder) / NOTE)
         if note is None:
@@ -59,14 +56,13 @@ class SubwordFiles:
         kind = note.get("bpe") if isinstance(note, dict) else None
         if kind != "words" and kind not in KINDS:
             raise VATError(f"{Path(folder) / NOTE}: bpe must be words or one of {', '.join(KINDS)}")
-        names = KINDS.get(kind, {})
         try:
-            return cls.of(kind, {setting: Path(folder) / name for setting, name in names.items()})
+            return cls.in_folder(kind, folder)
         except FileNotFoundError as error:
             raise VATError(f"{error.filename}: missing; {Path(folder) / NOTE} needs it") from None
 
     @classmethod
-    def _beside(cls, folder: Path) -> SubwordFiles | None:
+    def _beside(cls, folder: Path) -> Self | None:
         made_from = read_json(folder / "made_from.json")
         if not isinstance(made_from, dict):
             return None
@@ -95,12 +91,8 @@ class SubwordFiles:
         return {"bpe": self.kind, "files": files}
 
     @classmethod
-    def from_state(cls, state: Any) -> SubwordFiles:
-        """What `state` gave.
-
-        Raises:
-            VATError: for anything else.
-        """
+    def from_state(cls, state: Any) -> Self:
+        """What `state` gave."""
         try:
             files = {name: bytes(content.tolist()) for name, content in state["files"].items()}
             return cls(state["bpe"], files)

@@ -41,33 +41,19 @@ _BATCH = 2000
 
 @dataclass
 class EncodingReport:
-    """What `encode_file` did with one file.
-
-    Attributes:
-        cleaning: what the text was like.
-        sentences: sentences written.
-        too_long: sentences dropped for having more pieces than allowed.
-        vanished: sentences dropped because nothing is left of them after normalisation.
-        unknown: pieces written that the model does not know.
-        unk_words: how often the word ``<unk>`` stands in the sentences written.
-        counts: how often each piece was written.
-    """
+    """What `encode_file` did with one file."""
 
     cleaning: CleaningReport = field(default_factory=CleaningReport)
     sentences: int = 0
-    too_long: int = 0
-    vanished: int = 0
-    unknown: int = 0
-    unk_words: int = 0
+    too_long: int = 0  # sentences dropped for having more pieces than allowed
+    vanished: int = 0  # sentences dropped because nothing is left of them after normalisation
+    unknown: int = 0  # pieces written that the model does not know
+    unk_words: int = 0  # how often the word ``<unk>`` stands in the sentences written
     counts: Counter[str] = field(default_factory=Counter)
 
 
 class VocabularyTooLargeError(VATError):
-    """A vocabulary that a text has not enough subwords for.
-
-    Attributes:
-        largest: the largest size that works.
-    """
+    """A vocabulary that a text has not enough subwords for."""
 
     def __init__(self, message: str, largest: int):
         super().__init__(message)
@@ -109,12 +95,9 @@ def train_sentencepiece(
 
     Args:
         train_txt: the text, a sentence a line (plain, ``.gz`` or ``.xz``); it is cleaned here.
-        model_prefix: ``<model_prefix>.model`` is written.
-        vocab_size: length of fairseq's dictionary.
         character_coverage: share of the text's characters that get a piece; the ASCII characters
             in it always do.
         input_sentence_size: train on a random sample of this many sentences where there are more.
-        seed: of that sample.
     """
     count, characters, has_unk = _survey(train_txt)
     if count == 0:
@@ -196,9 +179,6 @@ def _explained(message: str, train_txt: str | os.PathLike, vocab_size: int) -> V
 class SentencepieceVocabulary:
     """A sentencepiece model, as text is encoded with it for fairseq.
 
-    Args:
-        path: the model.
-
     Attributes:
         symbols: the pieces that go into fairseq's dictionary, in the model's order: all but
             sentencepiece's own symbols, for which fairseq has its own.
@@ -238,12 +218,9 @@ def encode_file(
     """Write the sentences of a text file as space-separated pieces, a sentence a line.
 
     Args:
-        vocabulary: what makes pieces of lines.
         src_txt: the text, a sentence a line (plain, ``.gz`` or ``.xz``); it is cleaned here.
-        dst: the file to write.
         max_pieces: leave out (and count) sentences of more pieces; the end-of-sentence symbol,
             which fairseq adds, is not counted.
-        report_every: lines between two progress messages where stderr is no terminal.
     """
     report = EncodingReport()
     lines = _with_progress(read_lines(src_txt, report.cleaning), src_txt, report_every)

@@ -1,7 +1,5 @@
 """Text files to files of pieces and fairseq's dictionary, in a folder that is only made once."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -45,12 +43,7 @@ def tokenize(
             ``vocab.json`` and ``merges.txt``, or WordPiece's ``vocab.txt``.
         vocab_size: length of fairseq's dictionary, its four special symbols included; None takes
             one that fits the text, or that of what is given.
-        sentencepiece_model: a model to be used; None trains one.
-        gpt2: a GPT-2 directory whose vocabulary is used instead.
-        wordpiece: a ``vocab.txt`` that is used instead.
-        train_wordpiece: train one of so many pieces on the text instead.
         character_coverage: as for `train_sentencepiece`; None takes `DEFAULT_CHARACTER_COVERAGE`.
-        max_pieces: sentences of more are dropped.
         tell: is given a line about each step.
         warn: is given a line for each text with the word ``<unk>`` in it.
 
@@ -120,8 +113,11 @@ def tokenize(
         tell(f"{name}: {texts[name]}: {report.cleaning}")
         tell(f"{name}: {_written(report, max_pieces)}")
         if report.unk_words:
-            pieces = len(vocabulary.encode([subwords.UNK_WORD])[0])
-            warn(f"{name}: {texts[name]}: {_unk_words(report.unk_words, pieces)}")
+            word, count = subwords.UNK_WORD, len(vocabulary.encode([subwords.UNK_WORD])[0])
+            how = "a piece of its own"
+            if count > 1:
+                how = f"cut into {count} pieces, since the vocabulary has none for it"
+            warn(f"{name}: {texts[name]}: the word {word} {report.unk_words:,} times: {how}")
         if not report.sentences:
             raise VATError(
                 f"--{name} {texts[name]}: no sentence is left; see the counts above for the reason"
@@ -140,11 +136,9 @@ def tokenize(
 
 def _copied_model(given: str | os.PathLike, out: Path) -> Path:
     path = out / "sentencepiece.model"
-    data = Path(given).read_bytes()
     subwords.load_model(given)
-    if not (path.exists() and path.read_bytes() == data):
-        with files.atomic_path(path) as temporary:
-            temporary.write_bytes(data)
+    if not (path.exists() and path.read_bytes() == Path(given).read_bytes()):
+        files.copy_whole(given, path)
         (out / "sentencepiece.json").unlink(missing_ok=True)
     return path
 
@@ -201,7 +195,7 @@ def fitting_vocab_size(text: str | os.PathLike) -> int:
 def _figures(report: subwords.EncodingReport) -> dict[str, int]:
     names = ("sentences", "too_long", "vanished", "unknown", "unk_words")
     figures = {name: getattr(report, name) for name in names}
-    return {**report.cleaning.as_dict(), **figures, "pieces": report.counts.total()}
+    return {**vars(report.cleaning), **figures, "pieces": report.counts.total()}
 
 
 def _written(report: subwords.EncodingReport, max_pieces: int | None) -> str:
@@ -214,11 +208,3 @@ def _written(report: subwords.EncodingReport, max_pieces: int | None) -> str:
     if report.vanished:
         parts.append(f"{report.vanished:,} dropped that normalisation left nothing of")
     return ", ".join(parts)
-
-
-def _unk_words(count: int, pieces: int) -> str:
-    """What became of the word <unk>."""
-    how = "a piece of its own"
-    if pieces > 1:
-        how = f"cut into {pieces} pieces, since the vocabulary has none for it"
-    return f"the word {subwords.UNK_WORD} {count:,} times: {how}"

@@ -5,8 +5,6 @@ case, no accents, punctuation marks apart, and then the longest pieces from the 
 word after ``##``.
 """
 
-from __future__ import annotations
-
 import os
 from argparse import Namespace
 from collections import Counter
@@ -25,9 +23,6 @@ _LARGEST_ALPHABET = 1000
 
 class WordpieceVocabulary:
     """A ``vocab.txt``, as text is encoded with it for fairseq.
-
-    Args:
-        path: a piece a line, as BERT's.
 
     Attributes:
         symbols: the pieces that go into fairseq's dictionary, in the file's order: all but the four
@@ -85,7 +80,6 @@ def train_wordpiece(train_txt: str | os.PathLike, path: str | os.PathLike, vocab
 
     Args:
         train_txt: the text, a sentence a line (plain, ``.gz`` or ``.xz``); it is cleaned here.
-        path: the file to write.
         vocab_size: its lines, fewer where the text has fewer pieces; those of fairseq's dictionary.
 
     Raises:

@@ -32,8 +32,8 @@ from campaign.table import Input, read_tables
 CLEAR, UNCLEAR, WRONGLY, ACCEPTED = "clear", "unclear", "accepted wrongly", "accepted"
 # of what a command was doing when it stopped
 _HALF = re.compile(r"\.tmp$|\.partial$|\.new$|~$")
-# what may come before: a command that is shown before it runs, the plugin's warnings, fairseq's log,
-# whose records may have further lines
+# what may come before: a command that is shown before it runs, the plugin's warnings, fairseq's
+# log, whose records may have further lines
 _SHOWN = re.compile(
     r"\+ |\S+: warning: |(DEBUG|INFO|WARNING|ERROR):\S+:|\d{4}-\S+ \S+ \| [A-Z]+ \| |\s|\)$"
 )

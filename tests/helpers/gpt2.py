@@ -13,6 +13,8 @@ from fairseq.data import Dictionary
 from fairseq.data.encoders.gpt2_bpe_utils import bytes_to_unicode
 
 from fairseq_vat.compat.packages import import_transformers
+from fairseq_vat.models import gpt2_weights
+from fairseq_vat.models.gpt2_decoder import GPT2Decoder
 
 MERGES = ["Ġ w", "t h", "th e", "Ġ c", "a t", "Ġc at", "i s", "Ġ is"]
 
@@ -60,3 +62,10 @@ def dictionary(ids: Iterable[int] = range(END), *more: str) -> Dictionary:
     for symbol in [*map(str, ids), *more]:
         made.add_symbol(symbol)
     return made
+
+
+def pretrained_decoder(
+    directory: Path, entries: Dictionary, latent_dim: int, **training: Any
+) -> GPT2Decoder:
+    """A decoder with a directory's weights."""
+    return GPT2Decoder(entries, gpt2_weights.pretrained(directory, **training), latent_dim)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from scipy.special import log_softmax
 
+from fairseq_vat.measures.isotropy import SelfSimilaritySums, TypeSimilarity, unit_vectors
 from fairseq_vat.models.vat_transformer import VATModel
 
 BOS, EOS = 0, 2
@@ -75,3 +76,12 @@ class Oracle:
         encoder_out = {"encoder_out": [memory], "encoder_padding_mask": [mask]}
         logits = self.model.decoder(previous, encoder_out=encoder_out)[0][0].double().numpy()
         return -log_softmax(logits, axis=-1)[np.arange(len(target)), target].sum()
+
+
+def self_similarity(
+    vectors_NC: torch.Tensor, types_N: torch.Tensor, sentences_N: torch.Tensor
+) -> TypeSimilarity:
+    """Of each type in two sentences or more, all tokens in one batch."""
+    sums = SelfSimilaritySums()
+    sums.add(unit_vectors(vectors_NC), types_N, sentences_N)
+    return sums.result()

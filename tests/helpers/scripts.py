@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
@@ -51,14 +53,35 @@ if name == "python":  # no GPU, single precision and no drawing; anything else i
 PRETENDING = ("fairseq-preprocess", "fairseq-train", "fairseq-vat", "python")
 
 
+def _run_main(
+    main: Callable[[], object],
+    folder: Path,
+    flags: Sequence[str],
+    environment: dict[str, str],
+    output: Path,
+    errors: Path,
+) -> None:
+    for number, path in ((1, output), (2, errors)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1, closefd=False) for n in (1, 2))
+    os.chdir(folder)
+    os.environ.update(environment)
+    sys.argv = ["script", *flags]
+    sys.exit(main())
+
+
 class Workplace:
     """A folder for a script to run in, with commands that pretend: `body` is what they do.
 
-    The body is Python, with `name`, `args` and `value(flag)` of the call.
+    The body is Python, with `name`, `args` and `value(flag)` of the call. `main` is what a
+    shell script of nothing else runs.
     """
 
-    def __init__(self, folder: Path, script: str, body: str):
+    def __init__(
+        self, folder: Path, script: str, body: str, main: Callable[[], object] | None = None
+    ):
         self.folder, self.script, self.calls_file = folder, SCRIPTS / script, folder / "calls"
+        self.main = main
         (folder / "bin").mkdir()
         for name in PRETENDING:
             path = folder / "bin" / name
@@ -66,10 +89,26 @@ class Workplace:
             path.chmod(0o755)
 
     def run(self, *flags: str, **environment: str) -> subprocess.CompletedProcess:
+        """The script; `main` in a copy of this process, which has imported what takes long."""
+        if self.main is None:
+            return self.run_script(*flags, **environment)
+        environment = self._begin(environment)
+        output, errors = self.folder / "output", self.folder / "errors"
+        args = (self.main, self.folder, flags, {**ENVIRONMENT, **environment}, output, errors)
+        process = multiprocessing.get_context("fork").Process(target=_run_main, args=args)
+        process.start()
+        process.join()
+        return subprocess.CompletedProcess(
+            flags, process.exitcode, output.read_text(), errors.read_text()
+        )
+
+    def run_script(self, *flags: str, **environment: str) -> subprocess.CompletedProcess:
+        return run(self.script, *flags, cwd=self.folder, **self._begin(environment))
+
+    def _begin(self, environment: dict[str, str]) -> dict[str, str]:
         self.calls_file.write_text("")
-        path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
-        calls = str(self.calls_file)
-        return run(self.script, *flags, cwd=self.folder, PATH=path, CALLS=calls, **environment)
+        path = f"{self.folder / 'bin'}:{ENVIRONMENT['PATH']}"
+        return {**environment, "PATH": path, "CALLS": str(self.calls_file)}
 
     def calls(self, *words: str) -> list[list[str]]:
         """The calls since the last run that begin with these words."""
