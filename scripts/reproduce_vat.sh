@@ -19,7 +19,6 @@
 # A figure is a JSON file in OUT; the same command goes on where it was, and a NAME more adds to it.
 # OUT/tables.md has all there is.
 set -euo pipefail
-. "$(dirname "$0")/venv.sh" any
 . "$(dirname "$0")/resumable.sh"
 
 hf=() draws=12 seeds=5 finetune_seeds=3 folds=10 max_folds='' jobs=1 modes=features,finetune
@@ -41,6 +40,7 @@ for place in "${places[@]:2}"; do
     [ -e "${place#*=}" ] || die "${place#*=}: there is no such file or folder"
     paths[$name]=${place#*=}
 done
+. "$scripts/venv.sh" any
 encoders=()
 [ ${#hf[@]} -eq 0 ] || encoders=(--hf "${hf[@]}")
 lock
