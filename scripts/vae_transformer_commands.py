@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shlex
 import subprocess
 import sys
@@ -33,7 +34,10 @@ def say(text: str) -> None:
 
 @contextmanager
 def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
-    """Whether this process has the folder to itself while the context lasts."""
+    """Whether this process has the folder to itself while the context lasts.
+
+    Its commands hold the lock too, so that one outliving it (SIGKILL) keeps others out.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     # not .lock, which is the training's own
     with open(folder / ".recipe.lock", "w") as file:
@@ -42,6 +46,7 @@ def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
+        os.set_inheritable(file.fileno(), True)
         yield True
 
 
@@ -69,7 +74,13 @@ def run_command(
     with ExitStack() as files:
         errors = files.enter_context(open(log, "w"))
         printed = files.enter_context(open(output, "w")) if output else errors
-        process = subprocess.Popen(command, stdout=printed, stderr=errors, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command,
+            stdout=printed,
+            stderr=errors,
+            stdin=subprocess.DEVNULL,
+            close_fds=False,  # the lock's alone is one that is handed on
+        )
         try:
             status = None
             while status is None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from helpers import commands, composition
 from helpers.models import build
 from helpers.oracle import Oracle
+from helpers.systems import TINY
 from helpers.text import sentences
 
 
@@ -47,6 +50,23 @@ def checkpoint(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         *(data_dir, folder, "--max-update", "150", "--kl-weight", "0.01", "--dropout", "0")
     )
     return folder / "checkpoint_last.pt"
+
+
+@pytest.fixture(scope="module")
+def make_system(data_dir: Path) -> Any:
+    """Builds a tiny system, once for the same flags: task, model, criterion."""
+
+    @functools.cache
+    def cached(flags: tuple[str, ...]) -> tuple[Any, Any, Any]:
+        return build(data_dir, *flags[:2], *TINY, *flags[2:])
+
+    def made(flags: list[str], training: bool = False) -> tuple[Any, Any, Any]:
+        task, model, criterion = cached(tuple(flags))
+        model.zero_grad()
+        model.set_num_updates(0)
+        return task, model.train(training), criterion
+
+    return made
 
 
 @pytest.fixture(scope="session", params=["token", "sentence", "token, prior's noise"])

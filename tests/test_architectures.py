@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from argparse import Namespace
 from dataclasses import fields
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,35 +25,6 @@ from fairseq_vat.models.presets import PRESETS
 from fairseq_vat.models.vat_transformer import VATModel
 
 SENTENCE_LEVEL = {name: flags for name, flags in SYSTEMS.items() if name.endswith("sentence")}
-RECURRENT_DECODERS = {
-    **{name: SYSTEMS[name] for name in ("lstm-lstm-sentence", "gru-gru-sentence")},
-    **{name: LANGUAGE_MODELS[name] for name in ("lstm-lm", "gru-lm")},
-}
-DECODERS = {
-    **{
-        name: SYSTEMS[name]
-        for name in ("transformer-transformer-sentence", "gru-transformer-token")
-    },
-    **RECURRENT_DECODERS,
-    "transformer-lm": LANGUAGE_MODELS["transformer-lm"],
-}
-
-
-@pytest.fixture(scope="module")
-def make(data_dir: Path) -> Any:
-    """Builds a tiny system, once for the same flags: task, model, criterion."""
-
-    @functools.cache
-    def cached(flags: tuple[str, ...]) -> tuple[Any, Any, Any]:
-        return build(data_dir, *flags[:2], *TINY, *flags[2:])
-
-    def made(flags: list[str], training: bool = False) -> tuple[Any, Any, Any]:
-        task, model, criterion = cached(tuple(flags))
-        model.zero_grad()
-        model.set_num_updates(0)
-        return task, model.train(training), criterion
-
-    return made
 
 
 def joined(lines: list[torch.Tensor]) -> torch.Tensor:
@@ -125,8 +95,8 @@ def results(model: Any, sample: dict[str, Any], seed: int | None) -> tuple[float
 
 @each({**SYSTEMS, **LANGUAGE_MODELS})
 @torch.no_grad()
-def test_a_sentence_ignores_its_batch_and_padding(make, flags):
-    task, model, _ = make(flags)
+def test_a_sentence_ignores_its_batch_and_padding(make_system, flags):
+    task, model, _ = make_system(flags)
     rows = list(range(5))
     together = batch(task, rows, pad_to=25)
     loss, logits = results(model, together, seed=5)
@@ -144,8 +114,8 @@ def test_a_sentence_ignores_its_batch_and_padding(make, flags):
 
 @each(SYSTEMS)
 @torch.no_grad()
-def test_a_sentence_s_nll_is_its_own_and_the_batch_s_share(make, flags):
-    task, model, _ = make(flags)
+def test_a_sentence_s_nll_is_its_own_and_the_batch_s_share(make_system, flags):
+    task, model, _ = make_system(flags)
     sample = batch(task, list(range(5)), pad_to=25)
     net_input = sample["net_input"]
     out = model.encoder.draw(model.encoder(net_input["src_tokens"]), seed=5)
@@ -160,8 +130,8 @@ def test_a_sentence_s_nll_is_its_own_and_the_batch_s_share(make, flags):
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 @torch.no_grad()
-def test_a_recurrent_encoder_s_states_are_those_after_the_last_token(make, cell):
-    task, model, _ = make(SYSTEMS[f"{cell}-transformer-token"])
+def test_a_recurrent_encoder_s_states_are_those_after_the_last_token(make_system, cell):
+    task, model, _ = make_system(SYSTEMS[f"{cell}-transformer-token"])
     body = model.encoder.body
     tokens = batch(task, list(range(5)), pad_to=25)["net_input"]["src_tokens"]
     out = body(tokens)
@@ -183,8 +153,8 @@ def test_a_recurrent_encoder_s_states_are_those_after_the_last_token(make, cell)
 
 
 @each(SENTENCE_LEVEL)
-def test_a_sentence_s_latent_counts_once(make, flags):
-    task, model, criterion = make(flags)
+def test_a_sentence_s_latent_counts_once(make_system, flags):
+    task, model, criterion = make_system(flags)
     for pad_to in (None, 25):
         sample = batch(task, list(range(5)), pad_to)
         out = model.encoder(sample["net_input"]["src_tokens"])
@@ -202,8 +172,8 @@ def test_a_sentence_s_latent_counts_once(make, flags):
         assert log.get_smoothed_value("kl_nats") == pytest.approx(kl.item() / 5, abs=1e-3)
 
 
-def test_a_transformer_s_sentence_latent_is_of_the_start_token_s_output_alone(make):
-    task, model, _ = make(SYSTEMS["transformer-transformer-sentence"])
+def test_a_transformer_s_sentence_latent_is_of_the_start_token_s_output_alone(make_system):
+    task, model, _ = make_system(SYSTEMS["transformer-transformer-sentence"])
     tokens = batch(task, [0, 1, 2])["net_input"]["src_tokens"]
     expected = model.encoder(tokens)["latent_mean"][0]
 
@@ -228,8 +198,8 @@ def test_a_transformer_s_sentence_latent_is_of_the_start_token_s_output_alone(ma
 
 @each(SYSTEMS)
 @torch.no_grad()
-def test_the_decoder_sees_the_sentence_through_latents_alone(make, flags):
-    task, model, _ = make(flags)
+def test_the_decoder_sees_the_sentence_through_latents_alone(make_system, flags):
+    task, model, _ = make_system(flags)
     net_input = batch(task, [0, 1])["net_input"]
     out, prev = model.encoder(net_input["src_tokens"]), net_input["prev_output_tokens"]
     logits = model.decoder(prev, encoder_out=out)[0]
@@ -244,8 +214,8 @@ def test_the_decoder_sees_the_sentence_through_latents_alone(make, flags):
 
 
 @each({**SYSTEMS, **LANGUAGE_MODELS})
-def test_every_parameter_learns(make, flags):
-    task, model, criterion = make(flags, training=True)
+def test_every_parameter_learns(make_system, flags):
+    task, model, criterion = make_system(flags, training=True)
     criterion(model, batch(task, list(range(6))))[0].backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
@@ -259,9 +229,9 @@ def test_every_parameter_learns(make, flags):
 # Attention to one latent
 
 
-def test_attention_to_one_latent_is_a_vector_that_is_added(make):
+def test_attention_to_one_latent_is_a_vector_that_is_added(make_system):
     """A softmax over one key is 1: queries and keys count nothing and learn nothing."""
-    task, model, criterion = make(SYSTEMS["transformer-transformer-sentence"], training=True)
+    task, model, criterion = make_system(SYSTEMS["transformer-transformer-sentence"], training=True)
     sample = batch(task, list(range(6)))
     criterion(model, sample)[0].backward()
     for layer in model.decoder.layers:
@@ -279,10 +249,10 @@ def test_attention_to_one_latent_is_a_vector_that_is_added(make):
         torch.testing.assert_close(found_SBC, expected_PBC.expand(7, 4, 16))
 
 
-def test_a_linear_map_is_what_attention_to_one_latent_computes(make):
+def test_a_linear_map_is_what_attention_to_one_latent_computes(make_system):
     """Without attention, v and out as one matrix: the same model with fewer parameters."""
-    task, attending, _ = make(SYSTEMS["transformer-transformer-sentence"])
-    _, adding, _ = make(SYSTEMS["transformer-addition-sentence"])
+    task, attending, _ = make_system(SYSTEMS["transformer-transformer-sentence"])
+    _, adding, _ = make_system(SYSTEMS["transformer-addition-sentence"])
     state = adding.state_dict()
     for name, value in attending.state_dict().items():
         if ".encoder_attn." not in name:
@@ -309,18 +279,18 @@ def test_a_linear_map_is_what_attention_to_one_latent_computes(make):
         ["--cross-self-attention", "--latent-dim", "16"],
     ],
 )
-def test_only_one_latent_is_added(make, flags):
+def test_only_one_latent_is_added(make_system, flags):
     with pytest.raises(VATError, match="--no-latent-attention needs --latent-level sentence"):
-        make(["--arch", "vae_transformer", "--no-latent-attention", *flags])
+        make_system(["--arch", "vae_transformer", "--no-latent-attention", *flags])
 
 
 # Free bits, word dropout, language models
 
 
 @pytest.mark.parametrize("per", ["latent", "dimension"])
-def test_free_bits_bound_each_sentence_s_loss_and_nothing_else(make, per):
+def test_free_bits_bound_each_sentence_s_loss_and_nothing_else(make_system, per):
     flags = SYSTEMS["gru-gru-sentence"]
-    task, model, _ = make(flags)
+    task, model, _ = make_system(flags)
     sample = batch(task, list(range(6)), pad_to=25)
     _, extra = model(**sample["net_input"], latent_seed=0)
     kl_BL = Prior(0.4).kl(extra["posterior"])[0].detach()
@@ -335,8 +305,8 @@ def test_free_bits_bound_each_sentence_s_loss_and_nothing_else(make, per):
 
 
 @each({name: {**SYSTEMS, **LANGUAGE_MODELS}[name] for name in ("gru-gru-sentence", "lstm-lm")})
-def test_word_dropout_changes_the_decoder_s_input_in_training_alone(make, flags):
-    _, model, _ = make([*flags, "--word-dropout", "0.4"])
+def test_word_dropout_changes_the_decoder_s_input_in_training_alone(make_system, flags):
+    _, model, _ = make_system([*flags, "--word-dropout", "0.4"])
     torch.manual_seed(1)
     tokens = torch.randint(UNK + 1, 40, (64, 30))
     tokens[:, 0] = EOS
@@ -366,8 +336,8 @@ def test_word_dropout_changes_the_decoder_s_input_in_training_alone(make, flags)
 
 
 @each(LANGUAGE_MODELS)
-def test_a_language_model_s_loss_is_cross_entropy(make, flags):
-    task, model, criterion = make(flags)
+def test_a_language_model_s_loss_is_cross_entropy(make_system, flags):
+    task, model, criterion = make_system(flags)
     assert not hasattr(model, "encoder")
     sample = batch(task, list(range(5)), pad_to=25)
     loss, _, logged = criterion(model, sample)
@@ -389,71 +359,3 @@ def test_a_language_model_s_loss_is_cross_entropy(make, flags):
     names = log.get_smoothed_values().keys()
     assert names >= {"loss", "nll_loss", "ppl"}
     assert not names & {"kl_loss", "kl_nats", "kl_weight", "elbo_ppl", "active_units"}
-
-
-# Decoding, a step at a time
-
-
-@each(DECODERS)
-@torch.no_grad()
-def test_decoding_by_steps_is_decoding_at_once(make, flags):
-    """Also when a beam's hypotheses change places, and when a sentence is done."""
-    task, model, _ = make(flags)
-    tokens = batch(task, [0, 1])["net_input"]["src_tokens"]
-    beam = torch.tensor([0, 0, 1, 1])
-    out = None
-    if model.has_latents:
-        out = model.encoder.reorder_encoder_out(model.encoder(tokens), beam)
-    torch.manual_seed(1)
-    prefix = torch.full((4, 1), EOS)
-    state: dict[str, Any] = {}
-    orders = {5: torch.tensor([1, 0, 3, 3]), 9: torch.tensor([3, 2])}
-    for length in range(1, 13):
-        if length in orders:
-            model.decoder.reorder_incremental_state_scripting(state, orders[length])
-            prefix = prefix[orders[length]]
-            if out is not None:
-                out = model.encoder.reorder_encoder_out(out, orders[length])
-        step = model.decoder(prefix, encoder_out=out, incremental_state=state)[0]
-        at_once = model.decoder(prefix, encoder_out=out)[0]
-        assert step.size(1) == 1
-        torch.testing.assert_close(step[:, -1], at_once[:, -1], rtol=1e-4, atol=1e-5)
-        prefix = torch.cat((prefix, torch.randint(UNK + 1, 40, (len(prefix), 1))), dim=1)
-
-
-class _Beam:
-    """As much of fairseq's generation configuration as a generator needs."""
-
-    beam, nbest, min_len, max_len_b, temperature = 3, 3, 6, 12, 1.0
-
-
-@each(DECODERS)
-@torch.no_grad()
-def test_beam_search_reads_one_token_a_step_and_scores_rightly(make, flags):
-    task, model, _ = make(flags)
-    sample = batch(task, [0, 1, 2, 3])
-    net_input = sample["net_input"]
-    generator = task.build_generator([model], _Beam())
-    read: list[int] = []
-    watched = [model.decoder.embed_tokens.register_forward_pre_hook(_note(read, dimension=1))]
-    if hasattr(model.decoder, "rnn"):
-        watched.append(model.decoder.rnn.register_forward_pre_hook(_note(read, dimension=0)))
-    found = task.inference_step(generator, [model], sample)
-    for handle in watched:
-        handle.remove()
-    assert len(read) > 5 and set(read) == {1}
-    out = model.encoder(net_input["src_tokens"]) if model.has_latents else None
-    for row, hypotheses in enumerate(found):
-        one = out and model.encoder.reorder_encoder_out(out, torch.tensor([row]))
-        for hypothesis in hypotheses:
-            tokens = hypothesis["tokens"]
-            prev = torch.cat((tokens.new_tensor([EOS]), tokens[:-1])).unsqueeze(0)
-            log_probs = torch.log_softmax(model.decoder(prev, encoder_out=one)[0][0], dim=-1)
-            expected = log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-            torch.testing.assert_close(
-                hypothesis["positional_scores"], expected, rtol=1e-4, atol=1e-4
-            )
-
-
-def _note(read: list[int], dimension: int) -> Any:
-    return lambda module, args: read.append(args[0].size(dimension))

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,7 +16,7 @@ import reproduce_vae_transformer
 import vae_transformer_commands as commands
 import vae_transformer_paper as papers
 import vae_transformer_tables as tables
-from helpers.scripts import Workplace
+from helpers.scripts import SCRIPTS, Workplace
 from vae_transformer_results import write_results
 from vae_transformer_runs import ANNEALINGS, SYSTEMS, plan
 
@@ -191,6 +195,35 @@ def test_runs_at_work_elsewhere_are_left_to_it(work):
     assert [flag(args, "--arch") for args in work.calls("fairseq-train")] == ["lstm_decoder_lm"]
     assert work.run("out", *few).returncode == 0
     assert [flag(args, "--arch") for args in work.calls("fairseq-train")] == ["gru_decoder_lm"]
+
+
+def test_a_command_that_outlives_its_script_keeps_the_folder(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+import vae_transformer_commands as commands
+with commands.locked(Path("run")):
+    stays = "echo $$ > pid.new; mv pid.new pid; exec sleep 60"
+    commands.run_command(["sh", "-c", stays], Path("log"))
+"""
+    script = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{SCRIPTS}:{SCRIPTS.parent}"},
+    )
+    while not (tmp_path / "pid").exists():
+        assert script.poll() is None
+        time.sleep(0.01)
+    command = int((tmp_path / "pid").read_text())
+    script.kill()
+    script.wait()
+    try:
+        with commands.locked(tmp_path / "run", wait=False) as is_ours:
+            assert not is_ours
+    finally:
+        os.kill(command, signal.SIGKILL)
+    with commands.locked(tmp_path / "run") as is_ours:
+        assert is_ours
 
 
 def test_minutes_end_it_and_the_next_call_goes_on(work):
