@@ -25,6 +25,8 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from tqdm import tqdm
+
 from campaign import commands, material
 from campaign.spoil import RAN, spoil
 from campaign.table import Input, read_tables
@@ -68,7 +70,7 @@ def main() -> int:
 def _run_all(inputs: list[Input], work: Path, verbose: bool, fresh: bool) -> int:
     counts: dict[str, Counter] = {}
     known, failed = [], 0
-    for item in inputs:
+    for item in tqdm(inputs, unit=" inputs", leave=False, disable=None):
         how, told = judged(item, work, fresh)
         if item.kind == "known" and how != ACCEPTED and how != CLEAR:
             known.append(f"{item.group}: {item.name}: {item.fragment}")
