@@ -19,7 +19,7 @@ from pathlib import Path
 
 from vae_transformer_commands import OutOfTime, say
 from vae_transformer_data import DataSet
-from vae_transformer_runs import ANNEALINGS, SYSTEMS, plan
+from vae_transformer_runs import ANNEALINGS, FREE_BITS, SYSTEMS, plan
 from vae_transformer_work import Recipe
 
 from fairseq_vat.cli.flags import Parser, above, add_number, at_least
@@ -70,12 +70,14 @@ def arguments(argv: list[str]) -> tuple[Parser, argparse.Namespace]:
         "stop after so many; training goes on with the next call, a measurement is ended first",
         kind=above(0),
     )
-    for flag, allowed in {"only": SYSTEMS, "annealings": ANNEALINGS, "tables": TABLES}.items():
+    several = {"only": SYSTEMS, "annealings": (*ANNEALINGS, FREE_BITS), "tables": TABLES}
+    for flag, allowed in several.items():
+        default = "all" if flag != "annealings" else f"the paper's, {' '.join(ANNEALINGS)}"
         parser.add_argument(
             f"--{flag}",
             type=some_of(allowed),
             metavar="A,B,..",
-            help=f"of {' '.join(allowed)} (default: all)",
+            help=f"of {' '.join(allowed)} (default: {default})",
         )
     parser.add_argument(
         "--seeds",

@@ -17,7 +17,9 @@ NAMES = {
 RUNS = tuple(
     f"{system}-{annealing}"
     for system in NAMES
-    for annealing in (("lm",) if system.endswith("_lm") else ("cyclic", "linear", "none"))
+    for annealing in (
+        ("lm",) if system.endswith("_lm") else ("cyclic", "linear", "none", "free-bits")
+    )
 )
 # perplexity, KL, mutual information for each of SETS; a language model's perplexities
 TABLE_2 = """

@@ -87,6 +87,7 @@ class System:
         self.active = mean("active_units", "count")
         self.elbo_ppl = mean("neg_elbo", "ppl_per_token")
         self.elbo_ppl_word = mean("neg_elbo", "ppl_per_word")
+        self.iw_ppl = mean("iw_nll", "ppl_per_token")
         self.classified = [run["classify"] for run in runs if "classify" in run]
 
 

@@ -10,6 +10,8 @@ SYSTEMS = (
     *("vae_gru", "gru_decoder_lm", "vae_gpt2"),
 )
 ANNEALINGS = ("none", "linear", "cyclic")
+# not the paper's: linear annealing with so many nats of a sentence's KL that cost nothing
+FREE_BITS, FREE_NATS = "free-bits", 12
 # with every seed; all others with the first
 _SEVERAL_SEEDS = ("vae_transformer-linear", "vae_transformer-cyclic", "transformer_decoder_lm")
 # at every width of the latents, where none is asked for
@@ -25,7 +27,7 @@ class Run:
     Attributes:
         data: name of the data set.
         system: of `SYSTEMS`.
-        annealing: of `ANNEALINGS`; None for a language model.
+        annealing: of `ANNEALINGS`, or `FREE_BITS`; None for a language model.
         latent_dim: width of the latents; None for a language model.
         seed: fairseq's.
     """
@@ -60,7 +62,7 @@ def plan(
     Args:
         data: names of the data sets.
         systems: of `SYSTEMS`.
-        annealings: of `ANNEALINGS`, for systems with latents.
+        annealings: of `ANNEALINGS`, and `FREE_BITS`, for systems with latents.
         widths: of the latents; None takes 64 for all, and 32 for `_SEVERAL_WIDTHS`.
         seeds: all of them for `_SEVERAL_SEEDS`, the first for the others.
     """
@@ -99,11 +101,13 @@ def training_flags(run: Run, sentences: int, epochs: int) -> list[str]:
     flags += ["--criterion", "token_kl_cross_entropy", "--prior-std", "1", "--kl-weight", "1"]
     if run.latent_dim is not None:
         flags += ["--latent-dim", str(run.latent_dim)]
+    # "reaches 1 at a certain step, after which" it stays there; which, the paper doesn't say
+    linear = ["--kl-annealing", "linear", "--kl-annealing-updates", str(updates // 2)]
     flags += {
         None: [],
         "none": ["--kl-annealing", "constant"],
-        # "reaches 1 at a certain step, after which" it stays there; which, the paper doesn't say
-        "linear": ["--kl-annealing", "linear", "--kl-annealing-updates", str(updates // 2)],
+        "linear": linear,
+        FREE_BITS: [*linear, "--free-bits", str(FREE_NATS)],
         "cyclic": ["--kl-annealing", "cyclic", "--kl-annealing-updates", str(updates)],
     }[run.annealing]
     if run.annealing == "cyclic":

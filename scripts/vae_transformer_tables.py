@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What scripts/reproduce_vae_transformer.sh measured, beside the VAE-Transformer paper's figures.
 
-    python scripts/vae_transformer_tables.py OUT/results     # JSON files to tables.md beside them
+    python scripts/vae_transformer_tables.py OUT/results     # JSON files to tables.md and figures
 
 A figure that isn't there is a dash.
 """
@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vae_transformer_figure import rate_distortion
 from vae_transformer_paper import (
     LABELLED,
     NAMES,
@@ -27,6 +28,7 @@ from vae_transformer_paper import (
     paper,
 )
 from vae_transformer_results import System, systems
+from vae_transformer_runs import FREE_BITS, FREE_NATS
 
 from fairseq_vat.cli.flags import Parser
 from fairseq_vat.cli.tables import MISSING, table
@@ -62,6 +64,7 @@ LANGUAGE_MODELLING = (
     ("mi_whole", "MI, whole set", ".2f"),
     ("elbo_ppl", "ELBO PPL per token", ".2f"),
     ("elbo_ppl_word", "per word", ".2f"),
+    ("iw_ppl", "IW PPL per token", ".2f"),
     ("active", "active units", ".4g"),
     ("stopped", "ended by", ""),
 )
@@ -86,7 +89,10 @@ def language_modelling(found: Mapping[str, Any]) -> list[str]:
     if any(run["system"] == "vae_gpt2" for run in found["runs"]):
         dictionaries += "; VAE-GPT's is GPT-2's"
     title = f"{numbers}: language modelling, {found['data']}, latents of width {width}"
-    return section(title, rows, LANGUAGE_MODELLING, f"{dictionaries}.")
+    notes = [f"{dictionaries}."]
+    if any(run["annealing"] == FREE_BITS for run in found["runs"]):
+        notes.append(f"{FREE_BITS}: linear, {FREE_NATS} nats of each KL free; not the paper's.")
+    return section(title, rows, LANGUAGE_MODELLING, " ".join(notes))
 
 
 def classification(found: Mapping[str, Any]) -> list[str]:
@@ -236,13 +242,14 @@ per word; that of language models from themselves. KL: nats per sentence. MI: na
 32 sentences, both terms at the same draws; unpaired, the first term in closed form, it has the same
 expectation and more noise (docs/measures.md). ± is the standard deviation over seeds. ELBO PPL is
 the one that can be held against a language model's PPL: a reconstruction has seen the sentence.
+IW PPL: the tighter bound of several draws, where --iw-samples asked for it.
 Perplexities per token can be compared only under one dictionary.
 The paper has one row for VAE-GPT and doesn't say with which annealing.
 """
 
 
 def write_markdown(results: Path) -> None:
-    """tables.md beside the JSON files of a folder."""
+    """tables.md and the figures beside the JSON files of a folder."""
     parts = {"evaluate": language_modelling, "classify": classification, "time": times}
     parts["parameters"] = parameters
     found = [read_json(path) for path in sorted(results.glob("*.json"))]
@@ -251,7 +258,11 @@ def write_markdown(results: Path) -> None:
     lines, answers = [], []
     for one in found:
         lines += parts[one["kind"]](one)
-        answers += claims(one) if one["kind"] == "evaluate" else []
+        if one["kind"] == "evaluate":
+            figure = f"{one['table']}-{one['data']}.png"
+            rate_distortion(one, results / figure)
+            lines += [f"![Rate and distortion, {one['data']}]({figure})", ""]
+            answers += claims(one)
     if answers:
         lines += section("The claims", answers, [(x, x, "") for x in answers[0]])
     head = ["## The VAE-Transformer paper's tables", "", *NOTES.splitlines(), ""]

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import reproduce_vae_transformer
 import vae_transformer_commands as commands
+import vae_transformer_figure as figure
 import vae_transformer_paper as papers
 import vae_transformer_tables as tables
 from helpers.scripts import SCRIPTS, Workplace
@@ -45,8 +46,8 @@ if name == "fairseq-train":
         file.write("epoch 003 | valid on 'valid' subset | " + metric + " 4 | num_updates 9\\n")
         file.write("epoch 002 | loss 1 | num_updates 8\\n")
 if name == "fairseq-vat" and args[0] == "evaluate":
-    nll = {"ppl_per_token": 70.5, "ppl_per_word": 81}
-    print(json.dumps({"nll": {"ppl_per_token": 70}, "nll_samples": nll, "kl_nats": 6.25}))
+    nll = {"ppl_per_token": 70.5, "ppl_per_word": 81, "per_sentence": 94}
+    print(json.dumps({"nll": nll | {"ppl_per_token": 70}, "nll_samples": nll, "kl_nats": 6.25}))
 if name == "fairseq-vat" and args[0] == "classify":
     split = {"loss": 0.5, "accuracy": 75.0}
     scores = dict.fromkeys(("train", "valid", "test"), split)
@@ -202,6 +203,7 @@ def test_a_command_that_outlives_its_script_keeps_the_folder(tmp_path):
 import sys
 from pathlib import Path
 import vae_transformer_commands as commands
+import vae_transformer_figure as figure
 with commands.locked(Path("run")):
     stays = "echo $$ > pid.new; mv pid.new pid; exec sleep 60"
     commands.run_command(["sh", "-c", stays], Path("log"))
@@ -309,7 +311,7 @@ def evaluated(out: Path, name: str, ppl: float, kl: float = 0.0, mi: float = 0.0
     system, _, annealing = name.rpartition("-")
     folder = out / "ptb" / name
     folder.mkdir(parents=True)
-    nll = {"ppl_per_token": ppl}
+    nll = {"ppl_per_token": ppl, "per_sentence": ppl + 3}
     found: dict = {"nll": nll}
     if annealing != "lm":
         found = {"nll_samples": nll, "kl_nats": kl, "mi_batches": {"unpaired": mi, "paired": mi}}
@@ -318,6 +320,35 @@ def evaluated(out: Path, name: str, ppl: float, kl: float = 0.0, mi: float = 0.0
     run |= {"latent_dim": None if language_model else 64, "seed": 1, "epochs": 3}
     run |= {"stopped": "epochs", "evaluate": found}
     (folder / "result.json").write_text(json.dumps(run))
+
+
+def test_free_bits_are_a_setting_of_their_own(work):
+    few = ("--only", "vae_transformer", "--annealings", "free-bits,cyclic", "--seeds", "1")
+    done = work.run("out", *few, "--latent-dim", "64", "--tables", "2", "ptb=ptb")
+    assert done.returncode == 0, done.stderr
+    cyclic, free = work.calls("fairseq-train")
+    assert "--free-bits" not in cyclic
+    assert flag(free, "--kl-annealing") == "linear" and flag(free, "--free-bits") == "12"
+    document = squeezed((work.folder / "out" / "results" / "tables.md").read_text())
+    assert "| VAE-Transformer | free-bits | 1 | 2 | 70.50 |" in document
+    assert "12 nats of each KL free" in document
+
+
+def test_a_figure_has_a_point_for_each_run(tmp_path, monkeypatch):
+    (tmp_path / "ptb" / "data-bin").mkdir(parents=True)
+    (tmp_path / "ptb" / "data-bin" / "dict.txt").write_text("a 1\n")
+    evaluated(tmp_path, "vae_lstm-cyclic", 80, kl=4.0, mi=2.0)
+    evaluated(tmp_path, "lstm_decoder_lm-lm", 90)
+    drawn = []
+    monkeypatch.setattr(figure, "save_figure", lambda made, path: drawn.append((made, path)))
+    document = document_of(tmp_path)
+    ((made, path),) = drawn
+    assert path == tmp_path / "results" / "table2-ptb.png" and f"]({path.name})" in document
+    (axes,) = made.axes
+    points = [tuple(point) for one in axes.collections for point in one.get_offsets()]
+    assert sorted(points) == [(0.0, 93.0), (4.0, 83.0)]
+    (line,) = axes.lines  # the language model's likelihood
+    assert list(line.get_xdata()) == [0, 4.0] and list(line.get_ydata()) == [93.0, 89.0]
 
 
 def document_of(out: Path) -> str:
