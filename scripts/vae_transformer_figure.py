@@ -20,7 +20,8 @@ def rate_distortion(found: Mapping[str, Any], path: str | os.PathLike) -> None:
     """A point for each run: KL against the reconstruction from drawn latents.
 
     A language model, which has no latents, is a point at a KL of 0, and the dashed line through it
-    joins what has its likelihood as the ELBO, KL + reconstruction: what lies above is worse.
+    joins what has its likelihood as the ELBO, KL + reconstruction: what lies above is worse. Both
+    axes are nats per sentence.
 
     Args:
         found: a table of language modelling, as ``OUT/results`` has it.

@@ -203,7 +203,6 @@ def test_a_command_that_outlives_its_script_keeps_the_folder(tmp_path):
 import sys
 from pathlib import Path
 import vae_transformer_commands as commands
-import vae_transformer_figure as figure
 with commands.locked(Path("run")):
     stays = "echo $$ > pid.new; mv pid.new pid; exec sleep 60"
     commands.run_command(["sh", "-c", stays], Path("log"))
