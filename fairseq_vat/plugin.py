@@ -4,6 +4,7 @@
   (`fairseq_vat.models.presets`),
 - the task ``variational_lm``,
 - the criterion ``token_kl_cross_entropy``,
+- the optimizer ``fused_adam``,
 
 and makes fairseq's commands robust where they are not (`fairseq_vat.compat`).
 """
@@ -18,11 +19,19 @@ from fairseq_vat import compat
 from fairseq_vat.criterions.token_kl_cross_entropy import TokenKLCrossEntropy
 from fairseq_vat.models import presets
 from fairseq_vat.models.vat_transformer import VATModel
+from fairseq_vat.optim.fused_adam import FusedAdam
 from fairseq_vat.tasks.checkpoint_check import check_checkpoint
 from fairseq_vat.tasks.flag_checks import check_flags, check_names
 from fairseq_vat.tasks.variational_lm import VariationalLMTask
 
-__all__ = ["TokenKLCrossEntropy", "VATModel", "VariationalLMTask", "install", "presets"]
+__all__ = [
+    "FusedAdam",
+    "TokenKLCrossEntropy",
+    "VATModel",
+    "VariationalLMTask",
+    "install",
+    "presets",
+]
 
 
 def install() -> None:

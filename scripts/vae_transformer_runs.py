@@ -112,7 +112,7 @@ def training_flags(run: Run, sentences: int, epochs: int) -> list[str]:
     }[run.annealing]
     if run.annealing == "cyclic":
         flags += ["--kl-annealing-cycles", "5", "--kl-annealing-ratio", "0.5"]
-    flags += ["--optimizer", "adam", "--adam-betas", "(0.9, 0.999)", "--weight-decay", "0.1"]
+    flags += ["--optimizer", "fused_adam", "--adam-betas", "(0.9, 0.999)", "--weight-decay", "0.1"]
     flags += ["--lr", lr, "--lr-scheduler", "cosine", "--min-lr", "1e-7", "--lr-shrink", "1"]
     # the learning rate's cosine starts anew every ten epochs
     flags += ["--lr-period-updates", str(batches * min(epochs, 10))]

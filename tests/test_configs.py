@@ -201,7 +201,7 @@ def test_vae_transformer_is_the_papers(name: str, sentences: int, positions: int
     assert (criterion.kl_annealing, criterion.kl_annealing_updates) == ("cyclic", 50 * epoch)
     assert (criterion.kl_annealing_cycles, criterion.kl_annealing_ratio) == (5, 0.5)
     optimizer = cfg.optimizer
-    assert (optimizer._name, optimizer.weight_decay) == ("adam", 0.1)
+    assert (optimizer._name, optimizer.weight_decay) == ("fused_adam", 0.1)
     assert optimizer.adam_betas == "(0.9, 0.999)"
     scheduler = OmegaConf.merge(cfg.lr_scheduler, {"lr": cfg.optimization.lr})
     assert scheduler._name == "cosine"

@@ -14,14 +14,14 @@ PACKAGE = Path(fairseq_vat.__file__).parent
 # A room, or a module at the top, imports from those after it alone.
 ORDER = (
     *("cli", "recipes", "report", "evaluation", "hub", "plugin", "tasks", "criterions", "models"),
-    *("measures", "latent", "compat", "text", "files", "errors", "pretrained"),
+    *("optim", "measures", "latent", "compat", "text", "files", "errors", "pretrained"),
 )
 # Late imports that go the other way, which fairseq's and Python's own idioms ask for.
 EXCEPTIONS = {
     ("models", "hub"),  # VATModel.from_pretrained, as in fairseq
     ("", "plugin"),  # the package registers itself where fairseq is
     # nothing is registered without the plugin's checks, whichever module is imported first
-    *((room, "plugin") for room in ("models", "criterions", "tasks")),
+    *((room, "plugin") for room in ("models", "criterions", "tasks", "optim")),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted(Path(__file__).parent.rglob("*.py"))

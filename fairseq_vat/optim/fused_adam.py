@@ -1,0 +1,36 @@
+"""``--optimizer fused_adam``: a step of Adam in one pass over a parameter and its moments."""
+
+from typing import Any
+
+import torch
+from fairseq.optim import FairseqOptimizer, register_optimizer
+from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
+
+from fairseq_vat.errors import VATError
+
+
+@register_optimizer("fused_adam", dataclass=FairseqAdamConfig)
+class FusedAdam(FairseqAdam):
+    """fairseq's ``adam`` with torch's fused kernel: the same flags, defaults and meaning.
+
+    fairseq reads and writes a parameter, its gradient and its moments some ten times a step, and
+    has a fused kernel only on CUDA and with apex; torch has one for CPUs, too. Weight decay is
+    decoupled (AdamW, Loshchilov and Hutter 2019) in both. Epsilon is added to the square root of
+    the second moment before its bias is corrected in fairseq and after it in torch, which differs
+    in the first updates, and there only for gradients about as small as epsilon.
+
+    Raises:
+        VATError: for ``--fp16-adam-stats``, which needs apex, and ``--memory-efficient-fp16``,
+            which gives the step gradients of another type than its parameters'.
+    """
+
+    def __init__(self, cfg: FairseqAdamConfig, params: Any):
+        FairseqOptimizer.__init__(self, cfg)  # FairseqAdam's would choose an optimizer
+        if getattr(cfg, "fp16_adam_stats", False):
+            raise VATError("--fp16-adam-stats needs --optimizer adam and apex")
+        self._optimizer = torch.optim.AdamW(params, fused=True, **self.optimizer_config)
+
+    @property
+    def supports_flat_params(self) -> bool:
+        """Whether all parameters may come as one vector, as ``--fp16`` has them."""
+        return True
