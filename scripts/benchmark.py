@@ -3,10 +3,11 @@
 
 Steps go through fairseq's own Trainer, optimizer included, over synthetic batches. The VAT and
 stock fairseq's ``transformer`` with its ``cross_entropy`` have the VAT paper's shape (4 + 4 layers,
-width 128, 8 heads, 512) and the same batches; the VAE-Transformer paper's systems have no
-counterpart in stock fairseq. Systems and precisions take steps in turns in one process, so that
-whatever else the machine does hits all; figures are medians. CPU seconds, over all threads, are the
-robust ones on a machine that others use, too: who waits for a core spends none.
+width 128, 8 heads, 512) and the same batches; the VAE-Transformer paper's systems, with the
+experiments' ``fused_adam`` and with fairseq's own Adam, have no counterpart in stock fairseq.
+Systems and precisions take steps in turns in one process, so that whatever else the machine does
+hits all; figures are medians. CPU seconds, over all threads, are the robust ones on a machine that
+others use, too: who waits for a core spends none.
 
 The peak is that of a product of two square matrices of 2,048, in the type in use and in the same
 turns. A step's share of it is the step's operations (arithmetic: `step_operations`) a CPU second
@@ -35,7 +36,6 @@ import torch
 from benchmark_systems import (
     BY_TOKENS,
     PRECISIONS,
-    SENTENCE_VOCABULARY,
     SYSTEMS,
     build_trainer,
     make_batches,
@@ -164,7 +164,7 @@ def add_ratios(cases: list[dict]) -> None:
 
 def profile(system: str, folder: Path, args: argparse.Namespace) -> str:
     """torch's profile of one step, by operation."""
-    vocabulary = args.vocabulary[0] if system in BY_TOKENS else SENTENCE_VOCABULARY
+    vocabulary = _vocabularies(system, args)[0]
     precision = args.precisions[-1]
     trainer = build_trainer(system, precision, vocabulary, folder, args.device == "cpu")
     warm_up, batch = make_batches(system, trainer.task.source_dictionary, args.tokens, 2)
@@ -174,6 +174,10 @@ def profile(system: str, folder: Path, args: argparse.Namespace) -> str:
     sort_by = f"self_{'cpu' if args.device == 'cpu' else 'device'}_time_total"
     table = profiler.key_averages().table(sort_by=sort_by, row_limit=25)
     return f"{system}, {precision}, vocabulary {vocabulary:,}\n{table}"
+
+
+def _vocabularies(system: str, args: argparse.Namespace) -> list[int]:
+    return args.vocabulary if system in BY_TOKENS else args.sentence_vocabulary
 
 
 def show(figures: dict) -> None:
@@ -192,6 +196,8 @@ def main() -> None:
                         help="float32 and, where the machine is fast in it, bfloat16")  # fmt: skip
     parser.add_argument("--vocabulary", nargs="+", type=at_least(1), default=[32768, 8192],
                         help="dictionary entries for the VAT and stock")  # fmt: skip
+    parser.add_argument("--sentence-vocabulary", nargs="+", type=at_least(1),
+                        default=[10_000, 30_522], help="of the other systems")  # fmt: skip
     parser.add_argument("--tokens", type=at_least(1), default=4000,
                         help="target tokens a step of the VAT and stock")  # fmt: skip
     add_number(parser, "--repeats", "steps of each that are counted", 7, at_least(1))
@@ -216,7 +222,7 @@ def main() -> None:
         cases = [
             {"system": system, "precision": precision, "vocabulary": vocabulary}
             for system in args.systems
-            for vocabulary in (args.vocabulary if system in BY_TOKENS else [SENTENCE_VOCABULARY])
+            for vocabulary in _vocabularies(system, args)
             for precision in args.precisions
             if (system, precision) != ("stock", "bfloat16")
         ]
