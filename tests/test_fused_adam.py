@@ -52,6 +52,16 @@ def test_a_stopped_run_ends_as_one_that_never_stopped(data_dir: Path, tmp_path: 
     assert history[-1]["optimizer_name"] == "FusedAdam"
 
 
+def test_another_optimizer_is_refused_in_one_line(data_dir: Path, tmp_path: Path):
+    commands.train(data_dir, tmp_path, *FLAGS, "--max-update", "2")
+    adam = [*FLAGS, "--optimizer", "adam", "--max-update", "4"]
+    with pytest.raises(VATError, match=r"--optimizer adam: .* is of fused_adam"):
+        commands.train(data_dir, tmp_path, *adam)
+    commands.train(data_dir, tmp_path, *adam, "--reset-optimizer")
+    history = state(tmp_path / "checkpoint_last.pt")["optimizer_history"]
+    assert [entry["optimizer_name"] for entry in history] == ["FusedAdam", "FairseqAdam"]
+
+
 def test_statistics_in_half_precision_are_refused():
     cfg = FairseqAdamConfig(fp16_adam_stats=True, lr=[0.01], tpu=False)
     with pytest.raises(VATError, match="--fp16-adam-stats needs --optimizer adam"):

@@ -15,6 +15,7 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
+from fairseq.optim import OPTIMIZER_REGISTRY
 from omegaconf import DictConfig, ListConfig
 from omegaconf.base import ContainerMetadata, Metadata
 from omegaconf.nodes import AnyNode
@@ -132,6 +133,17 @@ def _resume(cfg: Any, trainer: Any, **more: Any) -> Any:
     checkpoint_utils.torch.task = trainer.task
     try:
         extra_state, epoch_itr = _fairseq_resume(cfg, trainer, **more)
+    except AssertionError as error:
+        if "Optimizer does not match" not in str(error):
+            raise
+        names = {kind.__name__: name for name, kind in OPTIMIZER_REGISTRY.items()}
+        # as classes, which are FP16Optimizer where --fp16 is the difference
+        kinds = trainer._optim_history[-1]["optimizer_name"], type(trainer.optimizer).__name__
+        before, now = (names.get(kind, kind) for kind in kinds)
+        raise VATError(
+            f"--optimizer {now}: the checkpoint in {cfg.save_dir} is of {before}: give that, or "
+            "--reset-optimizer, which leaves its moments behind"
+        ) from None
     finally:
         checkpoint_utils.torch.task = None
     if extra_state is not None and trainer.get_num_updates() and not cfg.reset_meters:
