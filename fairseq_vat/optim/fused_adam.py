@@ -20,8 +20,7 @@ class FusedAdam(FairseqAdam):
     in the first updates, and there only for gradients about as small as epsilon.
 
     Raises:
-        VATError: for ``--fp16-adam-stats``, which needs apex, and ``--memory-efficient-fp16``,
-            which gives the step gradients of another type than its parameters'.
+        VATError: for ``--fp16-adam-stats``, which needs apex.
     """
 
     def __init__(self, cfg: FairseqAdamConfig, params: Any):
