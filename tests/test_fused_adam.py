@@ -62,7 +62,19 @@ def test_another_optimizer_is_refused_in_one_line(data_dir: Path, tmp_path: Path
     assert [entry["optimizer_name"] for entry in history] == ["FusedAdam", "FairseqAdam"]
 
 
-def test_statistics_in_half_precision_are_refused():
-    cfg = FairseqAdamConfig(fp16_adam_stats=True, lr=[0.01], tpu=False)
-    with pytest.raises(VATError, match="--fp16-adam-stats needs --optimizer adam"):
+def test_half_precision(data_dir: Path, tmp_path: Path):
+    """fairseq steps a copy in single precision; a scale of 1 overflows nowhere, as on a GPU."""
+    half = [*FLAGS, "--fp16", "--fp16-no-flatten-grads", "--fp16-init-scale", "1"]
+    commands.train(data_dir, tmp_path, *half, "--max-update", "2")
+    commands.train(data_dir, tmp_path, *half, "--max-update", "4")
+    saved = state(tmp_path / "checkpoint_last.pt")["last_optimizer_state"]["state"]
+    assert {float(moments["step"]) for moments in saved.values()} == {4.0}
+    with pytest.raises(VATError, match="--memory-efficient-fp16 needs another --optimizer"):
+        commands.train(data_dir, tmp_path / "more", *FLAGS, "--memory-efficient-fp16")
+
+
+@pytest.mark.parametrize("name", ["fp16_adam_stats", "use_old_adam"])
+def test_what_it_has_not_is_refused(name: str):
+    cfg = FairseqAdamConfig(**{name: True}, lr=[0.01], tpu=False)
+    with pytest.raises(VATError, match=f"--{name.replace('_', '-')} needs --optimizer adam"):
         FusedAdam(cfg, [torch.nn.Parameter(torch.zeros(1))])

@@ -20,13 +20,14 @@ class FusedAdam(FairseqAdam):
     in the first updates, and there only for gradients about as small as epsilon.
 
     Raises:
-        VATError: for ``--fp16-adam-stats``, which needs apex.
+        VATError: for ``--fp16-adam-stats``, which needs apex, and ``--use-old-adam``.
     """
 
     def __init__(self, cfg: FairseqAdamConfig, params: Any):
         FairseqOptimizer.__init__(self, cfg)  # FairseqAdam's would choose an optimizer
-        if getattr(cfg, "fp16_adam_stats", False):
-            raise VATError("--fp16-adam-stats needs --optimizer adam and apex")
+        for name in ("fp16_adam_stats", "use_old_adam"):
+            if getattr(cfg, name, False):
+                raise VATError(f"--{name.replace('_', '-')} needs --optimizer adam")
         self._optimizer = torch.optim.AdamW(params, fused=True, **self.optimizer_config)
 
     @property

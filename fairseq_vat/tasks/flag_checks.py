@@ -186,6 +186,8 @@ def _check_training(cfg: DictConfig) -> None:
         raise VATError("--fp16 needs a CUDA device: leave it out, or give --precision bfloat16")
     if cfg.optimizer is None:
         raise VATError("--optimizer is needed and was not given, such as --optimizer adam")
+    if half.memory_efficient_fp16 and cfg.optimizer._name == "fused_adam":
+        raise VATError("--memory-efficient-fp16 needs another --optimizer, such as adam")
     betas = getattr(cfg.optimizer, "adam_betas", None)
     if betas is not None and not _are_betas(betas):
         raise _wrong("adam_betas", betas, "must be two numbers of [0, 1), such as (0.9, 0.98)")
