@@ -121,9 +121,8 @@ def training_flags(run: Run, sentences: int, epochs: int) -> list[str]:
     flags += ["--max-epoch", str(epochs), "--truncate", "--max-source-positions", positions]
     flags += ["--max-target-positions", positions, "--seed", str(run.seed)]
     flags += ["--best-checkpoint-metric", valid_metric(run), "--no-epoch-checkpoints"]
-    flags += ["--save-interval-updates", "500", "--keep-interval-updates", "1"]
-    flags += ["--validate-interval-updates", "1000000", "--num-workers", "0"]
-    return [*flags, "--log-format", "simple", "--log-interval", "100"]
+    # saved at each epoch's end: fairseq validates whenever it saves
+    return [*flags, "--num-workers", "0", "--log-format", "simple", "--log-interval", "100"]
 
 
 def valid_metric(run: Run) -> str:
