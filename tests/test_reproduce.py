@@ -47,7 +47,8 @@ if name == "fairseq-train":
         file.write("epoch 002 | loss 1 | num_updates 8\\n")
 if name == "fairseq-vat" and args[0] == "evaluate":
     nll = {"ppl_per_token": 70.5, "ppl_per_word": 81, "per_sentence": 94}
-    print(json.dumps({"nll": nll | {"ppl_per_token": 70}, "nll_samples": nll, "kl_nats": 6.25}))
+    measured = {"nll": nll | {"ppl_per_token": 70}, "nll_samples": nll, "kl_nats": 6.25}
+    print(json.dumps({"checkpoint": value("--path"), "data": args[1], **measured}))
 if name == "fairseq-vat" and args[0] == "classify":
     split = {"loss": 0.5, "accuracy": 75.0}
     scores = dict.fromkeys(("train", "valid", "test"), split)
@@ -135,6 +136,8 @@ def test_every_step_is_done_once(work):
         "fairseq-train OUT/ptb/data-bin --user-dir fairseq_v"
     )
     assert run["commit"] and str(work.folder) not in json.dumps(found)
+    assert run["evaluate"]["checkpoint"].startswith("OUT/ptb/vae_transformer-linear-z64-seed5/")
+    assert run["evaluate"]["data"] == "OUT/ptb/data-bin"
 
     again = work.run("out", *both)
     assert again.returncode == 0
