@@ -36,7 +36,8 @@ def rate_distortion(found: Mapping[str, Any], path: str | os.PathLike) -> None:
         kl = 0.0 if annealing is None else measured["kl_nats"]
         marker = _LANGUAGE_MODEL if annealing is None else _MARKERS[annealing]
         points.append((kl, nll, marker, colours[run["system"]]))
-    widest = max(kl for kl, *_ in points) or 1.0
+    # at least a nat: collapsed runs alone are all at 0
+    widest = max(1.0, *(kl for kl, *_ in points))
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(8.6, 4.6))
         for kl, nll, marker, colour in points:
@@ -45,6 +46,7 @@ def rate_distortion(found: Mapping[str, Any], path: str | os.PathLike) -> None:
             if marker == _LANGUAGE_MODEL:
                 line = [nll, nll - widest]
                 axis.plot([0, widest], line, color=colour, linestyle="--", linewidth=1, alpha=0.6)
+        axis.set_xlim(-0.04 * widest, 1.04 * widest)
         axis.set_xlabel("rate: KL (nats per sentence)")
         axis.set_ylabel("distortion: nll of drawn latents\n(nats per sentence)")
         axis.set_title("Rate and distortion, a point for each run")
