@@ -4,7 +4,8 @@
 Steps go through fairseq's own Trainer, optimizer included, over synthetic batches. The VAT and
 stock fairseq's ``transformer`` with its ``cross_entropy`` have the VAT paper's shape (4 + 4 layers,
 width 128, 8 heads, 512) and the same batches; the VAE-Transformer paper's systems, with the
-experiments' ``fused_adam`` and with fairseq's own Adam, have no counterpart in stock fairseq.
+experiments' ``fused_adam`` and with fairseq's own Adam, have no counterpart in stock fairseq;
+``vae_transformer/addition`` has ``--no-latent-attention``.
 Systems and precisions take steps in turns in one process, so that whatever else the machine does
 hits all; figures are medians. CPU seconds, over all threads, are the robust ones on a machine that
 others use, too: who waits for a core spends none.

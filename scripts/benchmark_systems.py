@@ -44,6 +44,11 @@ BY_SENTENCES = {
     for name in ("vae_transformer", "vae_lstm", "transformer_decoder_lm")
     for suffix, optimizer in (("", "fused_adam"), ("/adam", "adam"))
 }
+# without attention to the one latent
+BY_SENTENCES["vae_transformer/addition"] = [
+    *BY_SENTENCES["vae_transformer"],
+    "--no-latent-attention",
+]
 SYSTEMS = {**BY_TOKENS, **BY_SENTENCES}
 SENTENCES, SENTENCE_TOKENS = 32, 20
 
