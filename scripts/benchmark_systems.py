@@ -45,10 +45,8 @@ BY_SENTENCES = {
     for suffix, optimizer in (("", "fused_adam"), ("/adam", "adam"))
 }
 # without attention to the one latent
-BY_SENTENCES["vae_transformer/addition"] = [
-    *BY_SENTENCES["vae_transformer"],
-    "--no-latent-attention",
-]
+_ADDITION = [*BY_SENTENCES["vae_transformer"], "--no-latent-attention"]
+BY_SENTENCES["vae_transformer/addition"] = _ADDITION
 SYSTEMS = {**BY_TOKENS, **BY_SENTENCES}
 SENTENCES, SENTENCE_TOKENS = 32, 20
 
