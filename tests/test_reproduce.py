@@ -330,7 +330,7 @@ def test_free_bits_are_a_setting_of_their_own(work):
     assert done.returncode == 0, done.stderr
     cyclic, free = work.calls("fairseq-train")
     assert "--free-bits" not in cyclic
-    assert flag(free, "--kl-annealing") == "linear" and flag(free, "--free-bits") == "12"
+    assert flag(free, "--kl-annealing") == "linear" and flag(free, "--free-bits") == "20"
     document = squeezed((work.folder / "out" / "results" / "tables.md").read_text())
     assert "| VAE-Transformer | free-bits | 1 | 2 | 70.50 |" in document
     assert "12 nats of each KL free" in document
