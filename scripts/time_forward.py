@@ -31,6 +31,7 @@ from fairseq.utils import move_to_cuda
 from fairseq_vat.cli.flags import Parser, add_number, at_least
 from fairseq_vat.cli.tables import table
 from fairseq_vat.cli.terminal import quiet
+from fairseq_vat.models.precision import PRECISIONS, preferred_precision
 
 PLUGIN = Path(__file__).resolve().parent.parent / "fairseq_vat"
 SYSTEMS = (
@@ -39,13 +40,17 @@ SYSTEMS = (
 )
 ARCHITECTURES = tuple(f"{system}{suffix}" for suffix in ("", "_1024") for system in SYSTEMS)
 BATCH_SIZE = 32
+PROGRESS = 32  # batches between two lines of it
 
 
-def build(architecture: str, data: Path, vocabulary: int, positions: int) -> tuple[Any, Any]:
+def build(
+    architecture: str, data: Path, vocabulary: int, positions: int, precision: str = "float32"
+) -> tuple[Any, Any]:
     """Task and model, as `fairseq-train` would build them, with a dictionary of `vocabulary`."""
     flags = [str(data), "--user-dir", str(PLUGIN), "--task", "variational_lm", "--truncate"]
     flags += ["--arch", architecture, "--criterion", "token_kl_cross_entropy", "--lr", "1"]
     flags += ["--max-source-positions", str(positions), "--max-target-positions", str(positions)]
+    flags += ["--precision", precision]
     parser = options.get_training_parser()
     with warnings.catch_warnings(action="ignore"):  # Hydra's, of what fairseq asks of it
         cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, flags))
@@ -100,7 +105,8 @@ def measure(args: argparse.Namespace, device: torch.device) -> dict:
     """Alternating passes: every repeat takes all batches, every batch all systems in turn."""
     models = {}
     for architecture in args.archs:
-        task, model = build(architecture, Path(args.data), args.vocabulary, args.max_positions)
+        sizes = (args.vocabulary, args.max_positions)
+        task, model = build(architecture, Path(args.data), *sizes, args.precision)
         models[architecture] = model.to(device).train()
     batches, total = sample_batches(task, args.split, args.batches, args.max_positions)
     if device.type == "cuda":
@@ -111,16 +117,19 @@ def measure(args: argparse.Namespace, device: torch.device) -> dict:
     seconds: dict[str, list[float]] = {architecture: [] for architecture in models}
     for repeat in range(args.repeats):
         sums = dict.fromkeys(models, 0.0)
-        for batch in batches:
+        for number, batch in enumerate(batches, start=1):
             for architecture, model in models.items():
                 sums[architecture] += forward_seconds(model, batch, device)
+            if number % PROGRESS == 0 or number == len(batches):
+                place = f"repeat {repeat + 1} of {args.repeats}, batch {number} of {len(batches)}"
+                print(place, file=sys.stderr, flush=True)
         for architecture, taken in sums.items():
             seconds[architecture].append(taken * total / len(batches))
-        print(f"repeat {repeat + 1} of {args.repeats}", file=sys.stderr, flush=True)
     return {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        "precision": args.precision,
         "vocabulary": len(task.source_dictionary),
         "batches": len(batches),
         "batches_in_all": total,
@@ -156,6 +165,7 @@ def main() -> None:
         metavar="A,B,..",
         help="default: all twelve",
     )
+    parser.add_argument("--precision", choices=PRECISIONS, help="default: what is fast here")
     parser.add_argument("--cpu", action="store_true", help="leave a CUDA device alone")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
@@ -170,6 +180,7 @@ def main() -> None:
         if not args.data or not (Path(args.data) / "dict.txt").is_file():
             parser.error(f"{args.data or 'DATA'}: give a folder made by fairseq-preprocess")
         use_cuda = torch.cuda.is_available() and not args.cpu
+        args.precision = args.precision or preferred_precision(args.cpu)
         if args.batches is None:
             args.batches = 0 if use_cuda else 32
         with quiet():

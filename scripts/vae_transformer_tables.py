@@ -157,7 +157,7 @@ def times(found: Mapping[str, Any]) -> list[str]:
         f"Table 7: seconds of the forward passes, {name}",
         rows,
         columns,
-        f"{found['device']}{threads}, torch {found['torch']}; {scaled}, of "
+        f"{found['device']}{threads}, torch {found['torch']}, {found['precision']}; {scaled}, of "
         f"{found['batch_size']} sentences; median of {found['repeats']}, systems taking turns; "
         f"dictionary filled up to {found['vocabulary']:,}.",
     )

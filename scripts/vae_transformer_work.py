@@ -225,8 +225,9 @@ class Recipe:
 
     def _time(self, name: str) -> None:
         command = [sys.executable, str(ROOT / "scripts/time_forward.py")]
-        command += [str(self.out / name / "data-bin"), "--json", "--max-positions"]
-        self._json(self.out / name / "time", [*command, str(max_positions(name))])
+        command += [str(self.out / name / "data-bin"), "--json", "--precision", self._precision]
+        command += [*self._device_flags, "--max-positions", str(max_positions(name))]
+        self._json(self.out / name / "time", command)
 
     def _json(self, path: Path, command: list[str]) -> Any:
         """What a command prints, kept in ``PATH.json`` with the command."""

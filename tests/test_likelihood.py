@@ -122,6 +122,15 @@ def test_without_gradients_it_is_the_same_and_counts(tokens):
     assert without.n_correct == (best.eq(target) & target.ne(PAD)).sum()
 
 
+def test_without_gradients_it_follows_autocast():
+    features, weight, target = problem(31)
+    features, weight = features.bfloat16(), weight.float()
+    nll, _, _, _ = reference(features, weight, target)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        without = token_likelihood(features, weight, target, PAD)
+    torch.testing.assert_close(without.nll, nll.float(), rtol=BOUNDS[torch.bfloat16][1], atol=0)
+
+
 def test_nothing_but_padding_is_nothing():
     features, weight, target = problem(6)
     nll, loss, *gradients = ours(features, weight, torch.full_like(target, PAD), torch.float32, 0.1)

@@ -389,7 +389,7 @@ def test_times_and_parameters_stand_beside_the_papers(tmp_path):
     (tmp_path / "wikitext2" / "data-bin").mkdir(parents=True)
     found = {"seconds": {"vae_gru": 20.0, "vae_gru_1024": 200.0}, "vocabulary": 30522}
     found |= {"device": "cpu", "threads": 2, "torch": "2", "batches": 32, "batches_in_all": 2000}
-    found |= {"batch_size": 32, "repeats": 3}
+    found |= {"batch_size": 32, "repeats": 3, "precision": "bfloat16"}
     (tmp_path / "wikitext2" / "time.json").write_text(json.dumps({"output": found}))
     counted = {"vocabulary": 30522, "parameters": {"lstm_decoder_lm": 8077824}}
     (tmp_path / "parameters.json").write_text(json.dumps({"output": counted}))

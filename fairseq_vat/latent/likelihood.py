@@ -70,7 +70,8 @@ def token_likelihood(
     dtype = _products_dtype(weight_VC)
     with torch.autocast(features_NC.device.type, enabled=False):
         if not torch.is_grad_enabled():
-            nll, n_correct = _without_gradient(features_NC, weight_VC, target_N, count_correct)
+            x_NC, w_VC = features_NC.to(dtype), weight_VC.to(dtype)
+            nll, n_correct = _without_gradient(x_NC, w_VC, target_N, count_correct)
         else:
             nll, n_correct = _SummedNLL.apply(features_NC, weight_VC, target_N, dtype), None
         loss = nll
