@@ -333,7 +333,7 @@ def test_free_bits_are_a_setting_of_their_own(work):
     assert flag(free, "--kl-annealing") == "linear" and flag(free, "--free-bits") == "20"
     document = squeezed((work.folder / "out" / "results" / "tables.md").read_text())
     assert "| VAE-Transformer | free-bits | 1 | 2 | 70.50 |" in document
-    assert "12 nats of each KL free" in document
+    assert "20 nats of each KL free" in document
 
 
 def test_a_figure_has_a_point_for_each_run(tmp_path, monkeypatch):
