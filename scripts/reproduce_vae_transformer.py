@@ -101,6 +101,9 @@ def arguments(argv: list[str]) -> tuple[Parser, argparse.Namespace]:
         "as the text allows; wordpiece: 30522 of WordPiece, trained; or the file of a WordPiece "
         "vocabulary (default: words for text with <unk> in it, else 30522)",
     )
+    parser.add_argument(
+        "--drop-unused", action="store_true", help="of that file, what the texts don't use"
+    )
     parser.add_argument("--gpt2", type=Path, metavar="DIR", help="GPT-2's, for vae_gpt2")
     parser.add_argument(
         "--precision", choices=("float32", "bfloat16"), help="default: what is fast here"
@@ -124,6 +127,8 @@ def arguments(argv: list[str]) -> tuple[Parser, argparse.Namespace]:
     named = vocabulary in (None, "words", "wordpiece") or Path(vocabulary).is_file()
     if not named and not (vocabulary.isdecimal() and int(vocabulary)):
         parser.error(f"--vocabulary {vocabulary}: must be words, wordpiece, a number or a file")
+    if args.drop_unused and (vocabulary is None or not Path(vocabulary).is_file()):
+        parser.error("--drop-unused: only of a file, --vocabulary FILE")
     return parser, args
 
 

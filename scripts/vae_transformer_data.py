@@ -64,13 +64,16 @@ class DataSet:
             self._count = len(self.sentences("train"))
         return self._count
 
-    def prepare(self, out: Path, vocabulary: str | None, gpt2: Path | None) -> None:
+    def prepare(
+        self, out: Path, vocabulary: str | None, drop_unused: bool, gpt2: Path | None
+    ) -> None:
         """OUT/data-bin, and OUT/gpt2/data-bin in GPT-2's own vocabulary; nothing if they are there.
 
         Args:
             out: a folder, kept to this process meanwhile.
             vocabulary: words, wordpiece, a number of sentencepiece pieces or a WordPiece file; None
                 takes words for text with ``<unk>`` in it, and else 30522.
+            drop_unused: of the WordPiece file, what the texts don't use.
             gpt2: a GPT-2's directory; None makes no such data.
 
         Raises:
@@ -90,8 +93,9 @@ class DataSet:
                         has_unk = any("<unk>" in line.split() for line in lines)
                         vocabulary = "words" if has_unk else "30522"
                 say(f"{self.name}: preparing, vocabulary: {vocabulary}")
-                _binarise(text, out, str(vocabulary))
-                write_json(note, {"vocabulary": vocabulary, "sha256": digests})
+                _binarise(text, out, str(vocabulary), drop_unused)
+                made_from = {"vocabulary": vocabulary, "drop_unused": drop_unused}
+                write_json(note, made_from | {"sha256": digests})
             elif vocabulary not in (None, there["vocabulary"]) or digests != there["sha256"]:
                 raise StepFailed(
                     f"{out} was made of other texts, or with --vocabulary {there['vocabulary']}; "
@@ -107,7 +111,7 @@ def _prepare_command(text: Path, out: Path) -> list[str]:
     return ["fairseq-vat", "prepare", *texts, "--out", str(out)]
 
 
-def _binarise(text: Path, out: Path, vocabulary: str) -> None:
+def _binarise(text: Path, out: Path, vocabulary: str, drop_unused: bool) -> None:
     log = out / "prepare.log"
     if vocabulary == "words":
         partial = out / "words.partial"
@@ -124,7 +128,7 @@ def _binarise(text: Path, out: Path, vocabulary: str) -> None:
     if not vocabulary.isdecimal():
         trained = vocabulary == "wordpiece"
         flags = ["--train-wordpiece", "30522"] if trained else ["--wordpiece", vocabulary]
-        run_command([*command, *flags], log)
+        run_command([*command, *flags, *(["--drop-unused"] if drop_unused else [])], log)
         return
     try:
         run_command([*command, "--vocab-size", vocabulary], log)

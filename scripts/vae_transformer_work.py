@@ -63,7 +63,8 @@ class Recipe:
         for data in self.sets.values():
             if not self.args.dry_run:
                 place = self.out / data.name
-                self._attempt(data.name, data.prepare, place, self.args.vocabulary, gpt2)
+                vocabulary = (self.args.vocabulary, self.args.drop_unused)
+                self._attempt(data.name, data.prepare, place, *vocabulary, gpt2)
         began = True
         while began:  # once more, as another process may have left a run
             began = False

@@ -290,6 +290,7 @@ def test_dry_run_prints_commands_and_does_nothing(work):
         (["out", "ptb=ptb", "--gpt2", "ptb"], "has no config.json"),
         (["out", "ptb=ptb", "ptb=ptb"], "ptb is given twice"),
         (["out", "ptb=ptb", "--vocabulary", "none.txt"], "must be words, wordpiece, a number or"),
+        (["out", "ptb=ptb", "--drop-unused"], "only of a file, --vocabulary FILE"),
     ],
 )
 def test_mistakes_are_one_line(work, monkeypatch, capsys, flags, message):

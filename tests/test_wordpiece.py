@@ -80,6 +80,28 @@ def test_a_given_vocabulary_makes_the_same_data(texts, data, tmp_path, capsys):
     assert "there already, from the same text" in told[0]
 
 
+def test_what_the_texts_do_not_use_is_left_out(texts, data, tmp_path):
+    whole = (data / "vocab.txt").read_text().splitlines()
+    given = tmp_path / "vocab.txt"
+    given.write_text("\n".join(["[unused0]", *whole, "zebra", "##zz", ""]))
+    told = []
+    for _ in range(2):
+        made = prepare(
+            texts, tmp_path / "out", wordpiece=given, drop_unused=True, workers=1, tell=told.append
+        )
+    assert sum("what the texts use" in line for line in told) == 1
+    used = {piece for s in texts for piece in (data.parent / f"{s}.pieces").read_text().split()}
+    kept = (made / "vocab.txt").read_text().splitlines()
+    assert kept == [piece for piece in whole if piece in used or piece[0] == "["]
+    for split in texts:
+        same = [folder / f"{split}.pieces" for folder in (data.parent, tmp_path / "out")]
+        assert same[0].read_bytes() == same[1].read_bytes()
+    # the whole one again
+    prepare(texts, tmp_path / "out", wordpiece=given, workers=1)
+    assert (made / "vocab.txt").read_bytes() == given.read_bytes()
+    assert not (tmp_path / "out" / "wordpiece.json").exists()
+
+
 def test_raw_text_is_enough_beside_a_checkpoint(data, alone, tmp_path, capsys):
     (tmp_path / "lines").write_text("Abc isn't it?\nfab\n")
     outputs = []
@@ -149,6 +171,8 @@ def test_mistakes(texts, tmp_path):
         prepare(texts, tmp_path, train_wordpiece=90, character_coverage=0.9)
     with pytest.raises(VATError, match=r"--vocab-size 50: .*makes a dictionary of 90"):
         prepare(texts, tmp_path, train_wordpiece=90, vocab_size=50)
+    with pytest.raises(VATError, match="--drop-unused: only of --wordpiece"):
+        prepare(texts, tmp_path, train_wordpiece=90, drop_unused=True)
     (tmp_path / "empty").write_text("\n")
     with pytest.raises(VATError, match="has no line with text"):
         train_wordpiece(tmp_path / "empty", tmp_path / "vocab.txt", 100)

@@ -89,6 +89,12 @@ def add_tokenization_flags(parser: argparse.ArgumentParser) -> None:
         "train WordPiece of N pieces, fewer if there are fewer",
         kind=at_least(1),
     )
+    parser.add_argument(
+        "--drop-unused",
+        action="store_true",
+        help="leave out of --wordpiece what none of the texts uses: the same pieces of a smaller "
+        "dictionary, for a model of these texts alone",
+    )
     add_number(
         parser,
         "--character-coverage",
@@ -104,7 +110,7 @@ def add_tokenization_flags(parser: argparse.ArgumentParser) -> None:
 def tokenization(args: argparse.Namespace) -> tuple[dict[str, str], str, dict[str, Any]]:
     """The texts, the folder and the settings of the vocabulary."""
     settings = ("vocab_size", "sentencepiece_model", "gpt2", "wordpiece", "train_wordpiece")
-    settings += ("character_coverage", "max_pieces")
+    settings += ("drop_unused", "character_coverage", "max_pieces")
     texts = {name: getattr(args, name) for name in _SPLITS}
     return texts, args.output, {name: getattr(args, name) for name in settings}
 

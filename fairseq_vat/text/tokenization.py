@@ -30,6 +30,7 @@ def tokenize(
     gpt2: str | os.PathLike | None = None,
     wordpiece: str | os.PathLike | None = None,
     train_wordpiece: int | None = None,
+    drop_unused: bool = False,
     character_coverage: float | None = None,
     max_pieces: int | None = None,
     tell: Tell = lambda line: None,
@@ -43,6 +44,7 @@ def tokenize(
             ``vocab.json`` and ``merges.txt``, or WordPiece's ``vocab.txt``.
         vocab_size: length of fairseq's dictionary, its four special symbols included; None takes
             one that fits the text, or that of what is given.
+        drop_unused: keep of the WordPiece vocabulary what the texts use.
         character_coverage: as for `train_sentencepiece`; None takes `DEFAULT_CHARACTER_COVERAGE`.
         tell: is given a line about each step.
         warn: is given a line for each text with the word ``<unk>`` in it.
@@ -55,15 +57,17 @@ def tokenize(
     """
     out = Path(out)
     digests = {name: files.sha256(texts[name]) for name in SPLITS}
+    if drop_unused and not wordpiece:
+        raise VATError("--drop-unused: only of --wordpiece; the other vocabularies fit the text")
     if wordpiece or train_wordpiece:
         if character_coverage is not None:
             raise VATError("--character-coverage is sentencepiece's; leave it out for WordPiece")
         path = out / "vocab.txt"
         if wordpiece:
-            wordpiece_files.check_wordpiece(wordpiece)
-            files.copy_whole(wordpiece, path)
+            _given_wordpiece(wordpiece, path, texts if drop_unused else {}, digests, tell)
         else:
-            _trained_wordpiece(texts["train"], path, train_wordpiece, digests["train"], tell)
+            made_from = {"size": train_wordpiece, "train_sha256": digests["train"]}
+            _trained_wordpiece(texts["train"], path, made_from, tell)
         vocabulary = wordpiece_files.WordpieceVocabulary(path)
         origin, digest = wordpiece or path, {"wordpiece_sha256": files.sha256(path)}
     elif gpt2:
@@ -138,8 +142,8 @@ def _copied_model(given: str | os.PathLike, out: Path) -> Path:
     path = out / "sentencepiece.model"
     subwords.load_model(given)
     if not (path.exists() and path.read_bytes() == Path(given).read_bytes()):
-        files.copy_whole(given, path)
         (out / "sentencepiece.json").unlink(missing_ok=True)
+        files.copy_whole(given, path)
     return path
 
 
@@ -171,17 +175,40 @@ def _trained_model(
     return path
 
 
+def _given_wordpiece(
+    given: str | os.PathLike,
+    path: Path,
+    texts: Mapping[str, str | os.PathLike],
+    digests: Mapping[str, str],
+    tell: Tell,
+) -> None:
+    """A copy, of what the texts use of it where there are any."""
+    wordpiece_files.check_wordpiece(given)
+    note = path.with_name("wordpiece.json")
+    if not texts:
+        note.unlink(missing_ok=True)
+        files.copy_whole(given, path)
+        return
+    made_from = {"used_of": files.sha256(given), "sha256": digests}
+    if path.exists() and files.read_json(note) == made_from:
+        return
+    note.unlink(missing_ok=True)
+    tell(f"{path}: what the texts use of {given} ...")
+    wordpiece_files.keep_used(given, texts.values(), path)
+    files.write_json(note, made_from)
+
+
 def _trained_wordpiece(
-    text: str | os.PathLike, path: Path, size: int, digest: str, tell: Tell
+    text: str | os.PathLike, path: Path, made_from: dict[str, Any], tell: Tell
 ) -> None:
     """The one that is there, or a new one."""
-    note, made_from = path.with_name("wordpiece.json"), {"size": size, "train_sha256": digest}
+    note = path.with_name("wordpiece.json")
     if path.exists() and files.read_json(note) == made_from:
         tell(f"{path}: there already, from the same text")
         return
     note.unlink(missing_ok=True)
-    tell(f"{path}: training with {size:,} pieces on {text} ...")
-    wordpiece_files.train_wordpiece(text, path, size)
+    tell(f"{path}: training with {made_from['size']:,} pieces on {text} ...")
+    wordpiece_files.train_wordpiece(text, path, made_from["size"])
     files.write_json(note, made_from)
 
 

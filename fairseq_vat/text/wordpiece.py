@@ -5,9 +5,11 @@ case, no accents, punctuation marks apart, and then the longest pieces from the 
 word after ``##``.
 """
 
+import itertools
 import os
 from argparse import Namespace
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from fairseq_vat.errors import VATError
@@ -19,6 +21,7 @@ _FOR_FAIRSEQ = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 _SPECIALS = (*_FOR_FAIRSEQ, "[MASK]")
 # BERT's
 _LARGEST_ALPHABET = 1000
+_BATCH = 1000
 
 
 class WordpieceVocabulary:
@@ -72,6 +75,26 @@ def _read(path: str | os.PathLike) -> list[str]:
     return text.removesuffix("\n").split("\n")
 
 
+def keep_used(
+    given: str | os.PathLike, texts: Iterable[str | os.PathLike], path: str | os.PathLike
+) -> None:
+    """Write a vocabulary's ``vocab.txt`` without the pieces that none of the texts uses.
+
+    The texts' pieces stay the same: what is longest from the left in all of them is so in fewer.
+
+    Args:
+        given: the whole one.
+        texts: a sentence a line (plain, ``.gz`` or ``.xz``); they are cleaned here.
+    """
+    vocabulary, used = WordpieceVocabulary(given), set(_SPECIALS)
+    for text in texts:
+        lines = read_lines(text)
+        while batch := list(itertools.islice(lines, _BATCH)):
+            for pieces in vocabulary.encode(batch):
+                used.update(pieces)
+    _write(path, (piece for piece in _read(given) if piece in used))
+
+
 def train_wordpiece(train_txt: str | os.PathLike, path: str | os.PathLike, vocab_size: int) -> None:
     """Train WordPiece on a text file, and write its ``vocab.txt``.
 
@@ -119,6 +142,10 @@ def train_wordpiece(train_txt: str | os.PathLike, path: str | os.PathLike, vocab
         show_progress=False,
     )
     pieces = tokenizer.get_vocab()
+    _write(path, sorted(pieces, key=pieces.get))
+
+
+def _write(path: str | os.PathLike, pieces: Iterable[str]) -> None:
     with atomic_path(path) as temporary:
-        text = "".join(f"{piece}\n" for piece in sorted(pieces, key=pieces.get))
+        text = "".join(f"{piece}\n" for piece in pieces)
         temporary.write_text(text, encoding="utf-8", newline="\n")
