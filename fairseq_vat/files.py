@@ -36,12 +36,16 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside ``target`` that replaces it when the block ends well.
 
     An interrupted or failed run leaves the old file, or none: never one cut off half way, which a
-    resumable script would take for finished.
+    resumable script would take for finished. What a link points to is replaced, and a pipe or a
+    device is written to itself.
 
     Raises:
         OSError: the block's, with `target` as its file where it names none.
     """
-    target = Path(target)
+    if os.path.exists(target) and not os.path.isfile(target) and not os.path.isdir(target):
+        yield Path(target)
+        return
+    target = Path(os.path.realpath(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(target)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")

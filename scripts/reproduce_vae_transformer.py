@@ -14,6 +14,7 @@ Flags after -- go to `fairseq-vat evaluate`, such as --iw-samples 0 --no-bleu.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -115,6 +116,7 @@ def arguments(argv: list[str]) -> tuple[Parser, argparse.Namespace]:
         place = argv.index("--")
         own, further = argv[:place], argv[place + 1 :]
     args = parser.parse_intermixed_args(own)
+    args.out = Path(os.path.abspath(args.out))
     args.evaluate_flags = further
     args.only = args.only or [name for name in SYSTEMS if args.gpt2 or name != "vae_gpt2"]
     args.annealings = args.annealings or list(ANNEALINGS)
@@ -165,6 +167,8 @@ def main() -> None:
         except OutOfTime:
             say(f"{args.minutes:g} minutes are over: the same command goes on")
             failed = 0
+        except KeyboardInterrupt:
+            parser.exit(130, "stopped: the same command goes on\n")
         recipe.say_what_is_left()
         if failed:
             raise VATError("some steps failed, see above; the same command tries them once more")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import sys
@@ -70,6 +71,7 @@ class Recipe:
             began = False
             for number, run in enumerate(self.runs, 1):
                 if run.data in self._failed or run in self._failed or self._is_done(run):
+                    self._say_if_other_settings(run)
                     continue
                 if self.args.dry_run:
                     self._print(run)
@@ -79,7 +81,7 @@ class Recipe:
                         began = True
                         say(f"run {number} of {len(self.runs)}: {run.folder}")
                         self._attempt(run, self._one_run, run)
-        others = "7" in self.args.tables and self._at_work_elsewhere()
+        others = "7" in self.args.tables and self._is_work_elsewhere()
         if others:
             say("table 7: nothing may run beside it; run this again when the others have ended")
         for name in self.sets if "7" in self.args.tables and not others else ():
@@ -96,7 +98,7 @@ class Recipe:
         left = [run for run in self.runs if not self._is_done(run)]
         done = len(self.runs) - len(left)
         epochs = sum(self.args.epochs - epochs_of(self._records(run)) for run in left)
-        busy = len(self._at_work_elsewhere())
+        busy = sum(_is_busy(self.out / run.folder) for run in self.runs)
         say(
             f"{done} of {len(self.runs)} runs done; left: {len(left)} ({busy} at work elsewhere), "
             f"{epochs} epochs at most"
@@ -104,13 +106,17 @@ class Recipe:
         if not self.args.dry_run:
             print(self.out / "results" / "tables.md")
 
-    def _at_work_elsewhere(self) -> list[Run]:
-        found = []
-        for run in self.runs:
-            if (self.out / run.folder).is_dir():
-                with locked(self.out / run.folder, wait=False) as is_ours:
-                    found += [] if is_ours else [run]
-        return found
+    def _is_work_elsewhere(self) -> bool:
+        """On any run of this folder, also one that isn't among this call's."""
+        return any(_is_busy(path.parent) for path in self.out.glob("*/*/.recipe.lock"))
+
+    def _say_if_other_settings(self, run: Run) -> None:
+        """Commands don't have these."""
+        trained = read_json(self.out / run.folder / "trained.json") or {}
+        for name in ("patience", "precision"):
+            now, then = getattr(self.args, name), trained.get(name)
+            if trained and then != now and not (name == "precision" and now is None):
+                say(f"{run.folder}: is done, with --{name} {then}")
 
     def _attempt(self, what: object, step: Callable, *args: object) -> None:
         if self._deadline is not None and time.monotonic() > self._deadline:
@@ -170,7 +176,9 @@ class Recipe:
         save = folder / "checkpoints"
         command = self._training(run)
         begun = {"command": self._shown(command), "data": sha256(self._data(run) / "train.bin")}
-        there = read_json(folder / "begun.json")
+        there = {"precision": self._precision} | (read_json(folder / "begun.json") or {})
+        # without the flag one that was begun goes on as it was
+        precision = begun["precision"] = self.args.precision or there["precision"]
         if there != begun:
             # what ended before its first checkpoint holds nobody to its flags
             if any(save.glob("checkpoint*.pt")):
@@ -179,6 +187,8 @@ class Recipe:
                     "another OUT"
                 )
             shutil.rmtree(save, ignore_errors=True)
+            for name in ("trained", "result", "evaluate", "classify"):
+                (folder / f"{name}.json").unlink(missing_ok=True)
             write_json(folder / "begun.json", begun)
         if read_json(folder / "trained.json") is not None:
             return
@@ -196,7 +206,7 @@ class Recipe:
 
         stopped = watch()
         if not stopped:
-            flags = [*self._device_flags, "--precision", self._precision]
+            flags = [*self._device_flags, "--precision", precision]
             stopped = run_command([*command, *flags], folder / "out.log", watch, self._deadline)
         # with patience the last is N epochs past the best
         checkpoint = f"checkpoint_{'last' if self.args.patience is None else 'best'}.pt"
@@ -206,7 +216,7 @@ class Recipe:
             "stopped": "patience" if stopped else "epochs",
             "patience": self.args.patience,
             "checkpoint": checkpoint,
-            "precision": self._precision,
+            "precision": precision,
             "device": "cpu" if self._on_cpu else torch.cuda.get_device_name(),
             "torch": torch.__version__,
             "commit": commit(),
@@ -240,7 +250,7 @@ class Recipe:
             print(name)
             return None
         say(f"{path}: {' '.join(name.split()[:2])}")
-        output = path.with_suffix(".partial")
+        output = path.with_suffix(f".{os.getpid()}.partial")
         run_command(command, path.with_suffix(".log"), output=output)
         found = json.loads(output.read_text(encoding="utf-8"))
         # results are published: no folders of this machine in them
@@ -261,6 +271,14 @@ class Recipe:
         with locked(self.out / "results"):
             write_results(self.out)
             write_markdown(self.out / "results")
+
+
+def _is_busy(folder: Path) -> bool:
+    """Whether another process is at work there."""
+    if not folder.is_dir():
+        return False
+    with locked(folder, wait=False) as is_ours:
+        return not is_ours
 
 
 def epochs_of(records: Sequence[Record]) -> int:

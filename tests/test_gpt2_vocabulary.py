@@ -149,6 +149,18 @@ def _merges(line):
     return lambda folder: (folder / "merges.txt").write_text(f"#version: 0.2\n{line}\n")
 
 
+def _tokenizer(**model):
+    """Alone, without the two files of its parts."""
+
+    def spoil(folder):
+        for name in ("vocab.json", "merges.txt"):
+            (folder / name).unlink()
+        value = {"model": model, "pre_tokenizer": {"type": "ByteLevel"}}
+        (folder / "tokenizer.json").write_text(json.dumps(value))
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -167,6 +179,8 @@ def _merges(line):
         (_merges("one"), "'one' makes no token"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json is not JSON"),
         (lambda folder: (folder / "vocab.json").write_text("[]"), "is not a JSON object"),
+        (lambda folder: (folder / "merges.txt").write_bytes(b"\xff"), "merges.txt isn't UTF-8"),
+        (_tokenizer(type="BPE"), "tokenizer.json has no vocab and merges"),
     ],
 )
 def test_a_directory_that_is_none_is_named(directory, tmp_path, capsys, spoil, message):

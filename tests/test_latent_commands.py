@@ -9,7 +9,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from fairseq_vat import pretrained
+from fairseq_vat import VATModel, pretrained
 from fairseq_vat.cli import main as cli
 from fairseq_vat.cli.terminal import highlighted
 
@@ -100,6 +100,8 @@ def test_the_packaged_model_is_meant_where_none_is_named(tmp_path, monkeypatch, 
     for words in ([sentence], ["vat-small", sentence], ["--cpu", sentence]):
         assert cli.main(["reconstruct", *words]) == 0
         assert capsys.readouterr().out == sentence + "\n"
+    vat = VATModel.from_pretrained("vat-small", device="cpu")
+    assert len(vat.sample_prior(2, seed=1)) == 2
     assert cli.main(["reconstruct", "Hello"]) == 1
     assert "before a text of one word give MODEL" in capsys.readouterr().err
     # what is there comes first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from matplotlib import pyplot as plt
@@ -110,6 +111,11 @@ def test_what_tells_paths_apart(drawn, tmp_path):
         paths.append(str(folder / "metrics.jsonl"))
     assert main(["plot", *paths, "--output", str(tmp_path)]) == 0
     assert _legend(drawn["annealing.png"]) == ["one/linear", "two/linear"]
+    for name in ("z0.5", "z0.6"):
+        shutil.copytree(tmp_path / "one/linear", tmp_path / name)
+    folders = [str(tmp_path / name) for name in ("z0.5", "z0.6")]
+    assert main(["plot", *folders, "--output", str(tmp_path)]) == 0
+    assert _legend(drawn["annealing.png"]) == ["z0.5", "z0.6"]
 
 
 def test_formats(runs, tmp_path, capsys):

@@ -306,6 +306,7 @@ def test_figures_are_those_of_evaluate(gathered, data_dir, checkpoint):
         (("--sentences", "1"), "argument --sentences: must be at least 2, not 1"),
         (("--steps", "1"), "argument --steps: must be at least 2, not 1"),
         (("--prior-std", "0"), "argument --prior-std: must be above 0, not 0"),
+        (("--seed", str(2**32)), "argument --seed: must be from 0 to 4294967295"),
         (("--gen-subset", "dev"), "has test, train, valid"),
         (("--text", "nowhere.txt"), "nowhere.txt"),
         (("--train-log", "nowhere.log"), "nowhere.log"),
@@ -324,6 +325,9 @@ def test_mistakes_in_files_are_one_line(data_dir, checkpoint, tmp_path, capsys):
     assert "at least 2 sentences" in failure(capsys, *command, "--text", text)
     text.write_text("epoch 1 | loss 3 | num_updates 5\n", encoding="utf-8")
     assert "token_kl_cross_entropy" in failure(capsys, *command, "--train-log", text)
+    stats = "nll_loss 3 | kl_nats 2 | kl_weight 1 | num_updates 5"
+    text.write_text(f"epoch 1 | valid on 'valid' subset | {stats}\n", encoding="utf-8")
+    assert "kl_weight of updates" in failure(capsys, *command, "--train-log", text)
     assert "is a folder" in failure(capsys, *command, "--output", tmp_path)
     inside = text / "page.html"
     assert "nothing can be written" in failure(capsys, *command, "--output", inside)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import reproduce_vae_transformer
@@ -95,7 +96,7 @@ def test_every_step_is_done_once(work):
     done = work.run("out", *both)
     assert done.returncode == 0, done.stderr
     trained = {
-        flag(args, "--save-dir").removeprefix("out/").removesuffix("/checkpoints"): args
+        flag(args, "--save-dir").partition("/out/")[2].removesuffix("/checkpoints"): args
         for args in work.calls("fairseq-train")
     }
     expected = {f"{data}/gru_decoder_lm-seed1" for data in ("ptb", "sst2")} | {
@@ -164,6 +165,45 @@ def test_a_failure_leaves_the_other_runs_and_a_second_try(work):
     # measured with other flags it is
     assert work.run("out", *few, "--", "--no-bleu").returncode == 0
     assert len(work.calls("fairseq-vat", "evaluate")) == 2 and not work.calls("fairseq-train")
+
+
+def test_what_was_begun_with_other_settings_is_told_or_left_alone(work, monkeypatch, capsys):
+    few = ("--only", "gru_decoder_lm", "--tables", "2", "ptb=ptb")
+    assert work.run("out", *few, "--precision", "float32").returncode == 0
+    folder = work.folder / "out" / "ptb" / "gru_decoder_lm-seed1"
+    told = work.run("out", *few, "--patience", "2", "--precision", "bfloat16").stderr
+    assert "gru_decoder_lm-seed1: is done, with --patience None" in told
+    assert "gru_decoder_lm-seed1: is done, with --precision float32" in told
+    # what isn't done goes on in the precision that it was begun in
+    for name in ("trained", "result"):
+        (folder / f"{name}.json").unlink()
+    other = work.run("out", *few, "--precision", "bfloat16")
+    assert other.returncode == 1 and "was trained with other flags" in other.stderr
+    assert work.run("out", *few).returncode == 0
+    (train,) = work.calls("fairseq-train")
+    assert flag(train, "--precision") == "float32"
+    # figures of a model that is gone aren't those of a new one
+    for path in (folder / "checkpoints").glob("checkpoint*.pt"):
+        path.unlink()
+    failed = work.run("out", *few, "--epochs", "3", FAIL="gru")
+    assert failed.returncode == 1
+    assert not list(folder.glob("[trec]*.json"))
+
+    monkeypatch.chdir(work.folder)
+    monkeypatch.setattr("sys.argv", ["reproduce_vae_transformer.py", "out", *few])
+    stopped = Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr(reproduce_vae_transformer.Recipe, "work", stopped)
+    with pytest.raises(SystemExit) as left:
+        reproduce_vae_transformer.main()
+    assert left.value.code == 130
+    assert capsys.readouterr().err == "stopped: the same command goes on\n"
+
+
+def test_table_7_waits_for_trainings(work):
+    folder = work.folder / "out" / "ptb" / "lstm_decoder_lm-seed1"
+    with commands.locked(folder):
+        done = work.run("out", "--only", "gru_decoder_lm", "--tables", "2,7", "ptb=ptb")
+    assert done.returncode == 0 and "table 7: nothing may run beside it" in done.stderr
 
 
 def test_patience_is_counted_over_stops(work):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -204,6 +205,19 @@ def epochs(file):
         for r in records
         if r["kind"] == "train"
     ]
+
+
+def test_links_and_pipes_stay_what_they_are(tmp_path):
+    link, pipe = tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to("file")
+    os.mkfifo(pipe)
+    with atomic_path(link) as temporary:
+        temporary.write_text("whole")
+    assert link.is_symlink() and (tmp_path / "file").read_text() == "whole"
+    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE)
+    with atomic_path(pipe) as temporary:
+        temporary.write_text("through")
+    assert reader.communicate(timeout=60) == (b"through", None) and pipe.is_fifo()
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fairseq_vat.cli.checkpoint import add_model_arguments
 from fairseq_vat.cli.evaluation_table import evaluation_tables
-from fairseq_vat.cli.flags import above, add_number, at_least
+from fairseq_vat.cli.flags import above, add_number, at_least, seed
 from fairseq_vat.cli.tables import add_output_flags, show
 from fairseq_vat.cli.terminal import quiet
 from fairseq_vat.errors import VATError
@@ -47,7 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         kind=above(0),
         metavar="S",
     )
-    add("--seed", "of the draws", 1, kind=int)
+    add("--seed", "of the draws", 1, kind=seed)
     add("--samples", "draws a sentence for the nll from samples", 1)
     add(
         "--iw-samples",

@@ -114,6 +114,11 @@ def between(low: float, high: float, kind: type[Number] = float) -> Callable[[st
     return _checked(kind, lambda value: low <= value <= high, f"from {low:g} to {high:g}")
 
 
+def seed(text: str) -> int:
+    """For ``type=``: what both torch and numpy take."""
+    return _checked(int, lambda value: 0 <= value < 2**32, f"from 0 to {2**32 - 1}")(text)
+
+
 def _checked(
     kind: type[Number], holds: Callable[[Number], bool], wanted: str
 ) -> Callable[[str], Number]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
-from fairseq_vat.cli.flags import add_list, add_number, at_least
+from fairseq_vat.cli.flags import add_list, add_number, at_least, seed
 from fairseq_vat.cli.tables import add_output_flags, prose, show, table
 from fairseq_vat.cli.terminal import quiet, warn_of_unknown
 from fairseq_vat.errors import VATError
@@ -50,7 +50,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         ("--min-sentences", 5, 1, "that each of these words is in"),
     ):
         add_number(parser, flag, help_, default, at_least(least))
-    add_number(parser, "--seed", "of the choice of sentences, and of the random words", 1)
+    add_number(parser, "--seed", "of the choice of sentences, and of the random words", 1, seed)
     add_output_flags(parser)
     parser.set_defaults(run=run)
 

@@ -13,7 +13,7 @@ from fairseq_vat.cli.checkpoint import (
     load_hub,
     warn_of_subwords,
 )
-from fairseq_vat.cli.flags import above, add_number, at_least, finite
+from fairseq_vat.cli.flags import above, add_number, at_least, finite, seed
 from fairseq_vat.cli.inputs import (
     add_generation_arguments,
     add_input_argument,
@@ -143,7 +143,7 @@ def _add_drawing(
 ) -> None:
     add_number(parser, "--samples", what, samples, at_least(1))
     add_number(parser, "--temperature", "factor on the standard deviation", 1.0, above(0), "T")
-    add_number(parser, "--seed", "of the draws", 1)
+    add_number(parser, "--seed", "of the draws", 1, seed)
 
 
 def _drawing(args: argparse.Namespace) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
-from fairseq_vat.cli.flags import above, add_list, add_number, at_least
+from fairseq_vat.cli.flags import above, add_list, add_number, at_least, seed
 from fairseq_vat.cli.terminal import quiet
 from fairseq_vat.errors import VATError
 
@@ -83,7 +83,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add("--samples", "draws of each example", 4, one)
     add("--steps", "sentences of an interpolation, both ends included", 6, two)
     add("--beam", "width of the beam search", 5, one)
-    add("--seed", "of all draws", 1)
+    add("--seed", "of all draws", 1, seed)
     add(
         "--prior-std",
         "standard deviation of the latents' prior (default: the training's)",
@@ -158,9 +158,10 @@ def _read_log(path: str | Path) -> list[Record]:
     from fairseq_vat.evaluation.training_log import read_training_log
 
     records = read_training_log(path)
-    if not any({"kl_nats", "kl_weight", "nll_loss"} <= r.stats.keys() for r in records):
+    trained = (record.stats.keys() for record in records if record.kind != "valid")
+    if not any({"kl_nats", "kl_weight", "nll_loss"} <= names for names in trained):
         raise VATError(
-            f"{path} has no nll_loss, kl_nats and kl_weight: it is not of a run with "
+            f"{path} has no nll_loss, kl_nats and kl_weight of updates: it is not of a run with "
             "--criterion token_kl_cross_entropy"
         )
     return records
@@ -192,13 +193,18 @@ def _plot(args: argparse.Namespace) -> None:
     print(output / f"annealing.{suffix}")
 
 
+def _without_suffix(log: Path) -> Path:
+    """A folder's name may end like one: ``z0.5``."""
+    return log.with_suffix("") if log.suffix in (".log", ".jsonl", ".json", ".txt") else log
+
+
 def _labels(runs: list[str], given: list[str] | None) -> list[str]:
     """Those given, or the shortest ends of the paths that tell the runs apart."""
     if given is not None and len(given) != len(runs):
         raise VATError(f"--labels: {len(given)} for {len(runs)} runs; give each its own")
     paths = [Path(run).absolute() for run in runs]
     paths = [
-        path.parent if path.name in ("train.log", "metrics.jsonl") else path.with_suffix("")
+        path.parent if path.name in ("train.log", "metrics.jsonl") else _without_suffix(path)
         for path in paths
     ]
     labels = given or ["/".join(path.parts[-1:]) for path in paths]

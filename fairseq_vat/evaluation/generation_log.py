@@ -57,7 +57,9 @@ def read_generation(path: str | os.PathLike) -> list[Generated]:
             number = int(match["id"])
             sentence = sentences.setdefault(number, Generated(number))
             if match["kind"] == "D":
-                score, _, text = match["rest"].partition("\t")
+                score, tab, text = match["rest"].partition("\t")
+                if not tab:
+                    raise VATError(f"{path} is cut off within an output of sentence {number}")
                 sentence.scores.append(float(score))
                 sentence.outputs.append(text)
             elif match["kind"] == "I":

@@ -245,9 +245,7 @@ def from_pretrained(
     path = path_of(model_name_or_path)
     folder = path if os.path.isdir(path) else os.path.dirname(path)
     data = None if data_name_or_path is None else os.fspath(data_name_or_path)
-    if data is None and os.path.isfile(os.path.join(folder, "dict.txt")):
-        data = folder
-    elif data is not None and data.startswith("."):
+    if data is not None and data.startswith("."):
         data = os.path.abspath(os.path.join(folder, data))
     settings = {name: kwargs.pop(name) for name in list(kwargs) if name not in TASK_SETTINGS}
     encoder = build_bpe(bpe, **settings)

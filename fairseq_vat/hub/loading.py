@@ -68,7 +68,8 @@ def load_model(
     Args:
         path: the checkpoint, or its folder, as for `checkpoint_of`.
         data: a data directory with the dictionary of the training (several, separated by colons,
-            as for fairseq-train); None takes the dictionary that the checkpoint holds.
+            as for fairseq-train); None takes the dictionary that the checkpoint holds, or else the
+            folder that it is in.
         device: where the model goes; None takes a CUDA device if there is one, else the CPU.
         **task_overrides: settings of the task that are to differ from the training's, such as
             ``truncate=True``, but for those of generation (``latent_...``), which are at their
@@ -85,10 +86,12 @@ def load_model(
         cfg = state["cfg"]
         vocabulary = vocabulary_of(state.get("task_state", {}))
         if data is None and vocabulary is None:
-            raise VATError(
-                f"checkpoint {path} holds no dictionary, being of an earlier version: give the "
-                "data directory of its training"
-            )
+            data = os.path.dirname(path) or "."
+            if not os.path.isfile(os.path.join(data, "dict.txt")):
+                raise VATError(
+                    f"checkpoint {path} holds no dictionary, being of an earlier version: give the "
+                    "data directory of its training"
+                )
         subword_files = vocabulary and vocabulary.subwords
         if data is not None and subword_files is None:
             subword_files = SubwordFiles.read(first_data_directory(os.fspath(data)))

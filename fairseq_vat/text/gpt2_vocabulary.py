@@ -129,7 +129,10 @@ def _read_vocabulary(directory: Path) -> tuple[dict[str, int], list[tuple[str, s
     merges = directory / "merges.txt"
     if vocab is not None and merges.is_file():
         # fairseq's own reading of it would take a merge for the header if there is none
-        lines = merges.read_text(encoding="utf-8").split("\n")
+        try:
+            lines = merges.read_text(encoding="utf-8").split("\n")
+        except UnicodeDecodeError:
+            raise VATError(f"{merges} isn't UTF-8; give GPT-2's merges.txt") from None
         lines = lines[1:] if lines[0].startswith("#version") else lines
         return vocab, [tuple(line.split()) for line in lines if line.strip()]
     tokenizer = read_json_object(directory / "tokenizer.json")
@@ -139,6 +142,8 @@ def _read_vocabulary(directory: Path) -> tuple[dict[str, int], list[tuple[str, s
     model = tokenizer.get("model") or {}
     if model.get("type") != "BPE" or "ByteLevel" not in json.dumps(tokenizer.get("pre_tokenizer")):
         raise VATError(f"{directory}/tokenizer.json is not a byte-level BPE, as GPT-2's is")
+    if not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
+        raise VATError(f"{directory}/tokenizer.json has no vocab and merges, as GPT-2's has")
     pairs = (pair.split() if isinstance(pair, str) else pair for pair in model["merges"])
     return model["vocab"], [tuple(pair) for pair in pairs]
 
