@@ -151,7 +151,7 @@ def test_text_is_escaped(pages, gathered):
 def test_the_log_beside_the_checkpoint_is_found(pages, sentence_level):
     assert "Reconstruction by update" in pages["sentence"]
     assert f"From {sentence_level.parent}/metrics.jsonl." in pages["sentence"]
-    assert "There is no train.log beside the checkpoint" in pages["token"]
+    assert "There is no train.log or metrics.jsonl beside the checkpoint" in pages["token"]
     assert "Reconstruction by update" not in pages["token"]
 
 

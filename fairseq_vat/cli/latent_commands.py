@@ -96,7 +96,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         parser,
         "--length",
         "latents a sentence, its start's and end's apart; the decoder, if it follows them, writes "
-        "as many subwords (default: drawn from the lengths of the training data in DATA)",
+        "as many subwords (default: drawn from the lengths of the training data)",
         kind=at_least(1),
     )
 

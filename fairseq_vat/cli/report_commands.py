@@ -74,7 +74,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--train-log",
         metavar="FILE",
-        help="of the training (default: train.log beside the checkpoint, if there is one)",
+        help="of the training (default: train.log or metrics.jsonl beside the checkpoint)",
     )
     add = partial(add_number, parser)
     two, one = at_least(2), at_least(1)
@@ -149,7 +149,7 @@ def _log(args: argparse.Namespace) -> tuple[list[Record] | None, str]:
         except VATError as error:
             return None, str(error)
     return None, (
-        "There is no train.log beside the checkpoint; --train-log names one elsewhere "
+        "There is no train.log or metrics.jsonl beside the checkpoint; --train-log names one elsewhere "
         "(fairseq-train --log-file FILE --log-format simple)."
     )
 

@@ -232,7 +232,7 @@ class LatentOperations(LatentDecoding):
 
         Args:
             length: subwords of a sentence, without start token and end of sentence; None draws
-                lengths from those of the training data, which has to be in the data directory.
+                lengths from those of the training data: the checkpoint's, or the data directory's.
                 Without meaning where a sentence has one latent.
             prior_std: p; None takes the training's: s, or s^2 with noise of the prior's width.
             seed: with the draw's number it fixes a draw.
