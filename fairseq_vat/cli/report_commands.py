@@ -149,8 +149,8 @@ def _log(args: argparse.Namespace) -> tuple[list[Record] | None, str]:
         except VATError as error:
             return None, str(error)
     return None, (
-        "There is no train.log or metrics.jsonl beside the checkpoint; --train-log names one elsewhere "
-        "(fairseq-train --log-file FILE --log-format simple)."
+        "There is no train.log or metrics.jsonl beside the checkpoint; --train-log names one "
+        "elsewhere (fairseq-train --log-file FILE --log-format simple)."
     )
 
 
