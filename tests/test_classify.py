@@ -117,6 +117,12 @@ def test_in_python_it_is_a_function(classify, vat, tmp_path):
     found = run_classify(vat, files, pooling="sum", seeds=2, epochs=2)
     assert found.keys() | {"checkpoint", "data"} == printed.keys()
     assert found == {name: printed[name] for name in found}
+    # in whatever order the files come
+    order = ("train", "test", "valid")
+    files = LabelledFiles.read({name: tmp_path / name for name in order}).in_subwords(vat)
+    other = run_classify(vat, files, pooling="sum", seeds=2, epochs=2)
+    for name in ("classifier", "logistic_regression"):
+        assert other[name]["test"] == pytest.approx(found[name]["test"])
 
 
 def test_the_table_as_csv_is_nothing_else(classify, tmp_path):

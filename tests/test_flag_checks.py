@@ -158,6 +158,10 @@ def test_language_models_need_no_kl(data_dir, tmp_path):
 def test_an_annealing_that_does_nothing_is_warned_of(data_dir, tmp_path):
     log = commands.train(data_dir, tmp_path, "--kl-annealing-updates", "9", "--max-update", "1")
     assert "--kl-annealing-updates 9 does nothing with --kl-annealing constant" in log
+    flags = "--kl-annealing linear --kl-annealing-updates 9 --kl-annealing-cycles 3 --max-update 1"
+    log = commands.train(data_dir, tmp_path / "linear", *flags.split())
+    assert "--kl-annealing-cycles 3 does nothing with --kl-annealing linear" in log
+    assert "--kl-annealing-ratio" not in log
 
 
 def test_no_check_is_made_twice():

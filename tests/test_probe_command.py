@@ -197,7 +197,7 @@ def test_stopped_and_gone_on_with(probe, tmp_path, count_runs):
     assert "interrupted" in probe(*flags, "--save", save, "--seeds", "3", status=130)
     kept = save.read_text()
     for change, name in (
-        (["--hidden", "4"], "--hidden (16, now 4)"),
+        (["--hidden", "4"], "--hidden (None, now 4)"),
         (["--lr", "0.5"], "--lr (0.003, now 0.5)"),
         (["--train", write(tmp_path / "other", count=60, seed=3)], "sentences or labels"),
     ):

@@ -75,6 +75,17 @@ def test_bleu_says_how_it_was_measured():
     assert "tok:13a" in half["signature"]
 
 
+def test_what_is_unknown_is_never_right():
+    reference = "the cat sat on the <<unk>> and the <<unk>> ran away today"
+    for tokenize in ("13a", "none"):
+        scores = [
+            bleu_figures([reference.replace("<<unk>>", word)], [reference], tokenize)["bleu"]
+            for word in ("<unk>", "dog")
+        ]
+        # 13a has three tokens for the mark in an output, all wrong
+        assert scores[0] <= scores[1] < 50
+
+
 def test_where_gpt2_s_vocabulary_is_looked_for(vocabulary):
     data = vocabulary.parent / "data-bin"
     assert find_gpt2_vocabulary(data) == vocabulary

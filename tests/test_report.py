@@ -256,6 +256,14 @@ def test_a_sentence_is_what_its_subwords_say(vat, tmp_path):
     assert read_text(cased, text, 2).texts == ["w1 w2 w3", "w4 w5"]
 
 
+def test_an_unknown_word_is_not_given_back(vat, tmp_path):
+    vat = VATHubInterface(vat.cfg, vat.task, vat.model)
+    text = tmp_path / "unknown"
+    text.write_text("w1 <unk> w3\nw4 w5\n", encoding="utf-8")
+    found = read_text(vat, text, 2)
+    assert found.texts == ["w1 <<unk>> w3", "w4 w5"] and found.pieces[0] == "w1 <unk> w3"
+
+
 def test_isotropy_that_cant_be_measured_is_told(gathered):
     error = {"isotropy": None, "isotropy_error": "vectors <are> zero"}
     without = SimpleNamespace(**{**vars(gathered), **error})

@@ -106,7 +106,10 @@ class TokenKLCrossEntropy(FairseqCriterion):
 
     def _latent_seed(self, training: bool, update: int) -> int:
         # every update draws anew; a resumed run draws what the stopped one would have drawn
-        return (self.seed << 40) + update + 1 if training else VALIDATION_SEED
+        if not training:
+            return VALIDATION_SEED
+        # 64 bits: 24 of the seed, its other 8, and 32 of the update
+        return (self.seed << 40) + (self.seed >> 24 << 32) + update + 1
 
     def _checked(self, noise: Prior | None) -> Prior | None:
         if noise not in (None, self.prior):

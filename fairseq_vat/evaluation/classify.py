@@ -63,7 +63,7 @@ def classify(
         standardize = protocol == "converged"
     posteriors = {
         name: vat.embed_posterior([line.sentences[0] for line in files.lines[name]], pooling)
-        for name in _SPLITS
+        for name in files.paths  # the labels' order
     }
     if standardize:
         posteriors = standardized(posteriors)

@@ -66,7 +66,7 @@ def probe(
         **_examples(files),
         "checkpoint": sha256(checkpoint_of(encoders[0].path)) if save else None,
         "--folds": folds if cv else None,
-        "--hidden": widths[0],
+        "--hidden": hidden,
         "--activation": activation,
         **{f"--{name.replace('_', '-')}": value for name, value in tuning.items()},
     }

@@ -10,6 +10,8 @@ from fairseq_vat.text.pieces import in_pieces
 if TYPE_CHECKING:
     from fairseq_vat.hub.interface import VATHubInterface
 
+# of the characters that nobody uses
+_NEVER_RIGHT = "\ue000"
 BLEUS = {"bleu": "BLEU", "bleu_of_pieces": "BLEU of pieces"}
 # with a larger share of unknown pieces a text's subwords can't be the model's
 MOST_UNKNOWN = 0.2
@@ -43,6 +45,7 @@ def bleu_figures(
     """Corpus BLEU of outputs, and how many equal their reference.
 
     Args:
+        references: with ``<<unk>>``, fairseq's, for what is unknown: nothing is right there.
         tokenize: sacrebleu's: ``13a`` for text; ``none`` for words that are tokens already.
 
     Returns:
@@ -53,9 +56,11 @@ def bleu_figures(
     from sacrebleu.metrics import BLEU  # here, because it takes long to import
 
     of_pieces = in_pieces(references)
+    # sacrebleu's 13a would take the unk out of fairseq's two marks, and it would be right
+    references_for_bleu = [line.replace("<<unk>>", _NEVER_RIGHT) for line in references]
     # force: text of a corpus that was tokenised before looks to sacrebleu like a mistake
     metric = BLEU(tokenize="none" if of_pieces else tokenize, force=True)
-    score = metric.corpus_score(outputs, [references]).score
+    score = metric.corpus_score(outputs, [references_for_bleu]).score
     pairs = zip(outputs, references, strict=True)
     return {
         "bleu_of_pieces" if of_pieces else "bleu": score,

@@ -70,8 +70,12 @@ def _fitting(vat: VATHubInterface, pieces: list[str], source: str, total: int) -
         join = Pieces.of(vat.task.target_dictionary, vocabulary).join
     chosen = [pieces[row] for row in rows]
     # texts as the subwords have them: sentencepiece writes some characters otherwise, and so does
-    # the model
-    texts = [join(line) for line in chosen]
+    # the model; an unknown one as fairseq has it in references, so that no output equals it
+    unk = vat.task.target_dictionary.unk_word
+    texts = [
+        join(" ".join(f"<{unk}>" if piece == unk else piece for piece in line.split()))
+        for line in chosen
+    ]
     return Sentences(chosen, texts, join, source, total, too_long, unknown_share(vat, chosen))
 
 

@@ -213,6 +213,15 @@ def _check_annealing(cfg: DictConfig) -> None:
             f"--kl-annealing-updates {cfg.kl_annealing_updates} does nothing with --kl-annealing "
             "constant: give linear, cyclic or logistic, or leave it out"
         )
+    others = {"cycles": "cyclic", "ratio": "cyclic", "init": "logistic", "slope": "logistic"}
+    for name, needed in others.items():
+        value = getattr(cfg, f"kl_annealing_{name}")
+        default = getattr(TokenKLCrossEntropyConfig, f"kl_annealing_{name}")
+        if schedule != needed and value != default:
+            logger.warning(
+                f"--kl-annealing-{name} {value} does nothing with --kl-annealing {schedule}: it is "
+                f"for {needed}"
+            )
     if schedule == "cyclic" and cfg.kl_annealing_cycles > cfg.kl_annealing_updates > 0:
         raise VATError(
             f"--kl-annealing-cycles {cfg.kl_annealing_cycles}: must be at most "
