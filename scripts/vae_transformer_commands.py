@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from fairseq_vat.errors import VATError
+from fairseq_vat.recipes.train import training_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 # seconds between two looks at a training
@@ -78,6 +79,7 @@ def run_command(
             command,
             stdout=printed,
             stderr=errors,
+            env=training_environment(),
             stdin=subprocess.DEVNULL,
             close_fds=False,  # the lock's alone is one that is handed on
         )

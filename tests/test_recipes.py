@@ -18,7 +18,13 @@ from fairseq_vat.cli.main import main
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import read_json
 from fairseq_vat.recipes.prepare import prepare
-from fairseq_vat.recipes.train import Processes, preset_flags, preset_names, training_command
+from fairseq_vat.recipes.train import (
+    Processes,
+    preset_flags,
+    preset_names,
+    run_command,
+    training_command,
+)
 from fairseq_vat.text.subword_files import SubwordFiles
 from fairseq_vat.text.tokenization import fitting_vocab_size, tokenize
 
@@ -118,6 +124,16 @@ def test_the_command_is_fairseq_s(prepared, tmp_path):
     two = training_command(str(prepared), str(tmp_path), "demo", Processes("cpu", 2))
     assert two[1:5] == ["-m", "fairseq_vat.recipes.launcher", "--nproc_per_node", "2"]
     assert "--standalone" in two
+
+
+def test_a_training_keeps_its_memory(tmp_path, monkeypatch):
+    code = "import os, sys; open(sys.argv[1], 'w').write(os.environ['GLIBC_TUNABLES'])"
+    for given in (None, "glibc.malloc.check=1"):
+        if given is not None:
+            monkeypatch.setenv("GLIBC_TUNABLES", given)
+        run_command([sys.executable, "-c", code, str(tmp_path / "told")], str(tmp_path))
+        told = (tmp_path / "told").read_text()
+        assert told == given or (given is None and "glibc.malloc.hugetlb=1" in told)
 
 
 @pytest.mark.parametrize(
