@@ -17,6 +17,7 @@ from fairseq_vat.hub.loading import build_bpe
 from fairseq_vat.recipes.prepare import prepare
 from fairseq_vat.text.pieces import Pieces, check_subwords
 from fairseq_vat.text.subword_files import SubwordFiles
+from fairseq_vat.text.tokenization import tokenize
 from fairseq_vat.text.wordpiece import WordpieceVocabulary, train_wordpiece
 
 
@@ -84,22 +85,20 @@ def test_what_the_texts_do_not_use_is_left_out(texts, data, tmp_path):
     whole = (data / "vocab.txt").read_text().splitlines()
     given = tmp_path / "vocab.txt"
     given.write_text("\n".join(["[unused0]", *whole, "zebra", "##zz", ""]))
-    told = []
+    made, told = tmp_path / "out", []
     for _ in range(2):
-        made = prepare(
-            texts, tmp_path / "out", wordpiece=given, drop_unused=True, workers=1, tell=told.append
-        )
+        tokenize(texts, made, wordpiece=given, drop_unused=True, tell=told.append)
     assert sum("what the texts use" in line for line in told) == 1
     used = {piece for s in texts for piece in (data.parent / f"{s}.pieces").read_text().split()}
     kept = (made / "vocab.txt").read_text().splitlines()
     assert kept == [piece for piece in whole if piece in used or piece[0] == "["]
     for split in texts:
-        same = [folder / f"{split}.pieces" for folder in (data.parent, tmp_path / "out")]
+        same = [folder / f"{split}.pieces" for folder in (data.parent, made)]
         assert same[0].read_bytes() == same[1].read_bytes()
     # the whole one again
-    prepare(texts, tmp_path / "out", wordpiece=given, workers=1)
+    tokenize(texts, made, wordpiece=given)
     assert (made / "vocab.txt").read_bytes() == given.read_bytes()
-    assert not (tmp_path / "out" / "wordpiece.json").exists()
+    assert not (made / "wordpiece.json").exists()
 
 
 def test_raw_text_is_enough_beside_a_checkpoint(data, alone, tmp_path, capsys):
