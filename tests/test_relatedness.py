@@ -199,6 +199,8 @@ def test_scores_from_nought(probe, tmp_path):
         (["--pairs"], "--pairs doesn't go with --relatedness"),
         (["--save", "x.json"], "--save doesn't go with --relatedness"),
         (["--hidden", "0"], "--hidden doesn't go with --relatedness"),
+        (["--batch-size", "8"], "--batch-size doesn't go with --relatedness"),
+        (["--activation", "relu"], "--activation doesn't go with --relatedness"),
         (["--grades", "5", "1"], "--grades 5 1: the first must be the smaller"),
         (["--grades", "1", "4"], "don't fit the grades 1 to 4; give --grades 1 5"),
         (["--grades", "3", "5"], "don't fit the grades 3 to 5; give --grades 1 5"),

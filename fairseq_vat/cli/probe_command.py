@@ -21,6 +21,11 @@ from fairseq_vat.evaluation import ACTIVATIONS, MODES
 from fairseq_vat.latent.choices import POOLINGS
 
 _FILES = ("train", "valid", "test")
+# of classifiers of labels
+_NOT_OF_RELATEDNESS = (
+    *("pairs", "save", "hidden", "activation"),
+    *("epochs", "batch_size", "lr", "hf_lr"),
+)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -80,7 +85,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--save", metavar="FILE", help="keep finished runs in this .json, and go on from it"
     )
     add_output_flags(parser)
-    parser.set_defaults(run=run)
+    unset = {name: parser.get_default(name) for name in _NOT_OF_RELATEDNESS}
+    parser.set_defaults(run=run, unset=unset)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -163,8 +169,8 @@ def _check(args: argparse.Namespace) -> None:
         raise VATError("--relatedness: give --train, --valid and --test")
     if "finetune" in args.mode:
         raise VATError("--mode finetune: --relatedness is learned from features alone")
-    for name in ("pairs", "save", "hidden"):
-        if getattr(args, name) is not None and getattr(args, name) is not False:
-            raise VATError(f"--{name} doesn't go with --relatedness")
+    for name, default in args.unset.items():
+        if getattr(args, name) != default:
+            raise VATError(f"--{name.replace('_', '-')} doesn't go with --relatedness")
     if args.grades is not None and args.grades[0] >= args.grades[1]:
         raise VATError(f"--grades {args.grades[0]} {args.grades[1]}: the first must be the smaller")
