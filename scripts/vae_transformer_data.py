@@ -96,10 +96,15 @@ class DataSet:
                 _binarise(text, out, str(vocabulary), drop_unused)
                 made_from = {"vocabulary": vocabulary, "drop_unused": drop_unused}
                 write_json(note, made_from | {"sha256": digests})
-            elif vocabulary not in (None, there["vocabulary"]) or digests != there["sha256"]:
+            elif (
+                digests != there["sha256"]
+                or vocabulary not in (None, there["vocabulary"])
+                or (vocabulary is not None and drop_unused != there.get("drop_unused", False))
+            ):
+                dropped = " --drop-unused" if there.get("drop_unused") else ""
                 raise StepFailed(
-                    f"{out} was made of other texts, or with --vocabulary {there['vocabulary']}; "
-                    "use another OUT"
+                    f"{out} was made of other texts, or with --vocabulary {there['vocabulary']}"
+                    f"{dropped}; use another OUT"
                 )
             if gpt2 is not None and not (out / "gpt2" / "data-bin").is_dir():
                 command = _prepare_command(text, out / "gpt2")

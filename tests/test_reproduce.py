@@ -199,6 +199,17 @@ def test_what_was_begun_with_other_settings_is_told_or_left_alone(work, monkeypa
     assert capsys.readouterr().err == "stopped: the same command goes on\n"
 
 
+def test_other_pieces_need_another_folder(work):
+    (work.folder / "vocab.txt").write_text("[UNK]\n")
+    few = ("--only", "gru_decoder_lm", "--tables", "2", "--vocabulary", "vocab.txt", "ptb=ptb")
+    assert work.run("out", *few, "--drop-unused").returncode == 0
+    (prepare,) = work.calls("fairseq-vat", "prepare")
+    assert "--drop-unused" in prepare
+    other = work.run("out", *few)
+    assert other.returncode == 1
+    assert "with --vocabulary vocab.txt --drop-unused; use another OUT" in other.stderr
+
+
 def test_table_7_waits_for_trainings(work):
     folder = work.folder / "out" / "ptb" / "lstm_decoder_lm-seed1"
     with commands.locked(folder):
