@@ -128,6 +128,7 @@ def test_the_command_is_fairseq_s(prepared, tmp_path):
 
 def test_a_training_keeps_its_memory(tmp_path, monkeypatch):
     code = "import os, sys; open(sys.argv[1], 'w').write(os.environ['GLIBC_TUNABLES'])"
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     for given in (None, "glibc.malloc.check=1"):
         if given is not None:
             monkeypatch.setenv("GLIBC_TUNABLES", given)

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -18,7 +13,7 @@ import vae_transformer_commands as commands
 import vae_transformer_figure as figure
 import vae_transformer_paper as papers
 import vae_transformer_tables as tables
-from helpers.scripts import SCRIPTS, Workplace
+from helpers.scripts import Workplace
 from vae_transformer_results import write_results
 from vae_transformer_runs import ANNEALINGS, SYSTEMS, plan
 
@@ -252,35 +247,6 @@ def test_runs_at_work_elsewhere_are_left_to_it(work):
     assert [flag(args, "--arch") for args in work.calls("fairseq-train")] == ["gru_decoder_lm"]
 
 
-def test_a_command_that_outlives_its_script_keeps_the_folder(tmp_path):
-    code = """
-import sys
-from pathlib import Path
-import vae_transformer_commands as commands
-with commands.locked(Path("run")):
-    stays = "echo $$ > pid.new; mv pid.new pid; exec sleep 60"
-    commands.run_command(["sh", "-c", stays], Path("log"))
-"""
-    script = subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": f"{SCRIPTS}:{SCRIPTS.parent}"},
-    )
-    while not (tmp_path / "pid").exists():
-        assert script.poll() is None
-        time.sleep(0.01)
-    command = int((tmp_path / "pid").read_text())
-    script.kill()
-    script.wait()
-    try:
-        with commands.locked(tmp_path / "run", wait=False) as is_ours:
-            assert not is_ours
-    finally:
-        os.kill(command, signal.SIGKILL)
-    with commands.locked(tmp_path / "run") as is_ours:
-        assert is_ours
-
-
 def test_minutes_end_it_and_the_next_call_goes_on(work):
     few = ("--only", "gru_decoder_lm", "--tables", "2", "ptb=ptb")
     done = work.run("out", *few, "--minutes", "0.0001")
@@ -290,17 +256,6 @@ def test_minutes_end_it_and_the_next_call_goes_on(work):
     assert not work.calls("fairseq-train")
     assert work.run("out", *few).returncode == 0
     assert len(work.calls("fairseq-train")) == 1
-
-
-def test_a_command_is_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(commands, "LOOK", 0.1)
-    command = ["sleep", "60"]
-    assert commands.run_command(command, tmp_path / "log", watch=lambda: True)
-    with pytest.raises(commands.OutOfTime):
-        commands.run_command(command, tmp_path / "log", deadline=time.monotonic() + 0.3)
-    assert not commands.run_command(["true"], tmp_path / "log", deadline=time.monotonic() + 60)
-    with pytest.raises(commands.StepFailed, match="sh failed: it said nothing"):
-        commands.run_command(["sh", "-c", "exit 3"], tmp_path / "log")
 
 
 def test_the_plan_is_in_the_paper_s_order():

@@ -20,8 +20,8 @@ _PRECISIONS = ("--precision", "--fp16", "--bf16", "--amp", "--memory-efficient-"
 _FOLDERS = (PLUGIN / "configs", PLUGIN.parent / "configs")
 # groups whose choice fairseq-train names with a flag of the group's own
 _CHOICES = ("task", "criterion", "optimizer", "lr_scheduler")
-# glibc gives the memory of large tensors back to the system, which clears it page by page when the
-# next step asks for it: keep it, in large pages (docs/performance.md); others don't read this
+# glibc keeps memory that was freed, and asks for large pages: faster as measured, not as derived
+# (docs/performance.md); other C libraries don't read this
 _ALLOCATION = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:"
     "glibc.malloc.trim_threshold=4294967296"
