@@ -105,6 +105,17 @@ def test_another_dictionary_and_no_data_directory(data_dir, checkpoint, tmp_path
         load_model(checkpoint, tmp_path)
 
 
+def test_a_checkpoint_without_a_dictionary_takes_the_one_beside_it(data_dir, checkpoint, tmp_path):
+    state = torch.load(checkpoint, weights_only=True)
+    state["task_state"] = {}
+    torch.save(state, tmp_path / "model.pt")
+    with pytest.raises(VATError, match="holds no dictionary"):
+        load_model(tmp_path / "model.pt")
+    (tmp_path / "dict.txt").write_bytes((data_dir / "dict.txt").read_bytes())
+    dictionary = load_model(tmp_path / "model.pt").task.source_dictionary
+    assert dictionary == load_model(checkpoint).task.source_dictionary
+
+
 def test_a_checkpoint_of_fairseq_s_own_model_is_named(data_dir, tmp_path):
     flags = ("--arch", "transformer_tiny", "--criterion", "cross_entropy", "--max-update", "1")
     commands.train(data_dir, tmp_path, *flags)
