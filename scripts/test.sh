@@ -5,5 +5,5 @@ cd "$(dirname "$0")/.."
 source scripts/venv.sh
 ruff check .
 ruff format --check .
-# the models in the tests are tiny: more threads only get into each other's way; two processes don't
-OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile "$@"
+# the models in the tests are tiny: more threads only get into each other's way; processes don't
+OMP_NUM_THREADS=1 python -m pytest -n logical --maxprocesses 4 --dist loadfile "$@"
