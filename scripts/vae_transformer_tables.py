@@ -100,14 +100,16 @@ def classification(found: Mapping[str, Any]) -> list[str]:
     labelled, width = found["data"] in LABELLED, found["latent_dim"]
     place = LABELLED.index(found["data"]) if labelled and width == 64 else -1
     names = [f"{split} {name}" for split in SPLITS for name in ("BCE", "accuracy")]
-    columns = [("system", "system", ""), ("runs", "runs", "d"), ("epochs", "epochs", "s")]
+    columns = [("system", "system", ""), ("annealing", "annealing", "")]
+    columns += [("runs", "runs", "d"), ("epochs", "epochs", "s")]
     for name in names:
         columns += [(name, name, ".3f"), (f"{name} paper", f"{name} (paper)", ".3f")]
     columns.append(("regression", "test accuracy, logistic regression", ".3f"))
     rows = []
     for run in systems(found):
-        theirs = paper(TABLE_6, run.system, place, 6)
-        row = {"system": NAMES[run.system], "runs": run.seeds, "epochs": run.epochs}
+        theirs = paper(TABLE_6, run.name, place, 6)
+        row = {"system": NAMES[run.system], "annealing": run.annealing}
+        row |= {"runs": run.seeds, "epochs": run.epochs}
         row |= _scores([one["classifier"] for one in run.classified])
         row |= {f"{name} paper": figure for name, figure in zip(names, theirs, strict=True)}
         regression = _scores([one["logistic_regression"] for one in run.classified])

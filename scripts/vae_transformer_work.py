@@ -147,7 +147,8 @@ class Recipe:
         evaluate = ["fairseq-vat", "evaluate", *data, "--gen-subset", "test", "--json"]
         commands = {"evaluate": [*evaluate, *self.args.evaluate_flags]}
         labels = self.sets[run.data]
-        if set(self.args.tables) & {"3", "6"} and run.annealing == "cyclic" and labels.has_labels:
+        latents = run.latent_dim is not None
+        if set(self.args.tables) & {"3", "6"} and latents and labels.has_labels:
             files = [word for s in SPLITS for word in (f"--{s}", str(labels.labels(s)))]
             classify = ["fairseq-vat", "classify", *data, *files, "--protocol", "paper", "--json"]
             commands["classify"] = classify
