@@ -20,7 +20,9 @@ from helpers.text import sentences
 @pytest.fixture(scope="session", autouse=True)
 def _composed_once():
     """Most of the time that a small command takes is Hydra's."""
-    with mock.patch("fairseq.dataclass.utils.compose", composition.compose):
+    with mock.patch.multiple(
+        "fairseq.dataclass.utils", compose=composition.compose, initialize=composition.initialize
+    ):
         yield
 
 

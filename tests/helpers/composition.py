@@ -2,20 +2,34 @@
 
 fairseq has Hydra compose the configuration of every command: a third of a second, most of what a
 small one takes. What a value is set in doesn't depend on the value, so a composition is kept for
-the next command with the same groups and keys, and Hydra's own parser reads the values.
+the next command with the same groups and keys, and Hydra's own parser reads the values. Hydra,
+which looks through all of the stack for its caller, is then not even initialized.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from typing import Any
 
-from fairseq.dataclass import utils
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental import compose as hydra_compose
+from hydra.experimental import initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
-_compose = utils.compose
 _kept: dict[tuple[str, ...], tuple[list[str], DictConfig]] = {}
+
+
+@contextlib.contextmanager
+def initialize(config_path: str) -> Iterator[None]:
+    """In place of Hydra's in `fairseq.dataclass.utils`, where `compose` does it if need be."""
+    yield
+
+
+def _compose(config_name: str, **how: Any) -> DictConfig:
+    with initialize_config_module("fairseq.config"):
+        return hydra_compose(config_name, **how)
 
 
 def compose(config_name: str, overrides: list[str], **how: Any) -> DictConfig:
