@@ -40,9 +40,11 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     device is written to itself.
 
     Raises:
-        OSError: the block's, with `target` as its file where it names none.
+        OSError: the block's, with `target` as its file where it names none; for a folder at once.
     """
-    if os.path.exists(target) and not os.path.isfile(target) and not os.path.isdir(target):
+    if os.path.isdir(target):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    if os.path.exists(target) and not os.path.isfile(target):
         yield Path(target)
         return
     target = Path(os.path.realpath(target))

@@ -3,7 +3,8 @@
 
     python scripts/energy.py runs/a/train.log runs/b/train.log --watts 60 --grams 197
 
-hours = sum of ``train_wall`` (seconds of training between two lines of the log, validation apart),
+hours = sum of ``train_wall`` (seconds of training between two lines of the log, validation apart,
+which fairseq rounds to whole ones: lines shorter than five on average are refused),
 kWh = hours x watts x processes / 1000, kg CO2eq = kWh x grams / 1000 (Lacoste et al. 2019). Updates
 that a resumed run did over again count once.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from fairseq_vat.cli.flags import Parser, above, add_number, at_least
 from fairseq_vat.cli.tables import table
+from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.training_log import read_training_log
 
 COLUMNS = (
@@ -34,11 +36,17 @@ def energy(log: str, watts: float, grams: float, processes: int = 1) -> dict[str
         processes: of the training.
     """
     lines = [record for record in read_training_log(log) if record.kind == "train_inner"]
-    hours = sum(record.stats.get("train_wall", 0.0) for record in lines) / 3600
+    seconds = sum(record.stats.get("train_wall", 0.0) for record in lines)
+    if seconds < 5 * len(lines):
+        raise VATError(
+            f"{log}: its lines are of {seconds / len(lines):.1f} seconds, too short for fairseq's "
+            "whole ones: log with a larger --log-interval"
+        )
     tokens = 0.0
     for before, record in zip([None, *lines], lines, strict=False):
         updates = record.num_updates - (before.num_updates if before else 0)
         tokens += updates * record.stats.get("wpb", 0.0)
+    hours = seconds / 3600
     kwh = hours * watts * processes / 1000
     return {
         "updates": lines[-1].num_updates if lines else 0,

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.recipes.train import training_environment
@@ -18,6 +19,7 @@ from fairseq_vat.recipes.train import training_environment
 ROOT = Path(__file__).resolve().parent.parent
 # seconds between two looks at a training
 LOOK = 20.0
+_LOCK = ".recipe.lock"  # not .lock, which is the training's own
 
 
 class OutOfTime(Exception):
@@ -40,15 +42,32 @@ def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
     Its commands hold the lock too, so that one outliving it (SIGKILL) keeps others out.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # not .lock, which is the training's own
-    with open(folder / ".recipe.lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
+    with open(folder / _LOCK, "w") as file:
+        if wait:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        elif not _lock(file, fcntl.LOCK_EX):
+            time.sleep(0.1)  # another process's `is_locked` has it for a moment
+            if not _lock(file, fcntl.LOCK_EX):
+                yield False
+                return
         os.set_inheritable(file.fileno(), True)
         yield True
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether another process has the folder to itself; those that only look don't count."""
+    if not (folder / _LOCK).is_file():
+        return False
+    with open(folder / _LOCK) as file:
+        return not _lock(file, fcntl.LOCK_SH)
+
+
+def _lock(file: IO, kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def run_command(

@@ -20,6 +20,7 @@ from vae_transformer_commands import (
     OutOfTime,
     StepFailed,
     commit,
+    is_locked,
     locked,
     run_command,
     say,
@@ -98,7 +99,7 @@ class Recipe:
         left = [run for run in self.runs if not self._is_done(run)]
         done = len(self.runs) - len(left)
         epochs = sum(self.args.epochs - epochs_of(self._records(run)) for run in left)
-        busy = sum(_is_busy(self.out / run.folder) for run in self.runs)
+        busy = sum(is_locked(self.out / run.folder) for run in self.runs)
         say(
             f"{done} of {len(self.runs)} runs done; left: {len(left)} ({busy} at work elsewhere), "
             f"{epochs} epochs at most"
@@ -108,7 +109,7 @@ class Recipe:
 
     def _is_work_elsewhere(self) -> bool:
         """On any run of this folder, also one that isn't among this call's."""
-        return any(_is_busy(path.parent) for path in self.out.glob("*/*/.recipe.lock"))
+        return any(is_locked(path.parent) for path in self.out.glob("*/*/.recipe.lock"))
 
     def _say_if_other_settings(self, run: Run) -> None:
         """Commands don't have these."""
@@ -272,14 +273,6 @@ class Recipe:
         with locked(self.out / "results"):
             write_results(self.out)
             write_markdown(self.out / "results")
-
-
-def _is_busy(folder: Path) -> bool:
-    """Whether another process is at work there."""
-    if not folder.is_dir():
-        return False
-    with locked(folder, wait=False) as is_ours:
-        return not is_ours
 
 
 def epochs_of(records: Sequence[Record]) -> int:

@@ -57,7 +57,8 @@ def similarity(out: Path) -> Iterator[str]:
                 for pooling, results in system["poolings"].items():
                     (task,) = results["tasks"].values()
                     subsets = len(task["subsets"])
-                    row[f"{number} {pooling}"] = 100 * task[average]["spearman"]
+                    rho = task[average]["spearman"]  # None where it is undefined
+                    row[f"{number} {pooling}"] = rho and 100 * rho
                     heads[f"{number} {pooling}"] = label(system["name"], pooling)
             if average == "mean":
                 row |= {system: theirs[system][name] for system in shown}

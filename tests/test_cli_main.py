@@ -277,6 +277,8 @@ def test_a_file_too_large_is_named(tmp_path):
     with pytest.raises(OSError, match=r"No space left on device: '.*x\.npy'"):
         write(OSError(errno.ENOSPC, "No space left on device"))
     assert not list(tmp_path.iterdir())
+    with pytest.raises(IsADirectoryError, match=str(tmp_path)), atomic_path(tmp_path):
+        pytest.fail("a folder is no place for a file's content")
 
 
 def test_show(tmp_path, capsys):

@@ -13,6 +13,7 @@ from helpers.models import build
 from fairseq_vat.errors import VATError
 from fairseq_vat.hub.interface import VATHubInterface
 from fairseq_vat.hub.loading import build_bpe, load_model, pick_device
+from fairseq_vat.hub.packing import pack
 from fairseq_vat.latent.gaussian import DiagonalGaussian
 from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.text import subwords
@@ -114,6 +115,9 @@ def test_a_checkpoint_without_a_dictionary_takes_the_one_beside_it(data_dir, che
     (tmp_path / "dict.txt").write_bytes((data_dir / "dict.txt").read_bytes())
     dictionary = load_model(tmp_path / "model.pt").task.source_dictionary
     assert dictionary == load_model(checkpoint).task.source_dictionary
+    with pytest.raises(VATError, match=r"model\.pt: the checkpoint holds no dictionary"):
+        pack(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_checkpoint_of_fairseq_s_own_model_is_named(data_dir, tmp_path):

@@ -104,6 +104,10 @@ def test_the_packaged_model_is_meant_where_none_is_named(tmp_path, monkeypatch, 
     assert len(vat.sample_prior(2, seed=1)) == 2
     assert cli.main(["reconstruct", "Hello"]) == 1
     assert "before a text of one word give MODEL" in capsys.readouterr().err
+    # it is no data of a checkpoint that is named, nor a second name
+    assert cli.main(["reconstruct", sentence, "--path", "vat-small"]) == 0
+    assert cli.main(["reconstruct", sentence, "--path", "nowhere.pt", "--data", "x"]) == 1
+    assert "checkpoint nowhere.pt doesn't exist" in capsys.readouterr().err
     # what is there comes first
     monkeypatch.chdir(tmp_path)
     (tmp_path / "vat-small").mkdir()

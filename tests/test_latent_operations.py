@@ -257,7 +257,17 @@ def test_mistakes_are_named(vat, data_dir, tmp_path):
         (lambda: vat.vary(["w1 <w2>"], marks="<")): "opening and a closing mark",
         (lambda: vat.sample(SENTENCES, samples=0)): "--samples must be at least 1",
         (lambda: vat.sample(SENTENCES, temperature=0)): "--temperature must be above 0",
-        (lambda: vat.reconstruct(SENTENCES, beam=0)): "--beam must be at least 1",
+        (lambda: vat.reconstruct(SENTENCES, beam=0)): "--beam 0: must be at least 1",
+        (lambda: vat.reconstruct(SENTENCES, temperature=0)): "--temperature 0.0: must be above 0",
+        (lambda: vat.reconstruct(SENTENCES, min_len=500)): "--min-len 500: must be at most",
+        (lambda: vat.reconstruct(SENTENCES, lenpen=np.nan)): "--lenpen nan: must be a finite",
+        (lambda: vat.reconstruct(SENTENCES, sampling_topp=0.5)): "--sampling-topp requires",
+        (
+            lambda: vat.reconstruct(SENTENCES, sampling=True, sampling_topp=2.0)
+        ): "--sampling-topp 2.0: must be above 0 and at most 1",
+        (
+            lambda: vat.sample(SENTENCES, diverse_beam_groups=2)
+        ): "--diverse-beam-groups 2: must divide --beam, 5",
         (lambda: vat.interpolate(SENTENCES, SENTENCES, steps=1)): "at least 2",
         (lambda: vat.interpolate(SENTENCES, SENTENCES, method="cubic")): "linear or spherical",
         (lambda: vat.decode([np.zeros((3, width + 1))])): rf"needs \(P, {width}\)",
@@ -270,8 +280,9 @@ def test_mistakes_are_named(vat, data_dir, tmp_path):
     }.items():
         with pytest.raises(VATError, match=message):
             call()
-    with pytest.raises(TypeError, match="no setting 'beans'"):
-        vat.reconstruct(SENTENCES, beans=3)
+    for name in ("beans", "nbest", "constraints", "score_reference", "lm_path"):
+        with pytest.raises(TypeError, match=f"^{name} is no setting: there are beam, max_len_a, "):
+            vat.reconstruct(SENTENCES, **{name: "x"})
     for call in (
         lambda: vat.vary("w1 [w2]"),
         lambda: vat.sample("w1"),

@@ -179,6 +179,9 @@ def test_broken_generation_files_are_said(tmp_path):
     path.write_text("T-0\tA sentence.\n", encoding="utf-8")
     with pytest.raises(VATError, match=r"no output \(D-0\)"):
         read_generation(path)
+    path.write_text("T-0\tA\nD-0\tx\tA\n", encoding="utf-8")
+    with pytest.raises(VATError, match="the score 'x' of sentence 0 is no number"):
+        read_generation(path)
     path.write_text("nothing\n", encoding="utf-8")
     with pytest.raises(VATError, match="--results-path"):
         read_generation(path)

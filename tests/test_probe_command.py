@@ -206,7 +206,9 @@ def test_stopped_and_gone_on_with(probe, tmp_path, count_runs):
     assert save.read_text() == kept
 
 
-@pytest.mark.parametrize("text", ["", "not JSON", '{"settings": {}}', "[]"])
+@pytest.mark.parametrize(
+    "text", ["", "not JSON", '{"settings": {}}', "[]", "1", '{"settings": [], "runs": {}}']
+)
 def test_a_file_that_is_not_one_of_runs_stays(probe, tmp_path, text):
     save = tmp_path / "mine.json"
     save.write_text(text)

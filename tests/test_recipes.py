@@ -119,8 +119,13 @@ def test_the_command_is_fairseq_s(prepared, tmp_path):
     assert command[:3] == [sys.executable, "-m", "fairseq_cli.train"]
     assert command[-2:] == ["--kl-weight", "0.3"]
     assert "--precision" in command or "--fp16" in command or "--cpu" in command
-    given = training_command(str(prepared), str(tmp_path), "demo", flags=["--fp16"])
-    assert "--precision" not in given
+    for flag in ("--fp16", "--precision=float32"):
+        given = training_command(str(prepared), str(tmp_path), "demo", flags=[flag])
+        assert given[-1] == flag and "--precision" not in given
+    # what only tunes a precision chooses none
+    tuned = [*command[:-2], "--fp16-init-scale", "4"]
+    flags = tuned[-2:]
+    assert training_command(str(prepared), str(tmp_path), "demo", flags=flags) == tuned
     two = training_command(str(prepared), str(tmp_path), "demo", Processes("cpu", 2))
     assert two[1:5] == ["-m", "fairseq_vat.recipes.launcher", "--nproc_per_node", "2"]
     assert "--standalone" in two
@@ -144,6 +149,7 @@ def test_a_training_keeps_its_memory(tmp_path, monkeypatch):
         (["demo", "missing", "out"], "missing has no dict.txt: make it with fairseq-vat prepare"),
         (["demo", "DATA", "out", "--nodes", "2"], "--nodes needs --gpus or --cpus"),
         (["demo", "DATA", "out", "--node-rank", "1"], "--node-rank 1: must be from 0 to .* 0"),
+        (["demo", "DATA", "out", "--master", "a:1"], "--master a:1 needs --gpus or --cpus"),
         (
             ["demo", "DATA", "out", "--cpus", "1", "--nodes", "2", "--master", "a"],
             "--master a: must be HOST:PORT",

@@ -17,6 +17,7 @@ import torch
 from helpers import browser, commands
 
 from fairseq_vat.cli import main as cli
+from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation import evaluate
 from fairseq_vat.evaluation.subset import Subset
 from fairseq_vat.hub.interface import VATHubInterface
@@ -324,6 +325,38 @@ def test_mistakes_are_one_line(data_dir, checkpoint, tmp_path, capsys, flags, me
     command = ("report", data_dir, "--path", checkpoint, "--output", tmp_path / "page.html")
     assert message in failure(capsys, *command, *QUICK, *flags)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_data_of_the_working_directory_are_no_ones(
+    data_dir, checkpoint, tmp_path, capsys, monkeypatch
+):
+    """A checkpoint needs no data beside it, and takes none that it isn't given."""
+    monkeypatch.chdir(data_dir)
+    command = ("report", checkpoint, "--output", tmp_path / "page.html", *QUICK)
+    assert "--data or --input is needed: a data directory, or" in failure(capsys, *command)
+    task = load_model(checkpoint).task
+    with pytest.raises(VATError, match="no data directory was given to read valid from"):
+        task.load_dataset("valid")
+    (tmp_path / "text").write_text("w1 w2\nw3 w4 w5\n")
+    pages = []
+    for number, folder in enumerate((data_dir, tmp_path)):
+        monkeypatch.chdir(folder)
+        page = tmp_path / f"{number}.html"
+        assert (
+            cli.main(
+                [
+                    *map(str, command[:2]),
+                    "--output",
+                    str(page),
+                    *QUICK,
+                    "--input",
+                    f"{tmp_path}/text",
+                ]
+            )
+            == 0
+        )
+        pages.append(page.read_text())
+    assert pages[0] == pages[1]
 
 
 def test_mistakes_in_files_are_one_line(data_dir, checkpoint, tmp_path, capsys):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
+import threading
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -245,6 +247,21 @@ def test_runs_at_work_elsewhere_are_left_to_it(work):
     assert [flag(args, "--arch") for args in work.calls("fairseq-train")] == ["lstm_decoder_lm"]
     assert work.run("out", *few).returncode == 0
     assert [flag(args, "--arch") for args in work.calls("fairseq-train")] == ["gru_decoder_lm"]
+
+
+def test_who_only_looks_keeps_nobody_out(tmp_path):
+    assert not commands.is_locked(tmp_path / "none") and not (tmp_path / "none").exists()
+    with commands.locked(tmp_path) as is_ours:
+        assert is_ours and commands.is_locked(tmp_path)
+    assert not commands.is_locked(tmp_path)
+    with open(tmp_path / ".recipe.lock") as look:  # for a moment, as `is_locked` does
+        fcntl.flock(look, fcntl.LOCK_SH)
+        assert not commands.is_locked(tmp_path)
+        ends = threading.Timer(0.02, fcntl.flock, (look, fcntl.LOCK_UN))
+        ends.start()
+        with commands.locked(tmp_path, wait=False) as is_ours:
+            assert is_ours
+        ends.join()
 
 
 def test_minutes_end_it_and_the_next_call_goes_on(work):

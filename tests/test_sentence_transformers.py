@@ -112,10 +112,18 @@ def test_long_sentences_are_cut(vat, encoder):
     one, other = (" ".join(["w1"] * words) for words in (room, room + 5))
     assert_close(encoder.encode([other]), encoder.encode([one]))
     assert_close(encoder.encode([one]), vat.embed([one]))
+    longest = encoder.max_seq_length
+    encoder.max_seq_length = 4
+    assert_close(encoder.encode(["w1 w2 w3"]), vat.embed(["w1 w2"]))
+    for wrong in (2, longest + 1):
+        with pytest.raises(VATError, match=rf"must be from 3 to {longest}, the model's positions"):
+            encoder.max_seq_length = wrong
+    encoder.max_seq_length = longest
 
 
 def test_saving(toolkit, encoder_class, checkpoint, tmp_path):
     encoder = toolkit.SentenceTransformer(modules=[encoder_class(checkpoint, "sum")], device="cpu")
+    encoder.max_seq_length = 16
     with torch.no_grad():  # trained further
         encoder[0].vat.model.encoder.body.embed_tokens.weight *= 1.5
     expected = encoder.encode(SENTENCES)
@@ -124,12 +132,13 @@ def test_saving(toolkit, encoder_class, checkpoint, tmp_path):
     names = {path.name for path in (tmp_path / "saved").iterdir()}
     assert {"modules.json", "model.pt", "dict.txt", "vat_encoder_config.json"} <= names
     config = json.loads((tmp_path / "saved" / "vat_encoder_config.json").read_text())
-    assert config == {"pooling": "sum"}
+    assert config == {"pooling": "sum", "max_seq_length": 16}
     loaded = toolkit.SentenceTransformer(
         str(tmp_path / "saved"), trust_remote_code=True, device="cpu", local_files_only=True
     )
     assert np.array_equal(loaded.encode(SENTENCES), expected)
     module = encoder_class.load(tmp_path / "saved")
+    assert module.max_seq_length == loaded.max_seq_length == 16
     alone = toolkit.SentenceTransformer(modules=[module], device="cpu")
     assert np.array_equal(alone.encode(SENTENCES), expected)
     # over itself, and by this package's own means

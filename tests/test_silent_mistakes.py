@@ -27,6 +27,10 @@ def test_a_prior_that_single_precision_can_t_hold(std):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (
+            ["--latent-noise", "prior", "--prior-std", "1e-7"],
+            "--prior-std must be from 1e-06 to 1e+06 with --latent-noise prior, not 1e-07",
+        ),
         (["--prior-std", "1e300"], "--prior-std must be from 1e-12 to 1e+12, not 1e+300"),
         (
             ["--encoder-layers-to-keep", "0,2"],

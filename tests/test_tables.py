@@ -84,6 +84,12 @@ def test_checked_values(kind, right, wrong, message, capsys):
     assert capsys.readouterr().err == f"program: error: argument --flag: {message}\n"
 
 
+def test_a_folder_is_no_file_to_write(tmp_path):
+    (tmp_path / "x.npy").mkdir()
+    with pytest.raises(argparse.ArgumentTypeError, match=r"x\.npy is a folder"):
+        output_file(".npy")(str(tmp_path / "x.npy"))
+
+
 @pytest.mark.parametrize("error", [VATError("what\nis wrong"), FileNotFoundError(2, "gone", "f")])
 def test_errors_of_scripts_are_one_line(error, capsys):
     parser = Parser(prog="program")

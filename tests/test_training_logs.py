@@ -140,6 +140,9 @@ def test_the_reader_prefers_the_figures(run, tmp_path):
 def test_a_log_of_text_alone_still_reads(run, tmp_path):
     _write_messages(tmp_path / "train.log", run[0])
     of_text, of_figures = read_training_log(tmp_path), read_training_log(run[1])
+    record = json.dumps({**_records(run[1] / "metrics.jsonl")[0], "epoch": None})  # of no epoch
+    (tmp_path / "metrics.jsonl").write_text(record + "\n", encoding="utf-8")
+    assert read_training_log(tmp_path) == of_text
     assert len(of_text) == len(of_figures)
     for one, other in zip(of_text, of_figures, strict=True):
         assert one.stats["nll_loss"] == pytest.approx(other.stats["nll_loss"], rel=1e-5)

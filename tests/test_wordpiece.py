@@ -125,7 +125,7 @@ def test_the_round_trip_is_text_in_lower_case(data):
     assert Pieces("wordpiece").join(pieces) == "it ' s fun , isn ' t it ?"
     dictionary = Dictionary.load(str(data / "dict.txt"))
     assert Pieces.of(dictionary).kind == "wordpiece"
-    check_subwords([pieces, "[UNK]"], dictionary)
+    check_subwords([pieces, "[UNK]", f"{pieces} </s> {pieces}"], dictionary)  # one is a pair
     with pytest.raises(VATError, match="WordPiece: give --bpe bert --bpe-vocab-file"):
         check_subwords(["It's Fün"], dictionary)
 

@@ -60,7 +60,7 @@ def add_model_arguments(
     else:
         what = f"MODEL is {what} (default: {DEFAULT}, which the package has)"
     if model == "optional":
-        parser.add_argument("model", metavar="MODEL", nargs="?", default=DEFAULT, help=what)
+        parser.add_argument("model", metavar="MODEL", nargs="?", help=what)
     if model == "text":
         metavar = "[MODEL] TEXT"
         parser.add_argument(
@@ -82,7 +82,7 @@ def locate(args: argparse.Namespace) -> None:
     if hasattr(args, "model_and_text"):
         words = args.model_and_text
         text_only = not words or (" " in words[0].strip() and not os.path.exists(words[0]))
-        args.model, args.lines = (DEFAULT, words) if text_only else (words[0], words[1:])
+        args.model, args.lines = (None, words) if text_only else (words[0], words[1:])
         packaged = packaged_models()
         named = text_only or os.path.exists(words[0]) or words[0] in packaged
         if not (named or args.lines or args.input or args.path):
@@ -91,10 +91,10 @@ def locate(args: argparse.Namespace) -> None:
                 f"{' or '.join(packaged)}; before a text of one word give MODEL"
             )
     if args.path is None:
-        args.path = args.model
+        args.path = args.model or DEFAULT
     elif args.data is None:
         args.data = args.model
-    else:
+    elif args.model is not None:
         raise VATError("--data and --path: MODEL is the checkpoint or the data; leave one out")
 
 

@@ -146,6 +146,8 @@ def output_file(suffix: str) -> Callable[[str], str]:
             raise argparse.ArgumentTypeError(f"must end in {suffix}, not {text}")
         if not Path(text).absolute().parent.is_dir():
             raise argparse.ArgumentTypeError(f"the folder of {text} doesn't exist")
+        if Path(text).is_dir():
+            raise argparse.ArgumentTypeError(f"{text} is a folder")
         return text
 
     return parse

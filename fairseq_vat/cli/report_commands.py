@@ -94,6 +94,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
+    if args.data is None and args.text is None:
+        raise VATError("--data or --input is needed: a data directory, or a text file")
     _check(args)
     records, log_note = _log(args)
     with quiet():

@@ -60,7 +60,12 @@ def read_generation(path: str | os.PathLike) -> list[Generated]:
                 score, tab, text = match["rest"].partition("\t")
                 if not tab:
                     raise VATError(f"{path} is cut off within an output of sentence {number}")
-                sentence.scores.append(float(score))
+                try:
+                    sentence.scores.append(float(score))
+                except ValueError:
+                    raise VATError(
+                        f"{path}: the score {score!r} of sentence {number} is no number"
+                    ) from None
                 sentence.outputs.append(text)
             elif match["kind"] == "I":
                 sentence.latents.append(match["rest"].removeprefix("latents: "))

@@ -175,17 +175,19 @@ class SavedRuns:
 
     def _read(self, path: str) -> dict[str, dict[str, Any]]:
         saved = read_json(path)
-        if not isinstance(saved, dict) or set(saved) != {"settings", "runs"}:
+        parts = saved if isinstance(saved, dict) else {}
+        whole = all(isinstance(part, dict) for part in parts.values())
+        if not whole or parts.keys() != {"settings", "runs"}:
             raise VATError(f"--save {path}: is there and holds no runs of probe; name another file")
-        for name in {**saved["settings"], **self.settings}:
-            then, now = (some.get(name) for some in (saved["settings"], self.settings))
+        for name in {**parts["settings"], **self.settings}:
+            then, now = (some.get(name) for some in (parts["settings"], self.settings))
             if then != now:
                 then, now = (x if len(x) <= 20 else x[:12] + "..." for x in (f"{then}", f"{now}"))
                 raise VATError(
                     f"--save {path}: its runs were made with another {name} ({then}, now {now}); "
                     "name another file, or repeat the settings"
                 )
-        return saved["runs"]
+        return parts["runs"]
 
     def add(self, key: str, run: dict[str, Any]) -> None:
         """Keep a run."""

@@ -138,11 +138,12 @@ def _parse_json(line: str) -> Record | None:
     return None
 
 
-def _record(kind: str, epoch: str | int, stats: dict, subset: str = "train") -> Record | None:
+def _record(kind: str, epoch: object, stats: dict, subset: str = "train") -> Record | None:
     numbers = {}
-    for name, value in stats.items():
+    for name, value in {**stats, "epoch": epoch}.items():
         with suppress(TypeError, ValueError):
             numbers[name] = float(value)
-    if "num_updates" not in numbers:
+    if not {"epoch", "num_updates"} <= numbers.keys():
         return None
-    return Record(kind, int(epoch), int(numbers.pop("num_updates")), numbers, subset)
+    number, update = int(numbers.pop("epoch")), int(numbers.pop("num_updates"))
+    return Record(kind, number, update, numbers, subset)

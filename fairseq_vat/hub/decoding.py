@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from fairseq.dataclass.configs import GenerationConfig
-from omegaconf import OmegaConf, open_dict
+from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
@@ -21,11 +21,19 @@ from fairseq_vat.errors import VATError
 from fairseq_vat.files import atomic_path
 from fairseq_vat.latent.gaussian import Latents
 from fairseq_vat.models.latent_encoder import as_memory
+from fairseq_vat.tasks.flag_checks import check_search
 from fairseq_vat.tasks.generation import (
     MAX_ROWS,
     LatentSampling,
     LatentSequenceGenerator,
     VariationalSequenceGenerator,
+)
+
+# of fairseq's generation, those that make a difference to one sentence for each draw
+_SETTINGS = (
+    *("max_len_a", "max_len_b", "min_len", "match_source_len", "unnormalized", "lenpen", "unkpen"),
+    *("no_repeat_ngram_size", "sampling", "sampling_topk", "sampling_topp", "temperature"),
+    *("diverse_beam_groups", "diverse_beam_strength", "diversity_rate"),
 )
 
 
@@ -105,15 +113,11 @@ class LatentDecoding:
     ) -> Any:
         """fairseq's generator with its defaults, and what is given instead."""
         settings = OmegaConf.structured(GenerationConfig)
-        with open_dict(settings):
-            for name, value in {"beam": beam, "nbest": 1, **generation}.items():
-                if name not in settings:
-                    raise TypeError(f"fairseq's generation has no setting {name!r}")
-                settings[name] = value
-        if beam < 1:
-            raise VATError(f"--beam must be at least 1, not {beam}")
-        if settings.max_len_b < 1:
-            raise VATError(f"--max-len-b must be at least 1, not {settings.max_len_b}")
+        for name in generation:
+            if name not in _SETTINGS:
+                raise TypeError(f"{name} is no setting: there are beam, {', '.join(_SETTINGS)}")
+        settings.update(beam=beam, **generation)
+        check_search(settings)
         kwargs: dict[str, Any] = {}
         if sampling is not None:
             kwargs = {

@@ -34,18 +34,15 @@ class LatentOperations(LatentDecoding):
     fairseq's: ``sampling`` draws tokens from torch's global generator, and ``max_len_a`` is a
     factor on the batch's longest source.
 
-    Every method raises TypeError for a setting that fairseq's generation doesn't have, and where
-    one string is given instead of a list; VATError for another ``pooling`` of a sentence's latents
+    Every method raises TypeError for a setting that fairseq's generation doesn't have, or that
+    makes no difference to one sentence, such as ``nbest``, and where one string is given instead of
+    a list; VATError for a setting out of range, for another ``pooling`` of a sentence's latents
     than ``mean``, ``sum`` and ``start``, and for ``start`` of a model without start tokens;
     ValueError for lists of different lengths.
     """
 
     def reconstruct(self, sentences: Sequence[str], beam: int = 5, **generation: Any) -> list[str]:
-        """The sentences, decoded from the means of their latents.
-
-        Raises:
-            VATError: for a setting out of range.
-        """
+        """The sentences, decoded from the means of their latents."""
         generator = self._generator(beam, generation)
         return [found[0] for found in self._generate(generator, sentences)]
 

@@ -79,14 +79,19 @@ def write_packed(
         the path of ``model.pt``.
 
     Raises:
-        VATError: for parameters beyond half precision.
+        VATError: for a checkpoint without a dictionary, and for parameters beyond half precision.
     """
     out = Path(out)
+    vocabulary = vocabulary_of(state.get("task_state", {}))
+    if vocabulary is None:
+        raise VATError(
+            "the checkpoint holds no dictionary, being of an earlier version: train it on for an "
+            "update with --restore-file"
+        )
     parameters = _written(model.state_dict(), half)
     for name, value in parameters.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise VATError(f"{name} has values that aren't finite{' in half precision' * half}")
-    vocabulary = vocabulary_of(state["task_state"])
     packed = {
         "args": None,
         "cfg": OmegaConf.to_container(_without_paths(state["cfg"])),

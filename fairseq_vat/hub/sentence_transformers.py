@@ -49,21 +49,31 @@ class VATEncoder(InputModule):
     Args:
         model_name_or_path: a checkpoint that needs nothing beside it, or the folder of one.
         pooling: ``mean``, ``sum`` or ``start``, as for `VATHubInterface.embed`.
+        max_seq_length: of the attribute; None: the model's positions.
 
     Raises:
-        VATError: as `load_model`, for a language model, and for a pooling that the model hasn't.
+        VATError: as `load_model`, for a language model, for a pooling that the model hasn't, and
+            for a length beyond its positions.
     """
 
     config_file_name = "vat_encoder_config.json"
-    config_keys = ["pooling"]
+    config_keys = ["pooling", "max_seq_length"]
     save_in_root = True
 
-    def __init__(self, model_name_or_path: str | os.PathLike, pooling: str = "mean"):
+    def __init__(
+        self,
+        model_name_or_path: str | os.PathLike,
+        pooling: str = "mean",
+        max_seq_length: int | None = None,
+    ):
         super().__init__()
         path = checkpoint_of(model_name_or_path)
         self.vat = VATHubInterface.of(load_model(path, device="cpu"))
         self.vat.embed([], pooling)  # raises for one that the model hasn't
         self.pooling = pooling
+        self._room = self.vat.task.room
+        if max_seq_length is not None:
+            self.max_seq_length = max_seq_length
         # what a saved model has beside its parameters
         self._state = {
             name: value
@@ -74,7 +84,17 @@ class VATEncoder(InputModule):
     @property
     def max_seq_length(self) -> int:
         """Subwords of the longest sentence that isn't cut, start token and end included."""
-        return self.vat.task.room + int(self.vat.task.start_token)
+        return self._room + int(self.vat.task.start_token)
+
+    @max_seq_length.setter
+    def max_seq_length(self, length: int) -> None:
+        start, longest = int(self.vat.task.start_token), self.vat.task.room
+        if not 1 < length - start <= longest:
+            raise VATError(
+                f"max_seq_length {length}: must be from {start + 2} to {start + longest}, the "
+                "model's positions"
+            )
+        self._room = length - start
 
     def get_embedding_dimension(self) -> int:
         """L."""
@@ -93,7 +113,7 @@ class VATEncoder(InputModule):
         task = self.vat.task
         lines = [self.vat.apply_bpe((prompt or "") + text) for text in inputs]
         check_subwords(lines, task.source_dictionary)
-        tokens = [cut(self.vat.binarize(line), task.room) for line in lines]
+        tokens = [cut(self.vat.binarize(line), self._room) for line in lines]
         dataset = task.build_dataset_for_inference(tokens, [len(sentence) for sentence in tokens])
         sources = [dataset[number]["source"] for number in range(len(tokens))]
         pad = task.source_dictionary.pad()

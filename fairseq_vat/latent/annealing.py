@@ -21,7 +21,7 @@ def cyclic(t: int, updates: int, cycles: int, ratio: float) -> float:
 
     tau = mod(t, ceil(T / M)) / (T / M) is the place inside the cycle; the weight rises linearly
     to 1 at tau = R and stays there.  With R = 0 there is no ramp.  The formula ends with update
-    T - 1; from T on the last cycle's weight of 1 is held.
+    T - 1; from T on the weight is 1.
     """
     if t >= updates or ratio == 0:
         return 1.0

@@ -63,7 +63,15 @@ class Prior:
 
         since the two differ in the means' term alone: mean^2 / 2s^2 against mean^2 / 2s^4.
         """
-        return self if noise is None else Prior(noise.std * self.std)
+        if noise is None:
+            return self
+        std = noise.std * self.std
+        if not LEAST_STD <= std <= LARGEST_STD:
+            raise VATError(
+                f"--prior-std must be from {math.sqrt(LEAST_STD):g} to {math.sqrt(LARGEST_STD):g} "
+                f"with --latent-noise prior, not {self.std:g}"
+            )
+        return Prior(std)
 
     def kl(self, posterior: DiagonalGaussian) -> Tensor:
         """KL(q || N(0, std^2 I)) of every dimension, (..., L), in nats.

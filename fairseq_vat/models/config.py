@@ -188,7 +188,8 @@ def _check_parts(cfg: Any) -> None:
             raise VATError(
                 "--latent-noise prior needs --prior-std, and --criterion token_kl_cross_entropy"
             )
-        Prior(cfg.prior_std)
+        prior = Prior(cfg.prior_std)
+        prior.of_latents(prior)  # raises for one that is too small or large
     if cfg.latent_level == "token" and cfg.decoder_type in RECURRENT:
         raise VATError(
             f"--latent-level token: --decoder-type {cfg.decoder_type} has no attention to look at "

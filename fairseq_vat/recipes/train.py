@@ -14,7 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from fairseq_vat.errors import VATError
 
 PLUGIN = Path(__file__).parent.parent
-_PRECISIONS = ("--precision", "--fp16", "--bf16", "--amp", "--memory-efficient-")
+_PRECISIONS = {
+    *("--precision", "--fp16", "--bf16", "--amp", "--memory-efficient-fp16"),
+    "--memory-efficient-bf16",
+}
 
 # in an installed package, and in a source tree
 _FOLDERS = (PLUGIN / "configs", PLUGIN.parent / "configs")
@@ -92,6 +95,8 @@ class Processes:
     def __post_init__(self) -> None:
         if self.nodes > 1 and (self.device is None or self.master is None):
             raise VATError("--nodes needs --gpus or --cpus, --node-rank and --master HOST:PORT")
+        if self.master is not None and self.device is None:
+            raise VATError(f"--master {self.master} needs --gpus or --cpus")
         if not 0 <= self.node_rank < self.nodes:
             raise VATError(
                 f"--node-rank {self.node_rank}: must be from 0 to --nodes less 1, {self.nodes - 1}"
@@ -150,7 +155,7 @@ def training_command(
     command += ["--log-file", str(Path(save_dir) / "train.log")]
     command += ["--log-format", "tqdm" if sys.stderr.isatty() else "simple"]
     command += ["--cpu"] if on_cpu and "--cpu" not in flags else []
-    if not any(flag.startswith(_PRECISIONS) for flag in flags):
+    if _PRECISIONS.isdisjoint(flag.partition("=")[0] for flag in flags):
         command += _precision_flags(on_cpu)
     return [*command, *flags]
 

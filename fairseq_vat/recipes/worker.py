@@ -33,10 +33,11 @@ def main() -> None:
     import fairseq_vat.plugin  # noqa: F401  -- imported already, so that --user-dir does nothing
 
     on_cpu = "--cpu" in sys.argv or not torch.cuda.is_available()
+    sys.argv.insert(1, "--ddp-backend=legacy_ddp")  # before all flags, of which a later one wins
     sys.argv += ["--distributed-world-size", os.environ["WORLD_SIZE"]]
     sys.argv += ["--distributed-rank", os.environ["RANK"], "--distributed-no-spawn"]
     sys.argv += ["--device-id", "0" if on_cpu else os.environ["LOCAL_RANK"]]
-    sys.argv += ["--distributed-init-method", "env://", "--ddp-backend", "legacy_ddp"]
+    sys.argv += ["--distributed-init-method", "env://"]
     sys.argv += ["--distributed-backend", "gloo" if on_cpu else "nccl"]
     cli_main()
 

@@ -177,9 +177,10 @@ def _with_target(batch: dict[str, Any], task: Any) -> dict[str, Any]:
 
 def _prior_length(vat: VATHubInterface, sentences: Sentences) -> int | None:
     """None, for lengths as in the training data; the sentences' median where that isn't there."""
-    if vat.model.encoder.latent_level == "sentence":
+    data = vat.task.cfg.data
+    if vat.model.encoder.latent_level == "sentence" or not data:  # the checkpoint has them
         return None
-    folder = utils.split_paths(vat.task.cfg.data)[0]
+    folder = utils.split_paths(data)[0]
     if os.path.exists(os.path.join(folder, f"{vat.task.cfg.train_subset}.idx")):
         return None
     lengths = sorted(len(line.split()) for line in sentences.pieces)

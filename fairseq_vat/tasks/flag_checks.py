@@ -104,14 +104,8 @@ def check_flags(cfg: DictConfig, command: str) -> None:
         cfg: the command's whole configuration.
         command: ``train``, ``generate``, ``interactive`` or ``validate``.
     """
-    for group, name, lowest, strict in _NUMBERS:
-        value = getattr(cfg.get(group) or {}, name, None)
-        if not isinstance(value, (int, float)):
-            continue
-        if not math.isfinite(value) or value < lowest or (strict and value == lowest):
-            wanted = f"above {lowest:g}" if strict else f"at least {lowest:g}"
-            wanted = "a finite number" if lowest == -math.inf else wanted
-            raise _wrong(name, value, f"must be {wanted}")
+    for group in dict.fromkeys(group for group, *_ in _NUMBERS):
+        _check_numbers(group, cfg.get(group) or {})
     if cfg.common.seed >= 2**32:
         raise _wrong("seed", cfg.common.seed, "must be below 2^32")
     if cfg.common.tpu and importlib.util.find_spec("torch_xla") is None:
@@ -122,6 +116,43 @@ def check_flags(cfg: DictConfig, command: str) -> None:
         _check_evaluation(cfg)
     if command in _COMMANDS_THAT_GENERATE:
         _check_generation(cfg, command)
+
+
+def _check_numbers(of_group: str, values: Any) -> None:
+    for group, name, lowest, strict in _NUMBERS:
+        value = getattr(values, name, None)
+        if group != of_group or not isinstance(value, (int, float)):
+            continue
+        if not math.isfinite(value) or value < lowest or (strict and value == lowest):
+            wanted = f"above {lowest:g}" if strict else f"at least {lowest:g}"
+            wanted = "a finite number" if lowest == -math.inf else wanted
+            raise _wrong(name, value, f"must be {wanted}")
+
+
+def check_search(how: Any) -> None:
+    """Raise `VATError` for settings of fairseq's generation that can't be meant, naming the flag.
+
+    Args:
+        how: `fairseq.dataclass.configs.GenerationConfig`.
+    """
+    _check_numbers("generation", how)
+    if how.max_len_a == 0 and how.max_len_b == 0:
+        raise _wrong("max_len_b", 0, "must be at least 1, without --max-len-a")
+    if how.sampling_topk < 1 and how.sampling_topk != -1:
+        raise _wrong("sampling_topk", how.sampling_topk, "must be at least 1, or -1 for all")
+    if not 0 < how.sampling_topp <= 1 and how.sampling_topp != -1:
+        raise _wrong("sampling_topp", how.sampling_topp, "must be above 0 and at most 1")
+    for name in ("sampling_topk", "sampling_topp"):
+        if how[name] != -1 and not how.sampling:
+            raise VATError(f"--{name.replace('_', '-')} requires --sampling")
+    if how.diverse_beam_groups > 0 and how.beam % how.diverse_beam_groups:
+        raise _wrong(
+            "diverse_beam_groups", how.diverse_beam_groups, f"must divide --beam, {how.beam}"
+        )
+    if how.nbest > how.beam:
+        raise _wrong("nbest", how.nbest, f"must be at most --beam, {how.beam}")
+    if how.max_len_a == 0 and how.min_len > how.max_len_b:
+        raise _wrong("min_len", how.min_len, f"must be at most --max-len-b, {how.max_len_b}")
 
 
 def _check_evaluation(cfg: DictConfig) -> None:
@@ -150,20 +181,10 @@ def _check_evaluation(cfg: DictConfig) -> None:
 def _check_generation(cfg: DictConfig, command: str) -> None:
     if sys.stdout is None and (command == "interactive" or cfg.common_eval.results_path is None):
         raise VATError("standard output is closed: nothing could be printed")
-    how = cfg.generation
-    if how.max_len_a == 0 and how.max_len_b == 0:
-        raise _wrong("max_len_b", 0, "must be at least 1, without --max-len-a")
-    if how.sampling_topk < 1 and how.sampling_topk != -1:
-        raise _wrong("sampling_topk", how.sampling_topk, "must be at least 1, or -1 for all")
-    if not 0 < how.sampling_topp <= 1 and how.sampling_topp != -1:
-        raise _wrong("sampling_topp", how.sampling_topp, "must be above 0 and at most 1")
+    check_search(cfg.generation)
     shards = cfg.dataset.num_shards
     if cfg.dataset.shard_id >= shards:
         raise _wrong("shard_id", cfg.dataset.shard_id, f"must be below --num-shards, {shards}")
-    if how.nbest > how.beam:
-        raise _wrong("nbest", how.nbest, f"must be at most --beam, {how.beam}")
-    if how.max_len_a == 0 and how.min_len > how.max_len_b:
-        raise _wrong("min_len", how.min_len, f"must be at most --max-len-b, {how.max_len_b}")
     path = cfg.interactive.input
     if command == "interactive" and path != "-":
         if not os.path.exists(path):

@@ -73,6 +73,8 @@ class VariationalLMTask(AggressiveTask):
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> Any:
         """Load a split; with several data directories, training goes through them by epoch."""
+        if not self.cfg.data:
+            raise VATError(f"no data directory was given to read {split} from")
         paths = utils.split_paths(self.cfg.data)
         is_train = split == self.cfg.train_subset
         path = paths[(epoch - 1) % len(paths)] if is_train else paths[0]

@@ -107,7 +107,8 @@ def check_subwords(lines: Sequence[str], dictionary: Any) -> None:
         fit = all(first.isdecimal() for first in firsts)
         wanted = "GPT-2's tokens: give --gpt2-encoder-json and --gpt2-vocab-bpe"
     elif kind == "wordpiece":
-        known = {"[UNK]", "<unk>", *dictionary.symbols[dictionary.nspecial :]}
+        # the end of a sentence stands between the two of a pair
+        known = {"[UNK]", "<unk>", dictionary.eos_word, *dictionary.symbols[dictionary.nspecial :]}
         fit = all(known.issuperset(line.split()) for line in lines)
         wanted = "WordPiece: give --bpe bert --bpe-vocab-file"
     else:
@@ -117,7 +118,13 @@ def check_subwords(lines: Sequence[str], dictionary: Any) -> None:
 
 
 def find_gpt2_vocabulary(data: str | os.PathLike) -> Path | None:
-    """The vocab.json in or around a data directory, where `tokenize` leaves it, if there is one."""
+    """The vocab.json in or around a data directory, where `tokenize` leaves it, if there is one.
+
+    Args:
+        data: its path; empty where the model is all that there is.
+    """
+    if not data:
+        return None
     paths = (place / "vocab.json" for place in (Path(data), Path(data).parent))
     return next((path for path in paths if path.is_file()), None)
 
