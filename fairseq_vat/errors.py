@@ -71,6 +71,11 @@ def explain(error: BaseException, tb: TracebackType | None) -> str | None:
         return vectors
     if isinstance(error, AssertionError) and str(error).startswith("Must specify batch size"):
         return f"{error}"[0].lower() + f"{error}"[1:]
+    if isinstance(error, RuntimeError) and "dataloader mismatch" in str(error):
+        return (
+            "--restore-file: the checkpoint is from within an epoch of smaller batches: give its "
+            "--max-tokens and --batch-size, or --reset-dataloader to begin an epoch"
+        )
     if isinstance(error, (AssertionError, ValueError)) and str(error).startswith("--"):
         # "--sampling requires --nbest to be equal to --beam", and its like; some with all settings
         return str(error).partition(": {")[0]

@@ -19,12 +19,13 @@ import sys
 from pathlib import Path
 
 from vae_transformer_commands import OutOfTime, say
-from vae_transformer_data import DataSet
+from vae_transformer_data import SPLITS, DataSet
 from vae_transformer_runs import ANNEALINGS, FREE_BITS, SYSTEMS, plan
 from vae_transformer_work import Recipe
 
 from fairseq_vat.cli.flags import Parser, above, add_number, at_least
 from fairseq_vat.errors import VATError
+from fairseq_vat.evaluation.labelled import LabelledFiles
 
 TABLES = ("2", "3", "4", "5", "6", "7", "8")
 
@@ -152,6 +153,9 @@ def data_sets(args: argparse.Namespace) -> dict[str, DataSet]:
         raise VATError("give at least one data set, NAME=DIR")
     if sets and set(args.tables) <= {"3", "6"} and not any(d.has_labels for d in sets.values()):
         raise VATError("--tables 3: classification needs a data set with train.tsv")
+    for data in sets.values():
+        if data.has_labels and set(args.tables) & {"3", "6"}:  # before hours of training
+            LabelledFiles.read({split: str(data.labels(split)) for split in SPLITS})
     return sets
 
 
@@ -171,7 +175,9 @@ def main() -> None:
             parser.exit(130, "stopped: the same command goes on\n")
         recipe.say_what_is_left()
         if failed:
-            raise VATError("some steps failed, see above; the same command tries them once more")
+            raise VATError(
+                "some steps failed, see above; when that is mended the same command goes on"
+            )
 
 
 if __name__ == "__main__":

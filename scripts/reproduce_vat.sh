@@ -40,6 +40,9 @@ for place in "${places[@]:2}"; do
     [ -e "${place#*=}" ] || die "${place#*=}: there is no such file or folder"
     paths[$name]=${place#*=}
 done
+[ ${#paths[@]} -gt 0 ] || die "NAME=PATH is needed, such as text=sentences.txt"
+[ -e "$model" ] || [ -d "$scripts/../fairseq_vat/pretrained/$model" ] ||
+    die "$model: there is no such checkpoint, folder or packaged model"
 . "$scripts/venv.sh" any
 encoders=()
 [ ${#hf[@]} -eq 0 ] || encoders=(--hf "${hf[@]}")

@@ -253,12 +253,14 @@ class Recipe:
             return None
         say(f"{path}: {' '.join(name.split()[:2])}")
         output = path.with_suffix(f".{os.getpid()}.partial")
-        run_command(command, path.with_suffix(".log"), output=output)
-        found = json.loads(output.read_text(encoding="utf-8"))
+        try:
+            run_command(command, path.with_suffix(".log"), output=output)
+            found = json.loads(output.read_text(encoding="utf-8"))
+        finally:
+            output.unlink(missing_ok=True)
         # results are published: no folders of this machine in them
         found |= {key: self._shown([found[key]]) for key in ("checkpoint", "data") if key in found}
         write_json(file, {"command": name, "commit": commit(), "output": found})
-        output.unlink()
         return found
 
     def _shown(self, command: list[str]) -> str:

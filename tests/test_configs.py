@@ -165,9 +165,9 @@ def test_a_run_of_hydra_generates(hydra_runs, data_dir: Path):
 def test_a_mistake_under_hydra_is_one_line(hydra_runs):
     _, _, (status, output) = hydra_runs
     assert status != 0
-    assert "Traceback" not in output
+    assert "Traceback" not in output and "HYDRA_FULL_ERROR" not in output
     lines = [line for line in output.splitlines() if "prior-std" in line]
-    assert lines == [lines[0]]
+    assert lines == [lines[0]] and lines[0].startswith("fairseq_vat: error: ")
     assert "must be a standard deviation above 0, not -1" in lines[0]
 
 

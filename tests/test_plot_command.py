@@ -148,3 +148,11 @@ def test_mistakes_are_one_line(runs, tmp_path, monkeypatch, capsys, flags, messa
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("kind", ["jpg", "JPEG", "eps"])
+def test_another_picture_is_no_folder(kind, runs, tmp_path, capsys):
+    output = tmp_path / f"curves.{kind}"
+    assert main(["plot", str(tmp_path / "linear"), "--output", str(output)]) == 1
+    assert "must end in .png, .pdf or .svg, or be a folder" in capsys.readouterr().err
+    assert not output.exists()

@@ -1,5 +1,6 @@
 """`fairseq-vat prepare` and `train`: fairseq's own commands, with a recipe's flags."""
 
+import json
 import random
 import re
 import subprocess
@@ -24,6 +25,7 @@ from fairseq_vat.recipes.train import (
     preset_names,
     run_command,
     training_command,
+    unfinished_annealing,
 )
 from fairseq_vat.text.subword_files import SubwordFiles
 from fairseq_vat.text.tokenization import fitting_vocab_size, tokenize
@@ -96,6 +98,29 @@ def test_a_folder_in_use_is_left_alone(texts, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
+def test_data_of_another_text_are_not_replaced_in_silence(texts, tmp_path):
+    told = []
+    prepare({**texts, "test": texts["valid"]}, tmp_path / "out", warn=told.append)
+    assert told == []
+    prepare(texts, tmp_path / "out", warn=told.append)
+    assert told == [
+        f"{tmp_path / 'out/data-bin'}: was made of other texts or settings, and is made anew"
+    ]
+
+
+def test_a_training_that_ends_within_its_annealing_is_told(tmp_path):
+    record = {"update": 96, "epoch": 3, "subset": "train", "kind": "train", "kl_nats": 7.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+    command = ["--kl-annealing-updates", "4000", "--lr", "1"]
+    line = unfinished_annealing(command, str(tmp_path))
+    assert line.startswith("the training ended after 96 updates, within the annealing of its KL, ")
+    assert "takes 4,000" in line and "--max-epoch 125 reaches its end" in line
+    for later in ("--kl-annealing-updates=96", "--kl-annealing-updates=0"):
+        assert unfinished_annealing([*command, later], str(tmp_path)) is None
+    assert unfinished_annealing(["--lr", "1"], str(tmp_path)) is None
+    assert unfinished_annealing(command, str(tmp_path / "none")) is None
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_a_preset_is_its_hydra_file(name, prepared):
     parser = options.get_training_parser()
@@ -146,6 +171,7 @@ def test_a_training_keeps_its_memory(tmp_path, monkeypatch):
     ("flags", "message"),
     [
         (["nothing", "DATA", "out"], r"PRESET nothing: must be one of .*demo"),
+        (["demo", "PREPARED", "out"], "is a folder of fairseq-vat prepare: give .*/data-bin"),
         (["demo", "missing", "out"], "missing has no dict.txt: make it with fairseq-vat prepare"),
         (["demo", "DATA", "out", "--nodes", "2"], "--nodes needs --gpus or --cpus"),
         (["demo", "DATA", "out", "--node-rank", "1"], "--node-rank 1: must be from 0 to .* 0"),
@@ -158,7 +184,8 @@ def test_a_training_keeps_its_memory(tmp_path, monkeypatch):
 )
 def test_mistakes_are_told_in_one_line(flags, message, prepared, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["train", *(str(prepared) if flag == "DATA" else flag for flag in flags)]) == 1
+    places = {"DATA": str(prepared), "PREPARED": str(prepared.parent)}
+    assert main(["train", *(places.get(flag, flag) for flag in flags)]) == 1
     error = capsys.readouterr().err
     assert re.search(message, error)
     assert error.count("\n") == 1
@@ -184,6 +211,7 @@ def test_it_trains_and_goes_on(prepared, tmp_path):
         )
         assert done.stderr.startswith("+ ")
         assert "next: fairseq-vat reconstruct" in done.stdout
+        assert f"ended after {updates} updates, within the annealing of its KL" in done.stderr
     assert "Loaded checkpoint" in done.stdout + done.stderr
     state = torch.load(tmp_path / "run/checkpoint_last.pt", weights_only=True)
     assert state["optimizer_history"][-1]["num_updates"] == 4

@@ -327,6 +327,19 @@ def test_mistakes_are_one_line(work, monkeypatch, capsys, flags, message):
     assert not (work.folder / "out").exists()
 
 
+def test_labels_are_compared_before_anything_is_trained(work, monkeypatch, capsys):
+    monkeypatch.chdir(work.folder)
+    for split, label in {"train": "1", "dev": "1", "test": "good"}.items():
+        Path("swapped").mkdir(exist_ok=True)
+        Path(f"swapped/{split}.tsv").write_text(f"{label}\ta\n0\tb\n")
+    flags = ["out", "sst2=swapped", "--tables", "2,3"]
+    monkeypatch.setattr("sys.argv", ["reproduce_vae_transformer.py", *flags])
+    with pytest.raises(SystemExit):
+        reproduce_vae_transformer.main()
+    assert "test.tsv:1: label 'good' isn't in swapped/train.tsv" in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
 def test_the_script_ends_with_them(work):
     done = work.run_script("out")
     assert done.returncode in (1, 2)

@@ -11,7 +11,8 @@ from helpers.scripts import Workplace
 PRETEND = """
 if name == "fairseq-vat" and args[0] == "sts":
     correlation = {"spearman": 0.5, "pearson": 0.25, "undefined": None}
-    task = dict.fromkeys(("mean", "weighted_mean", "all_pairs"), correlation)
+    task = dict.fromkeys(("mean", "weighted_mean"), correlation)
+    task["all_pairs"] = dict.fromkeys(correlation)  # undefined
     task["subsets"] = {"a": correlation, "b": correlation}
     system = {"name": "checkpoint", "poolings": {"mean": {"tasks": {"sts12": task}}}}
     print(json.dumps({"systems": [system]}))
@@ -38,6 +39,8 @@ def work(tmp_path: Path) -> Workplace:
     for split in ("train", "dev", "test"):
         (tmp_path / "sst2" / f"{split}.tsv").write_text("1\ta\n")
     (tmp_path / "mr.tsv").write_text("1\ta\n")
+    for name in ("model.pt", "another.pt", "m"):
+        (tmp_path / name).touch()
     return Workplace(tmp_path, "reproduce_vat.sh", PRETEND)
 
 
@@ -82,11 +85,19 @@ def test_what_failed_is_done_again(work):
         (["sts12=there"], "there: there is no such file or folder"),
         (["mr=mr.tsv", "--folds", "0"], "--folds 0: must be a whole number"),
         (["mr=mr.tsv", "--modes", "all"], "--modes all: features, finetune or both"),
+        ([], "NAME=PATH is needed, such as text=sentences.txt"),
     ],
 )
 def test_mistakes(work, words, error):
     done = work.run("out", "m", *words)
     assert done.returncode == 1 and error in done.stderr
+    assert not (work.folder / "out").exists()
+
+
+def test_a_model_that_is_not_there(work):
+    done = work.run("out", "nowhere.pt", *SETS)
+    assert done.returncode == 1
+    assert "nowhere.pt: there is no such checkpoint, folder or packaged model" in done.stderr
     assert not (work.folder / "out").exists()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers import commands
+from helpers.checkpoints import refused
 from helpers.runs import assert_same_end, state
 
 from fairseq_vat.latent.annealing import Annealing, Schedule
@@ -44,6 +45,15 @@ def test_the_weight_follows_the_schedule(unstopped: tuple[Path, str]):
     for done, printed in weights.items():
         # the update that makes `done` of them is number done - 1
         assert float(printed) == pytest.approx(0.5 * annealing.weight(done - 1), abs=1e-6)
+
+
+def test_larger_batches_within_an_epoch_are_refused(data_dir: Path, tmp_path: Path):
+    commands.train(data_dir, tmp_path, *FLAGS, "--max-update", "12")
+    larger = (*FLAGS, "--max-tokens", "4000", "--max-update", "24")
+    line = refused(commands.train, data_dir, tmp_path, *larger)
+    assert "within an epoch of smaller batches" in line and "--reset-dataloader" in line
+    commands.train(data_dir, tmp_path, *larger, "--reset-dataloader")
+    assert state(tmp_path / "checkpoint_last.pt")["optimizer_history"][-1]["num_updates"] == 24
 
 
 @pytest.mark.parametrize("stop", [["--max-update", "12"], ["--max-epoch", "1"]])

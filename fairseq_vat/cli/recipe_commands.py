@@ -103,11 +103,19 @@ def _prepare(args: argparse.Namespace) -> None:
         warn=partial(print, file=sys.stderr),
         **settings,
     )
-    print(f"next: {shlex.join(['fairseq-vat', 'train', 'vat_small', str(data), f'{output}/vat'])}")
+    words = ["vat_small", str(data), f"{output}/vat"]
+    if settings["gpt2"] is not None:
+        words = ["vae_gpt2_ptb", str(data), f"{output}/vae", "--gpt2-dir", str(settings["gpt2"])]
+    print(f"next: {shlex.join(['fairseq-vat', 'train', *words])}")
 
 
 def _train(args: argparse.Namespace) -> int:
-    from fairseq_vat.recipes.train import Processes, run_command, training_command
+    from fairseq_vat.recipes.train import (
+        Processes,
+        run_command,
+        training_command,
+        unfinished_annealing,
+    )
 
     device = "gpu" if args.gpus else "cpu" if args.cpus else None
     count = args.gpus or args.cpus or 1
@@ -118,6 +126,8 @@ def _train(args: argparse.Namespace) -> int:
         return 0
     status = run_command(command, args.save_dir, processes)
     if status == 0:
+        if line := unfinished_annealing(command, args.save_dir):
+            print(f"fairseq-vat: warning: {line}", file=sys.stderr)
         print(f"next: fairseq-vat reconstruct {shlex.quote(args.save_dir)} --input FILE")
     return status
 

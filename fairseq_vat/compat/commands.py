@@ -12,6 +12,7 @@ from typing import Any
 
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.distributed import utils as distributed_utils
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from fairseq_vat.compat.workers import is_first_to_tell
@@ -49,8 +50,15 @@ class _Checked:
         # call_main is given the command's main
         command = self._command or _name_of(args[0])
         whole = cfg if isinstance(cfg, DictConfig) else convert_namespace_to_omegaconf(cfg)
-        self._check(whole, command)
-        return self.unchecked(cfg, *args, **kwargs)
+        try:
+            self._check(whole, command)
+            return self.unchecked(cfg, *args, **kwargs)
+        except Exception as error:
+            # fairseq-hydra-train: Hydra would print it among lines of its own
+            if not HydraConfig.initialized() or explain(error, error.__traceback__) is None:
+                raise
+            _print_explained(type(error), error, error.__traceback__)
+            sys.exit(1)
 
 
 def _command(name: str) -> ModuleType | None:

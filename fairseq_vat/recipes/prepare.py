@@ -21,6 +21,7 @@ def prepare(
     *,
     workers: int | None = None,
     tell: Callable[[str], object] = lambda line: None,
+    warn: Callable[[str], object] = lambda line: None,
     **tokenization: Any,
 ) -> Path:
     """The data directory for `fairseq-train`, ``OUT/data-bin``; made once from the same text.
@@ -31,6 +32,7 @@ def prepare(
     Args:
         texts: the file of each of `SPLITS`, a sentence a line; plain, ``.gz`` or ``.xz``.
         workers: processes of `fairseq-preprocess`; None takes all cores.
+        tell, warn: as for `tokenize`; data of other texts that are replaced are warned of.
 
     Raises:
         VATError: for texts that `tokenize` refuses, a folder that another run is at work in, and
@@ -38,11 +40,13 @@ def prepare(
     """
     out = Path(out)
     lock_folder(out, "another run is at work there: wait for its end, or give another folder")
-    made_from = tokenize(texts, out, tell=tell, **tokenization)
+    made_from = tokenize(texts, out, tell=tell, warn=warn, **tokenization)
     data = out / "data-bin"
     if read_json(data / "made_from.json") == made_from and SubwordFiles.read(data) is not None:
         tell(f"{data}: up to date, nothing to do")
         return data
+    if data.is_dir():
+        warn(f"{data}: was made of other texts or settings, and is made anew")
 
     # Made beside its place and moved there whole, so that data-bin is never half a data set.
     partial = out / "data-bin.partial"

@@ -1,5 +1,6 @@
 """`fairseq-train` with an experiment's flags, in one process or several."""
 
+import math
 import os
 import signal
 import subprocess
@@ -143,6 +144,8 @@ def training_command(
     processes = processes or Processes()
     experiment = preset_flags(preset)
     first, colon, _ = data.partition(":")
+    if (Path(first) / "data-bin" / "dict.txt").is_file():
+        raise VATError(f"{first} is a folder of fairseq-vat prepare: give {first}/data-bin")
     if not (Path(first) / "dict.txt").is_file():
         several = f" (a colon separates several, and {data} has one)" if colon else ""
         raise VATError(f"{first} has no dict.txt{several}: make it with fairseq-vat prepare")
@@ -166,6 +169,32 @@ def _precision_flags(on_cpu: bool) -> list[str]:
     if preferred_precision(on_cpu) == "bfloat16":
         return ["--precision", "bfloat16"]
     return [] if on_cpu else ["--fp16"]
+
+
+def unfinished_annealing(command: Sequence[str], save_dir: str) -> str | None:
+    """A line about a training that ended before its KL annealing did; None for any other.
+
+    Args:
+        command: `training_command`'s.
+        save_dir: where its log is.
+    """
+    from fairseq_vat.evaluation.training_log import read_training_log
+
+    words = [part for word in command for part in word.split("=", 1)]  # a later flag wins
+    flag = "--kl-annealing-updates"
+    wanted = int(words[len(words) - words[::-1].index(flag)]) if flag in words else 0
+    try:
+        last = [record for record in read_training_log(save_dir) if record.kind == "train"][-1]
+    except (VATError, OSError, IndexError):
+        return None
+    if last.num_updates >= wanted or "kl_nats" not in last.stats:
+        return None
+    epochs = math.ceil(wanted * last.epoch / last.num_updates)
+    return (
+        f"the training ended after {last.num_updates:,} updates, within the annealing of its KL, "
+        f"which takes {wanted:,} ({flag}): --max-epoch {epochs} reaches its end; for a small text "
+        "there is PRESET demo"
+    )
 
 
 def training_environment() -> dict[str, str]:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from fairseq import models
 from fairseq.dataclass.configs import FairseqConfig
+from fairseq.logging import progress_bar
 from omegaconf import DictConfig
 
 from fairseq_vat.criterions.config import TokenKLCrossEntropyConfig
@@ -205,6 +206,8 @@ def _check_training(cfg: DictConfig) -> None:
     flat = not (half.fp16_no_flatten_grads or half.memory_efficient_fp16)
     if half.fp16 and flat and (half.cpu or not torch.cuda.is_available()):
         raise VATError("--fp16 needs a CUDA device: leave it out, or give --precision bfloat16")
+    if cfg.common.tensorboard_logdir and progress_bar.SummaryWriter is None:
+        raise VATError("--tensorboard-logdir needs tensorboard: pip install tensorboard")
     if cfg.optimizer is None:
         raise VATError("--optimizer is needed and was not given, such as --optimizer adam")
     if half.memory_efficient_fp16 and cfg.optimizer._name == "fused_adam":
@@ -224,6 +227,8 @@ def _check_training(cfg: DictConfig) -> None:
             "give --criterion token_kl_cross_entropy"
         )
     if criterion._name == "token_kl_cross_entropy":
+        if not has_latents and criterion.free_bits:
+            logger.warning("--free-bits does nothing for a language model, which has no latents")
         _check_annealing(criterion)
 
 
