@@ -9,6 +9,7 @@ width, V entries of fairseq's dictionary, R rows of GPT-2's embedding, K of them
 N tokens.
 """
 
+import inspect
 import json
 import math
 import re
@@ -50,6 +51,9 @@ class GPT2Decoder(FairseqIncrementalDecoder):
     def __init__(self, dictionary: Dictionary, gpt2: nn.Module, latent_dim: int):
         super().__init__(dictionary)
         self.gpt2 = gpt2
+        # the later name, and the one of earlier versions of transformers
+        names = inspect.signature(type(gpt2).forward).parameters
+        self._cache_name = "cache" if "cache" in names else "past_key_values"
         self.memory = nn.Linear(latent_dim, gpt2.config.n_embd)
         nn.init.xavier_uniform_(self.memory.weight)
         nn.init.zeros_(self.memory.bias)
@@ -123,11 +127,13 @@ class GPT2Decoder(FairseqIncrementalDecoder):
         # positions need no mask: padding is on the right, where nothing that counts looks
         out = self.gpt2(
             inputs_embeds=x_BSC,
-            past_key_values=cache,
             use_cache=incremental_state is not None,
+            **{self._cache_name: cache},
             **self._cross_attention(encoder_out),
         )
-        self.set_incremental_state(incremental_state, "cache", {"cache": out.past_key_values})
+        self.set_incremental_state(
+            incremental_state, "cache", {"cache": getattr(out, self._cache_name)}
+        )
         x_BSC = out.last_hidden_state
         return x_BSC, {"attn": [None], "inner_states": [x_BSC.transpose(0, 1)]}
 
