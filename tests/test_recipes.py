@@ -108,6 +108,13 @@ def test_data_of_another_text_are_not_replaced_in_silence(texts, tmp_path):
     ]
 
 
+def test_a_text_that_cannot_be_read_leaves_no_folder(texts, tmp_path):
+    for wrong in (tmp_path / "none", tmp_path):
+        with pytest.raises(OSError, match=str(wrong)):
+            prepare({**texts, "valid": wrong}, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_training_that_ends_within_its_annealing_is_told(tmp_path):
     record = {"update": 96, "epoch": 3, "subset": "train", "kind": "train", "kl_nats": 7.0}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n")

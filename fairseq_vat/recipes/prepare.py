@@ -35,10 +35,13 @@ def prepare(
         tell, warn: as for `tokenize`; data of other texts that are replaced are warned of.
 
     Raises:
+        OSError: for a text that can't be read.
         VATError: for texts that `tokenize` refuses, a folder that another run is at work in, and
             where `fairseq-preprocess` failed.
     """
     out = Path(out)
+    for path in texts.values():  # before the folder is made
+        open(path, "rb").close()
     lock_folder(out, "another run is at work there: wait for its end, or give another folder")
     made_from = tokenize(texts, out, tell=tell, warn=warn, **tokenization)
     data = out / "data-bin"
