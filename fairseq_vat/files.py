@@ -171,7 +171,7 @@ def read_json_object(path: Path) -> dict[str, Any] | None:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise VATError(f"{path} is not JSON ({error})") from error
     if not isinstance(value, dict):
         raise VATError(f"{path} is not a JSON object")
@@ -185,5 +185,5 @@ def read_json(path: str | os.PathLike) -> object | None:
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None

@@ -20,7 +20,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-root=$(cd "$(dirname "$0")/.." && pwd)
+root=$(CDPATH= cd "$(dirname "$(readlink -f "$0")")/.." && pwd)
 . "$root/scripts/venv.sh" any
 
 failed=0

@@ -32,7 +32,7 @@ if [ $# -eq 1 ]; then
 fi
 [ -z "${DEMO_DIR:-}" ] || DEMO_DIR=$(absolute "$DEMO_DIR")
 
-cd "$(dirname "$0")/.."
+CDPATH= cd "$(dirname "$(readlink -f "$0")")/.."
 . scripts/venv.sh
 . scripts/precision.sh
 

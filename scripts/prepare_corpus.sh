@@ -39,7 +39,7 @@ for file in "$train" "$valid" "$test"; do
     fi
 done
 
-cd "$(dirname "$0")/.."
+CDPATH= cd "$(dirname "$(readlink -f "$0")")/.."
 . scripts/venv.sh any
 
 prepare=(fairseq-vat prepare --train "$train" --valid "$valid" --test "$test" --output "$out")

@@ -19,7 +19,7 @@
 # A figure is a JSON file in OUT; the same command goes on where it was, and a NAME more adds to it.
 # OUT/tables.md has all there is.
 set -euo pipefail
-. "$(dirname "$0")/resumable.sh"
+. "$(dirname "$(readlink -f "$0")")/resumable.sh"
 
 hf=() draws=12 seeds=5 finetune_seeds=3 folds=10 max_folds='' jobs=1 modes=features,finetune
 read_options hf draws seeds finetune-seeds folds max-folds modes jobs -- "$@"
@@ -29,7 +29,7 @@ for flag in draws seeds finetune_seeds folds jobs ${max_folds:+max_folds}; do
 done
 [[ ,features,finetune, == *",$modes,"* ]] || die "--modes $modes: features, finetune or both"
 out=$(absolute "${places[0]}") model=${places[1]}
-scripts=$(cd "$(dirname "$0")" && pwd)
+scripts=$(CDPATH= cd "$(dirname "$(readlink -f "$0")")" && pwd)
 declare -A paths=()
 for place in "${places[@]:2}"; do
     name=${place%%=*}

@@ -98,7 +98,8 @@ begin_training() {
     [ -z "$dry_run" ] || return 0
     mkdir -p "$save"
     # what ended before its first checkpoint holds nobody to its flags
-    compgen -G "$save/checkpoint*.pt" >/dev/null || rm -f "$save"/{data,command,train.log}
+    local checkpoints=("$save"/checkpoint*.pt)
+    [ -e "${checkpoints[0]}" ] || rm -f "$save"/{data,command,train.log}
     same_command "$save/data" "$save" "$(cat "$data/dict.txt" "$data"/*.bin | cksum)" || return 1
     same_command "$save/command" "$save" "$@"
 }

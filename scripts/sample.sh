@@ -28,8 +28,8 @@ for file in "$checkpoint" "$data/dict.txt" "$model"; do
     [[ -f $file ]] || { echo "scripts/sample.sh: error: there is no file $file" >&2; exit 1; }
 done
 
-plugin=$(cd "$(dirname "$0")/../fairseq_vat" && pwd)
-. "$(dirname "$0")/venv.sh" any
+plugin=$(CDPATH= cd "$(dirname "$(readlink -f "$0")")/../fairseq_vat" && pwd)
+. "$(dirname "$(readlink -f "$0")")/venv.sh" any
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cat > "$work/sentences"
@@ -42,6 +42,11 @@ interactive() {
 mean_flags=()
 for ((i = 1; i <= $#; i++)); do
     case ${!i} in
+        --latent-marks | --latent-marks=*)
+            echo "scripts/sample.sh: error: --latent-marks: fairseq-vat vary draws marked words" >&2
+            exit 1
+            ;;
+        --latent-sampling | --latent-*=*) ;;
         --latent-*) ((i++)) || true ;;
         *) mean_flags+=("${!i}") ;;
     esac

@@ -30,7 +30,7 @@
 # noises, seeds and settings can be added to an OUT.  What failed or isn't done is a dash in the tables.
 set -euo pipefail
 
-. "$(dirname "$0")/resumable.sh"
+. "$(dirname "$(readlink -f "$0")")/resumable.sh"
 prior_std=0.1,0.2,0.3,0.4,0.5,0.6,0.8,1.0 curves=1.0,0.4 updates=2000 vocabulary=4096 max_pieces=30
 isotropy_text='' jobs=1 seeds=1 noises=unit,prior setting=()
 read_options prior-std setting updates vocabulary max-pieces isotropy-text curves jobs noises seeds \
@@ -79,7 +79,7 @@ for setting in "${settings[@]}"; do
     names+=("$name")
 done
 
-cd "$(dirname "$0")/.."
+CDPATH= cd "$(dirname "$(readlink -f "$0")")/.."
 . scripts/venv.sh any
 . scripts/precision.sh
 plugin=$PWD/fairseq_vat

@@ -19,5 +19,5 @@ TEXT
 
 [[ ${1:-} == -h || ${1:-} == --help ]] && usage && exit 0
 [[ $# -ge 2 ]] || { usage >&2; exit 2; }
-. "$(dirname "$0")/venv.sh" any
+. "$(dirname "$(readlink -f "$0")")/venv.sh" any
 exec fairseq-vat train "${PRESET:-vat_small}" "$@"

@@ -5,7 +5,7 @@
 # FAIRSEQ_VAT_VENV names another place than .venv.  An environment that is there already and was not
 # made by this script is used as it is: nothing is installed into it.
 
-_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+_root=$(CDPATH= cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 _venv=${FAIRSEQ_VAT_VENV:-$_root/.venv}
 
 _make_venv() {

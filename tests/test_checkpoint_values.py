@@ -112,6 +112,26 @@ def test_what_is_beside_the_configuration(name, value, reason, good, data_dir, t
         load_model(path, data_dir)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        # as long as 10^13 numbers, in a file of a few bytes
+        ("lengths", torch.ones(1, dtype=torch.int64).expand(10**13), "lengths of sentences"),
+        ("lengths", torch.ones(3, dtype=torch.complex64), "lengths of sentences"),
+        ("lengths", torch.ones(3, dtype=torch.int64, device="meta"), "lengths of sentences"),
+        ("lengths", torch.ones(3, dtype=torch.int64).to_sparse(), "lengths of sentences"),
+        ("symbols", "\ud800 1\n", "dictionary"),
+        ("subwords", {"bpe": "bert", "files": {"a": torch.ones(1, device="meta")}}, "subwords"),
+        ("subwords", {"bpe": "bert", "files": {"a": torch.ones(1).expand(10**13)}}, "subwords"),
+    ],
+)
+def test_a_vocabulary_that_can_not_be_read(name, value, told, good, tmp_path):
+    path = tmp_path / "crafted.pt"
+    torch.save({**good, "task_state": {**good["task_state"], name: value}}, path)
+    line = refused(load_model, path)
+    assert line.startswith(f"the checkpoint's {told} ") and "can't be read" in line
+
+
 @pytest.mark.parametrize("part", ["cfg", "extra_state"])
 def test_data_that_holds_itself(part, good, data_dir, tmp_path):
     state = dict(good, **{part: dict(good[part])})

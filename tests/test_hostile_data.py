@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import struct
 
@@ -12,6 +13,8 @@ from helpers import commands
 from helpers.checkpoints import refused
 
 from fairseq_vat.errors import VATError
+from fairseq_vat.files import read_json, read_json_object
+from fairseq_vat.models.gpt2_weights import fresh
 from fairseq_vat.tasks.data_directory import load_dictionary, load_sentences
 
 
@@ -137,3 +140,30 @@ def test_a_dictionary_that_is_none(folder, content):
     line = refused(commands.train, folder, folder / "run")
     assert line.startswith(f"{folder}/dict.txt is no dictionary of fairseq-preprocess (")
     assert len(line) < 400
+
+
+def test_json_without_end(tmp_path):
+    path = tmp_path / "made_from.json"
+    path.write_text('{"a":' * 100_000)
+    assert read_json(path) is None
+    with pytest.raises(VATError, match=r"made_from\.json is not JSON"):
+        read_json_object(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ('{"n_layer": 10000000}', "n_layer 10000000: more than 1000"),
+        ('{"n_inner": -5}', "no GPT-2 of these values"),
+        ('{"initializer_range": -1.0}', "no GPT-2 of these values"),
+        ('{"a":' * 100_000, "is not JSON"),
+    ],
+)
+def test_a_gpt2_that_can_not_be(values, message):
+    pytest.importorskip("transformers")
+    small = {"vocab_size": 9, "n_embd": 4, "n_head": 2, "n_layer": 1, "n_positions": 8}
+    special = {"bos_token_id": 0, "eos_token_id": 0}
+    if values.endswith("}"):
+        values = json.dumps({**small, **special, **json.loads(values)})
+    with pytest.raises(VATError, match=message):
+        fresh(values)

@@ -262,10 +262,17 @@ def test_decode_refuses_what_holds_no_latents(run, tmp_path):
     np.save(tmp_path / "number.npy", np.float32(3))
     np.save(tmp_path / "words.npy", np.array([["a", "b"]]))
     np.save(tmp_path / "complex.npy", np.ones((2, 16), dtype=complex))
+    np.savez(tmp_path / "bytes.npz", mean=np.array([b"abc"]), mask=np.array([True]))
+    for name, header in (("brackets", "(" * 5000), ("shape", f"{{'shape': ({10**23}, 8)}}")):
+        content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+        (tmp_path / f"{name}.npy").write_bytes(content)
     files = ("objects.npy", "other.npz", "text.npz", "number.npy", "words.npy", "complex.npy")
+    files += ("bytes.npz", "brackets.npy", "shape.npy")
     for name in files:
         status, _, err = run("decode", "--input", tmp_path / name)
         assert status == 1
         assert "isn't a .npz of 'fairseq-vat encode'" in err
     np.save(tmp_path / "wide.npy", np.zeros((2, 3, 5)))
     assert "needs (P, 16)" in run("decode", "--input", tmp_path / "wide.npy")[2]
+    np.save(tmp_path / "far.npy", np.full((2, 3, 16), 1e38))
+    assert "aren't finite, or too large" in run("decode", "--input", tmp_path / "far.npy")[2]

@@ -142,6 +142,35 @@ def test_a_second_demo_is_told_at_its_start(tmp_path):
     assert line.endswith(f"{tmp_path}: another demo is at work there: wait, or set DEMO_DIR")
 
 
+def test_a_folder_s_name_is_no_pattern(tmp_path):
+    """What has a checkpoint was begun; brackets in its path are brackets."""
+    save, data = tmp_path / "o[1]", tmp_path / "data"
+    data.mkdir()
+    for name in ("dict.txt", "train.bin"):
+        (data / name).touch()
+    code = '. "$1"; dry_run=; begin_training "$2" "$3" "${@:4}"'
+    begin = ("bash", "-c", code, "script", SCRIPTS / "resumable.sh", save, data)
+    assert run(*begin, "train", "--lr", "1").returncode == 0
+    (save / "checkpoint_last.pt").touch()
+    (save / "train.log").touch()
+    assert run(*begin, "train", "--lr", "1").returncode == 0
+    done = run(*begin, "train", "--lr", "2")
+    assert done.returncode == 1 and "was made with other flags or texts" in done.stderr
+    assert (save / "train.log").exists()
+
+
+def test_scripts_are_found_through_a_link_and_cdpath(tmp_path):
+    (tmp_path / "sample").symlink_to(SCRIPTS / "sample.sh")
+    for name in ("model.pt", "dict.txt", "sp.model"):
+        (tmp_path / name).touch()
+    flags = ("model.pt", ".", "sp.model", "--", "--latent-marks", "[]")
+    for script, cwd in ((tmp_path / "sample", tmp_path), ("sample", tmp_path)):
+        done = run("bash", script, *flags, cwd=cwd, CDPATH=".")
+        assert done.returncode == 1
+        assert done.stderr.endswith("--latent-marks: fairseq-vat vary draws marked words\n")
+        assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_demo_runs_from_text_to_pictures(corpus):
     text = (corpus / "train.txt").read_bytes().splitlines(keepends=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import subprocess
 import sys
 from collections import OrderedDict
@@ -12,6 +13,7 @@ import pytest
 from fairseq.logging import progress_bar
 from helpers import commands
 
+from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.training_log import read_training_log
 from fairseq_vat.files import metrics_path
 
@@ -146,6 +148,26 @@ def test_a_log_of_text_alone_still_reads(run, tmp_path):
     assert len(of_text) == len(of_figures)
     for one, other in zip(of_text, of_figures, strict=True):
         assert one.stats["nll_loss"] == pytest.approx(other.stats["nll_loss"], rel=1e-5)
+
+
+def test_lines_that_no_training_wrote(run, tmp_path):
+    folder, records = run[1], read_training_log(run[1])
+    first = _records(folder / "metrics.jsonl")[0]
+    wrong = [
+        {"update": math.inf},
+        {"epoch": 10**400},
+        {"kind": []},
+        {"subset": None},
+        {"kind": None},
+    ]
+    lines = [json.dumps({**first, **change}) for change in wrong]
+    lines += ["[" * 100_000, (folder / "metrics.jsonl").read_text(encoding="utf-8")]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert read_training_log(tmp_path) == records
+    inf = "epoch 001:     10 / 14 loss=3, num_updates=inf"
+    (tmp_path / "other.log").write_text(inf + "\n")
+    with pytest.raises(VATError, match="no statistics"):
+        read_training_log(tmp_path / "other.log")
 
 
 def test_tensorboard_gets_the_figures(data_dir, tmp_path, monkeypatch):

@@ -120,7 +120,8 @@ def _report(args: argparse.Namespace) -> None:
             report = gather(vat, sentences, settings, bar.set_description_str)
         text = page.build(report, args.path, records, log_note)
         with atomic_path(args.output) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            # a folder's name may be no UTF-8
+            temporary.write_text(text, encoding="utf-8", errors="replace")
     print(args.output)
 
 

@@ -79,7 +79,11 @@ def _read(path: Path, parse: Callable[[str], Record | None]) -> dict[_Key, Recor
     records = {}
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
-            if record := parse(line.strip()):
+            try:
+                record = parse(line.strip())
+            except (OverflowError, RecursionError):  # numbers without end, brackets likewise
+                continue
+            if record is not None:
                 records[record.kind, record.subset, record.num_updates] = record
     return records
 
@@ -89,6 +93,8 @@ def _parse_figures(line: str) -> Record | None:
         stats = json.loads(line)
         head = {name: stats.pop(name) for name in ("epoch", "update", "subset", "kind")}
     except (ValueError, AttributeError, TypeError, KeyError):  # cut off by a crash
+        return None
+    if not (isinstance(head["kind"], str) and isinstance(head["subset"], str)):
         return None
     subset = head["subset"] if head["kind"] == "valid" else "train"
     return _record(head["kind"], head["epoch"], {**stats, "num_updates": head["update"]}, subset)

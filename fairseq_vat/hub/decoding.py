@@ -5,7 +5,6 @@ B sentences of a batch, L latent width.
 """
 
 import os
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from tqdm import tqdm
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import atomic_path
 from fairseq_vat.latent.gaussian import Latents
+from fairseq_vat.latent.prior import LARGEST_STD
 from fairseq_vat.models.latent_encoder import as_memory
 from fairseq_vat.tasks.flag_checks import check_search
 from fairseq_vat.tasks.generation import (
@@ -85,8 +85,8 @@ class LatentDecoding:
                 f"latents number {number} are of shape {tuple(point.shape)}: the model needs "
                 f"({rows}, {width})"
             )
-        if not bool(point.isfinite().all()):
-            raise VATError(f"latents number {number} hold values that aren't finite")
+        if not bool((point.abs() <= LARGEST_STD).all()):
+            raise VATError(f"latents number {number} hold values that aren't finite, or too large")
         return point
 
     def _given(self, points: list[Tensor]) -> dict[str, Any]:
@@ -191,7 +191,9 @@ def load_latents(path: str | os.PathLike) -> list[np.ndarray]:
         if any(point.dtype.kind not in "fiu" for point in points):
             raise ValueError(f"its values are of type {points[0].dtype}")
         return [point.astype(np.float32) for point in points]
-    except (ValueError, TypeError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+    except OSError:
+        raise
+    except Exception as error:  # of what kind depends on what is wrong with the header
         # what numpy advises of a file that it can't read is to trust it
         reason = "it is another kind of file" if "allow_pickle" in str(error) else error
         raise VATError(

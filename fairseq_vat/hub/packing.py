@@ -120,7 +120,8 @@ def write_packed(
         settings="\n".join(settings),
     )
     with atomic_path(out / "README.md") as temporary:
-        temporary.write_text(card, encoding="utf-8")
+        # a folder's name may be no UTF-8
+        temporary.write_text(card, encoding="utf-8", errors="replace")
     with atomic_path(out / "model.pt") as temporary:
         torch.save(packed, temporary)
     return out / "model.pt"

@@ -73,14 +73,19 @@ def fresh(
     """GPT-2 with random weights, which a checkpoint's will replace."""
     try:
         values = json.loads(config_json)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise VATError(f"--gpt2-config is not JSON ({error})") from error
     if not isinstance(values, dict):
         raise VATError("--gpt2-config is not a JSON object")
     architecture = check_config(values, "--gpt2-config")
     transformers = import_transformers("gpt2")
     config = _config(transformers, architecture, "--gpt2-config", dropout, attention_dropout)
-    return _finished(transformers.GPT2Model(config), checkpoint_activations)
+    try:
+        gpt2 = transformers.GPT2Model(config)
+    except Exception as error:  # of what kind depends on the value
+        reason = " ".join(str(error).split())[:200]
+        raise VATError(f"--gpt2-config: there is no GPT-2 of these values ({reason})") from error
+    return _finished(gpt2, checkpoint_activations)
 
 
 def _config(

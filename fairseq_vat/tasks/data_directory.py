@@ -20,7 +20,7 @@ from fairseq import utils
 from fairseq.data import Dictionary, data_utils, indexed_dataset
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.text.subword_files import SubwordFiles
+from fairseq_vat.text.subword_files import SubwordFiles, is_plain
 
 logger = logging.getLogger(__name__)
 
@@ -245,13 +245,14 @@ def vocabulary_of(state: dict[str, Any]) -> Vocabulary | None:
         return None
     try:
         dictionary = Dictionary.load(io.StringIO(state["symbols"]))
+        told = fingerprint(dictionary)
     except Exception as error:  # of what kind depends on what is wrong
         reason = " ".join(str(error).split())[:200]
         raise VATError(f"the checkpoint's dictionary can't be read ({reason})") from None
-    if fingerprint(dictionary) != state.get("dictionary"):
+    if told != state.get("dictionary"):
         raise VATError("the checkpoint's dictionary isn't the one that it was trained with")
     lengths, subwords = state.get("lengths"), state.get("subwords")
-    if not (isinstance(lengths, torch.Tensor) and lengths.dim() == 1 and lengths.sum() > 0):
+    if not (is_plain(lengths, torch.int64) and lengths.sum() > 0):
         raise VATError("the checkpoint's lengths of sentences can't be read")
     files = None if subwords is None else SubwordFiles.from_state(subwords)
     return Vocabulary(dictionary, files, lengths)

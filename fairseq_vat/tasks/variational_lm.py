@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from fairseq import utils
 from fairseq.data import Dictionary, LanguagePairDataset, PrependTokenDataset
+from fairseq.data.encoders.gpt2_bpe import GPT2BPE
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.tasks import register_task
 from torch import Tensor
@@ -192,9 +193,15 @@ class VariationalLMTask(AggressiveTask):
         return self._tokenizer
 
     def build_bpe(self, args: Any) -> Any:
-        """fairseq's encoder of subwords, remembered as the tokenizer is."""
-        self._bpe = super().build_bpe(args)
-        return self._bpe
+        """fairseq's encoder of subwords, remembered as the tokenizer is.
+
+        A byte-level one can write bytes that break a line; they become spaces.
+        """
+        self._bpe = bpe = super().build_bpe(args)
+        if isinstance(bpe, GPT2BPE):
+            decode = bpe.decode
+            bpe.decode = lambda pieces: clean_line(decode(pieces))
+        return bpe
 
     def _decode_subwords(self, text: str) -> str:
         for part in (self._bpe, self._tokenizer):

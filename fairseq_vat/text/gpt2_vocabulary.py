@@ -57,12 +57,17 @@ def read_config(directory: str | os.PathLike) -> dict[str, Any]:
     return check_config(config, f"{directory}/config.json")
 
 
+_MOST_LAYERS = 1000
+
+
 def check_config(config: dict[str, Any], where: str) -> dict[str, Any]:
     """The architecture's values of a GPT-2 configuration, with defaults; `VATError` if wrong."""
     found = {name: config.get(name, default) for name, default in ARCHITECTURE.items()}
     for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
         if not _is_number(found[name], 1):
             raise VATError(f"{where}: {name} must be a number from 1, not {found[name]!r}")
+    if found["n_layer"] > _MOST_LAYERS:  # a file's number alone would take hours
+        raise VATError(f"{where}: n_layer {found['n_layer']}: more than {_MOST_LAYERS}")
     if found["n_embd"] % found["n_head"]:
         raise VATError(
             f"{where}: n_embd {found['n_embd']} can't be divided by n_head {found['n_head']}"
@@ -139,12 +144,15 @@ def _read_vocabulary(directory: Path) -> tuple[dict[str, int], list[tuple[str, s
     if tokenizer is None:
         missing = "vocab.json" if vocab is None else "merges.txt"
         raise VATError(f"{directory} is not a GPT-2 directory: it has no {missing}")
-    model = tokenizer.get("model") or {}
+    model = tokenizer.get("model")
+    model = model if isinstance(model, dict) else {}
     if model.get("type") != "BPE" or "ByteLevel" not in json.dumps(tokenizer.get("pre_tokenizer")):
         raise VATError(f"{directory}/tokenizer.json is not a byte-level BPE, as GPT-2's is")
     if not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
         raise VATError(f"{directory}/tokenizer.json has no vocab and merges, as GPT-2's has")
-    pairs = (pair.split() if isinstance(pair, str) else pair for pair in model["merges"])
+    pairs = [pair.split() if isinstance(pair, str) else pair for pair in model["merges"]]
+    if not all(isinstance(pair, list) for pair in pairs):
+        raise VATError(f"{directory}/tokenizer.json has merges that aren't pairs of tokens")
     return model["vocab"], [tuple(pair) for pair in pairs]
 
 

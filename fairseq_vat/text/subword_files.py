@@ -94,7 +94,22 @@ class SubwordFiles:
     def from_state(cls, state: Any) -> Self:
         """What `state` gave."""
         try:
+            if not all(is_plain(content, torch.uint8) for content in state["files"].values()):
+                raise ValueError("a file is no bytes")
             files = {name: bytes(content.tolist()) for name, content in state["files"].items()}
             return cls(state["bpe"], files)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise VATError(f"the checkpoint's subwords can't be read: {error}") from None
+
+
+def is_plain(value: Any, dtype: torch.dtype) -> bool:
+    """Whether a checkpoint's value is a vector that lies in memory as its length says.
+
+    A view can have any length, and a tensor of another layout or without content can't be read.
+    """
+    return (
+        isinstance(value, torch.Tensor)
+        and (value.layout, value.device.type) == (torch.strided, "cpu")
+        and (value.dtype, value.dim()) == (dtype, 1)
+        and value.is_contiguous()
+    )
