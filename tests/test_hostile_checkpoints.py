@@ -154,7 +154,7 @@ def test_the_shell_recipe_runs_nothing(good, data_dir, tmp_path, marker):
     path = crafted(good, folder, wav2vec2, payload(marker))
     (folder / "model").touch()
     script = (SCRIPTS / "sample.sh", path, data, folder / "model")
-    flags = ("--", "--cpu", "--latent-seed", "1", "--latent-marks", "$(touch ran)")
+    flags = ("--", "--cpu", "--latent-seed", "1", "--gen-subset", "$(touch ran)")
     done = run(*script, 1, *flags, cwd=tmp_path, stdin="$(touch ran)\n")
     assert done.returncode == 1 and not done.stdout
     assert f"fairseq_vat: error: checkpoint {path} is refused: it is of archi" in done.stderr
