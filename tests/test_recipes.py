@@ -121,7 +121,7 @@ def test_a_training_that_ends_within_its_annealing_is_told(tmp_path):
     command = ["--kl-annealing-updates", "4000", "--lr", "1"]
     line = unfinished_annealing(command, str(tmp_path))
     assert line.startswith("the training ended after 96 updates, within the annealing of its KL, ")
-    assert "takes 4,000" in line and "--max-epoch 125 reaches its end" in line
+    assert "takes 4,000" in line and "--max-epoch 125, or --max-update 4000 where" in line
     for later in ("--kl-annealing-updates=96", "--kl-annealing-updates=0"):
         assert unfinished_annealing([*command, later], str(tmp_path)) is None
     assert unfinished_annealing(["--lr", "1"], str(tmp_path)) is None

@@ -192,8 +192,8 @@ def unfinished_annealing(command: Sequence[str], save_dir: str) -> str | None:
     epochs = math.ceil(wanted * last.epoch / last.num_updates)
     return (
         f"the training ended after {last.num_updates:,} updates, within the annealing of its KL, "
-        f"which takes {wanted:,} ({flag}): --max-epoch {epochs} reaches its end; for a small text "
-        "there is PRESET demo"
+        f"which takes {wanted:,} ({flag}): --max-epoch {epochs}, or --max-update {wanted} where "
+        "that ended it, goes on to its end"
     )
 
 
