@@ -45,7 +45,7 @@ from benchmark_systems import (
 
 from fairseq_vat.cli.flags import Parser, add_number, at_least
 from fairseq_vat.cli.tables import table
-from fairseq_vat.models.precision import preferred_precision
+from fairseq_vat.hardware import preferred_precision
 
 WARM_UP = 2  # steps that aren't counted
 SQUARE = 2048

@@ -27,7 +27,7 @@ from fairseq_vat.cli.flags import Parser, at_least
 from fairseq_vat.cli.tables import table
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.training_log import last_validation
-from fairseq_vat.models.precision import PRECISIONS, cpu_has_bfloat16
+from fairseq_vat.hardware import PRECISIONS, cpu_has_bfloat16
 
 PLUGIN = Path(__file__).resolve().parent.parent / "fairseq_vat"
 # fairseq's names, its units (losses in bits a target token), and how they are written

@@ -3,7 +3,7 @@
 
 # precision: what training is fast in on this machine, float32 or bfloat16.
 precision() {
-    python -c 'from fairseq_vat.models.precision import preferred_precision as p; print(p())' 2>/dev/null
+    python -c 'from fairseq_vat.hardware import preferred_precision as p; print(p())' 2>/dev/null
 }
 
 # choose_precision ELSE FLAG...: sets the array precision_flags to fairseq-train's flags for bfloat16

@@ -31,7 +31,7 @@ from fairseq.utils import move_to_cuda
 from fairseq_vat.cli.flags import Parser, add_number, at_least
 from fairseq_vat.cli.tables import table
 from fairseq_vat.cli.terminal import quiet
-from fairseq_vat.models.precision import PRECISIONS, preferred_precision
+from fairseq_vat.hardware import PRECISIONS, preferred_precision
 
 PLUGIN = Path(__file__).resolve().parent.parent / "fairseq_vat"
 SYSTEMS = (

@@ -34,7 +34,7 @@ from vae_transformer_tables import write_markdown
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.training_log import Record, read_training_log
 from fairseq_vat.files import read_json, sha256, write_json
-from fairseq_vat.models.precision import preferred_precision
+from fairseq_vat.hardware import preferred_precision
 
 
 class Recipe:

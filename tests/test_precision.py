@@ -22,6 +22,7 @@ from helpers.models import batch, build
 from helpers.runs import assert_same_end
 from helpers.systems import LANGUAGE_MODELS, SYSTEMS, TINY
 
+from fairseq_vat import hardware
 from fairseq_vat.cli import main as cli
 from fairseq_vat.errors import VATError
 from fairseq_vat.models import precision
@@ -242,8 +243,8 @@ def test_a_cpu_without_bfloat16_trains_in_single_precision(data_dir, tmp_path, m
 def test_recipes_prefer_what_is_fast(cuda, on_cuda, on_cpu, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *args, **kwargs: on_cuda)
-    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: on_cpu)
-    assert precision.preferred_precision() == expected
+    monkeypatch.setattr(hardware, "cpu_has_bfloat16", lambda: on_cpu)
+    assert hardware.preferred_precision() == expected
 
 
 @pytest.mark.parametrize(

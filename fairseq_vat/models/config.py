@@ -10,10 +10,10 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 
 from fairseq_vat.errors import VATError
+from fairseq_vat.hardware import PRECISIONS
 from fairseq_vat.latent.choices import LATENT_NOISES
 from fairseq_vat.latent.prior import Prior
 from fairseq_vat.models.latent_encoder import LATENT_LEVELS
-from fairseq_vat.models.precision import PRECISIONS
 
 ENCODER_TYPES = ("transformer", "lstm", "gru", "none")
 DECODER_TYPES = ("transformer", "lstm", "gru", "gpt2")

@@ -13,10 +13,9 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fairseq_vat.errors import VATError
+from fairseq_vat.hardware import cpu_has_bfloat16
 
 logger = logging.getLogger(__name__)
-
-PRECISIONS = ("float32", "bfloat16")
 
 
 class TrainingPrecision:
@@ -64,17 +63,3 @@ class TrainingPrecision:
             )
             self._told = True
         return self.emulate or cpu_has_bfloat16()
-
-
-def cpu_has_bfloat16() -> bool:
-    """Whether this CPU has instructions for products in bfloat16, so that they are fast."""
-    # torch tells of AVX-512's and AMX's by functions whose presence depends on its release
-    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
-
-
-def preferred_precision(on_cpu: bool = False) -> str:
-    """What is fast on this machine, or on its CPU, for recipes: one of `PRECISIONS`."""
-    if torch.cuda.is_available() and not on_cpu:
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    return "bfloat16" if cpu_has_bfloat16() else "float32"

@@ -164,7 +164,7 @@ def training_command(
 
 
 def _precision_flags(on_cpu: bool) -> list[str]:
-    from fairseq_vat.models.precision import preferred_precision
+    from fairseq_vat.hardware import preferred_precision
 
     if preferred_precision(on_cpu) == "bfloat16":
         return ["--precision", "bfloat16"]
