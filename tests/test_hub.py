@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from argparse import Namespace
 
 import numpy as np
 import pytest
 import torch
-from helpers import commands
+from helpers import commands, gpt2
 from helpers.models import build
 
 from fairseq_vat.errors import VATError
@@ -277,6 +279,22 @@ def test_subwords(vat, text_dir, tmp_path):
 def test_subwords_that_are_not_there(name, settings, message):
     with pytest.raises(VATError, match=message):
         build_bpe(name, **settings)
+
+
+@pytest.mark.parametrize(
+    ("lacks", "message"),
+    [("a", "1 of the 256 bytes have no token, 'a'"), ("the", "'th e' makes no")],
+)
+def test_a_gpt2_vocabulary_that_can_not_encode(lacks, message, vat, tmp_path):
+    vocabulary = {token: i for token, i in gpt2.vocabulary().items() if token != lacks}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *gpt2.MERGES]) + "\n")
+    paths = {"gpt2_encoder_json": "vocab.json", "gpt2_vocab_bpe": "merges.txt"}
+    files = {setting: str(tmp_path / name) for setting, name in paths.items()}
+    with pytest.raises(VATError, match=message):
+        build_bpe("gpt2", **files)
+    with pytest.raises(VATError, match=message):  # fairseq-interactive's way
+        vat.task.build_bpe(Namespace(bpe="gpt2", **files))
 
 
 def test_subword_settings_that_do_not_exist():

@@ -14,7 +14,7 @@ PACKAGE = Path(fairseq_vat.__file__).parent
 # A room, or a module at the top, imports from those after it alone.
 ORDER = (
     *("cli", "recipes", "report", "evaluation", "hub", "plugin", "tasks", "criterions", "models"),
-    *("optim", "measures", "latent", "compat", "text", "files", "errors", "pretrained"),
+    *("optim", "measures", "latent", "compat", "text", "hardware", "files", "errors", "pretrained"),
 )
 # Late imports that go the other way, which fairseq's and Python's own idioms ask for.
 EXCEPTIONS = {
@@ -59,7 +59,7 @@ def test_imports_go_one_way(path):
 
 def test_the_top_has_few_modules_and_every_room_is_known():
     top = {path.stem for path in PACKAGE.glob("*.py")}
-    assert top == {"__init__", "plugin", "errors", "files"}
+    assert top == {"__init__", "plugin", "errors", "files", "hardware"}
     assert {_room(path) for path in FILES} - {""} == set(ORDER)
 
 

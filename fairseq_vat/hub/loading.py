@@ -20,6 +20,7 @@ from fairseq_vat.tasks.config import VariationalLMConfig
 from fairseq_vat.tasks.data_directory import first_data_directory, vocabulary_of
 from fairseq_vat.tasks.variational_lm import VariationalLMTask
 from fairseq_vat.text import subwords
+from fairseq_vat.text.gpt2_vocabulary import check_encoding
 from fairseq_vat.text.subword_files import SubwordFiles
 from fairseq_vat.text.wordpiece import check_wordpiece
 
@@ -223,8 +224,11 @@ def build_bpe(name: str | None, **settings: Any) -> Any:
             raise VATError("--bpe-vocab-file is needed and was not given")
         check_wordpiece(settings["bpe_vocab_file"])
     try:
-        return encoders.build_bpe(Namespace(bpe=name, **settings))
+        bpe = encoders.build_bpe(Namespace(bpe=name, **settings))
     except Exception as error:
         line = explain(error, error.__traceback__)
         given = ", ".join(map(str, settings.values()))
         raise VATError(line or f"--bpe {name} with {given or 'no files'}: {error}") from error
+    if name == "gpt2":
+        check_encoding("--gpt2-encoder-json", bpe.bpe.encoder, bpe.bpe.bpe_ranks)
+    return bpe

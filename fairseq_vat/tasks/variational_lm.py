@@ -23,6 +23,7 @@ from fairseq_vat.tasks.aggressive import AggressiveTask
 from fairseq_vat.tasks.config import VariationalLMConfig, latent_sampling
 from fairseq_vat.tasks.selection import LatentSelection
 from fairseq_vat.text.cutting import CutDataset, cut
+from fairseq_vat.text.gpt2_vocabulary import check_encoding
 from fairseq_vat.text.lines import clean_line
 from fairseq_vat.text.pieces import check_subwords
 
@@ -193,12 +194,10 @@ class VariationalLMTask(AggressiveTask):
         return self._tokenizer
 
     def build_bpe(self, args: Any) -> Any:
-        """fairseq's encoder of subwords, remembered as the tokenizer is.
-
-        A byte-level one can write bytes that break a line; they become spaces.
-        """
+        """fairseq's encoder of subwords; what GPT-2's writes that breaks a line becomes spaces."""
         self._bpe = bpe = super().build_bpe(args)
         if isinstance(bpe, GPT2BPE):
+            check_encoding("--gpt2-encoder-json", bpe.bpe.encoder, bpe.bpe.bpe_ranks)
             decode = bpe.decode
             bpe.decode = lambda pieces: clean_line(decode(pieces))
         return bpe

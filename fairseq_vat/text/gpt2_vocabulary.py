@@ -7,6 +7,7 @@ from, so generation needs nothing of ours.
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,16 +167,21 @@ def _check_vocabulary(
             f"{directory}: its vocabulary must give every token its own id, from 0 to {size - 1}, "
             "the vocab_size of config.json"
         )
+    check_encoding(str(directory), vocab, merges)
+
+
+def check_encoding(where: str, vocab: Mapping[str, int], merges: Iterable[Sequence[str]]) -> None:
+    """Raise `VATError` for a vocabulary that text can't be encoded with: a KeyError, there."""
     missing = [symbol for symbol in bytes_to_unicode().values() if symbol not in vocab]
     if missing:
         raise VATError(
-            f"{directory}: its vocabulary is not byte-level: {len(missing)} of the 256 bytes have "
+            f"{where}: its vocabulary is not byte-level: {len(missing)} of the 256 bytes have "
             f"no token, {missing[0]!r} for one"
         )
     for pair in merges:
         if len(pair) != 2 or "".join(pair) not in vocab:
             raise VATError(
-                f"{directory}: merges and vocabulary don't belong together: {' '.join(pair)!r} "
+                f"{where}: merges and vocabulary don't belong together: {' '.join(pair)!r} "
                 "makes no token"
             )
 
