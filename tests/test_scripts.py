@@ -174,7 +174,7 @@ def test_scripts_are_found_through_a_link_and_cdpath(tmp_path):
 @pytest.mark.slow
 def test_demo_runs_from_text_to_pictures(corpus):
     text = (corpus / "train.txt").read_bytes().splitlines(keepends=True)
-    (corpus / "short.txt").write_bytes(b"".join(text[:150]))
+    (corpus / "short.txt").write_bytes(b"".join(text[:80]))
     done = run(
         *(SCRIPTS / "demo.sh", "short.txt"),
         cwd=corpus,
