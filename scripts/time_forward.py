@@ -8,18 +8,21 @@ hits all of them.  Batches are evenly spaced among all training batches in order
 median over repeats of their time is scaled to the whole set by the number of batches.
 
     python scripts/time_forward.py DATA --max-positions 64
+    python scripts/time_forward.py DATA --batches 0 --repeats 1 --record times.jsonl
     python scripts/time_forward.py --parameters      # table 8: needs no data, makes no tensors
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,8 @@ from fairseq.utils import move_to_cuda
 from fairseq_vat.cli.flags import Parser, add_number, at_least
 from fairseq_vat.cli.tables import table
 from fairseq_vat.cli.terminal import quiet
+from fairseq_vat.errors import VATError
+from fairseq_vat.files import atomic_path
 from fairseq_vat.hardware import PRECISIONS, preferred_precision
 
 PLUGIN = Path(__file__).resolve().parent.parent / "fairseq_vat"
@@ -109,6 +114,18 @@ def measure(args: argparse.Namespace, device: torch.device) -> dict:
         task, model = build(architecture, Path(args.data), *sizes, args.precision)
         models[architecture] = model.to(device).train()
     batches, total = sample_batches(task, args.split, args.batches, args.max_positions)
+    found = {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "precision": args.precision,
+        "vocabulary": len(task.source_dictionary),
+        "batches": len(batches),
+        "batches_in_all": total,
+        "batch_size": BATCH_SIZE,
+    }
+    tokens = sum(batch["ntokens"] for batch in batches)
+    kept = read_record(args.record, found | {"systems": args.archs, "tokens": tokens})
     if device.type == "cuda":
         batches = [move_to_cuda(batch) for batch in batches]
     for model in models.values():  # warm up
@@ -118,26 +135,45 @@ def measure(args: argparse.Namespace, device: torch.device) -> dict:
     for repeat in range(args.repeats):
         sums = dict.fromkeys(models, 0.0)
         for number, batch in enumerate(batches, start=1):
-            for architecture, model in models.items():
-                sums[architecture] += forward_seconds(model, batch, device)
+            taken = next(kept, None)
+            if taken is None:
+                taken = {name: forward_seconds(m, batch, device) for name, m in models.items()}
+                if args.record:
+                    with open(args.record, "a", encoding="utf-8") as file:
+                        file.write(json.dumps(taken) + "\n")
+            for architecture in models:
+                sums[architecture] += taken[architecture]
             if number % PROGRESS == 0 or number == len(batches):
                 place = f"repeat {repeat + 1} of {args.repeats}, batch {number} of {len(batches)}"
                 print(place, file=sys.stderr, flush=True)
         for architecture, taken in sums.items():
             seconds[architecture].append(taken * total / len(batches))
-    return {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "precision": args.precision,
-        "vocabulary": len(task.source_dictionary),
-        "batches": len(batches),
-        "batches_in_all": total,
-        "batch_size": BATCH_SIZE,
+    return found | {
         "repeats": args.repeats,
         "seconds": {name: statistics.median(times) for name, times in seconds.items()},
         "spread": {name: [min(times), max(times)] for name, times in seconds.items()},
     }
+
+
+def read_record(path: str | None, settings: dict) -> Iterator[dict[str, float]]:
+    """Seconds by system of the batches that a stopped run with these settings has measured.
+
+    Raises:
+        VATError: for the record of other settings.
+    """
+    if path is None:
+        return iter(())
+    lines = []
+    text = Path(path).read_text(encoding="utf-8") if Path(path).exists() else ""
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):  # the last may be cut off
+            lines.append(json.loads(line))
+    if lines and lines[0] != settings:
+        raise VATError(f"{path}: measured with other settings or data; give another --record")
+    with atomic_path(path) as temporary:
+        text = "".join(json.dumps(line) + "\n" for line in lines or [settings])
+        temporary.write_text(text, encoding="utf-8")
+    return iter(lines[1:])
 
 
 def main() -> None:
@@ -166,6 +202,11 @@ def main() -> None:
         help="default: all twelve",
     )
     parser.add_argument("--precision", choices=PRECISIONS, help="default: what is fast here")
+    parser.add_argument(
+        "--record",
+        metavar="FILE",
+        help="keep each batch's seconds there; a second run goes on behind the last",
+    )
     parser.add_argument("--cpu", action="store_true", help="leave a CUDA device alone")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
@@ -183,7 +224,7 @@ def main() -> None:
         args.precision = args.precision or preferred_precision(args.cpu)
         if args.batches is None:
             args.batches = 0 if use_cuda else 32
-        with quiet():
+        with parser.one_line_errors(), quiet():
             found = measure(args, torch.device("cuda" if use_cuda else "cpu"))
         unit, form = "seconds", ".2f"
     if args.json:
