@@ -95,6 +95,7 @@ def test_a_value_of_a_wrong_type_or_out_of_range(
     ("name", "value", "reason"),
     [
         ("model", {"a": "text"}, "model: 'a' is no tensor"),
+        ("model", {"a": torch.zeros(1, dtype=torch.complex64)}, "model: 'a' holds complex"),
         ("optimizer_history", "text", "optimizer_history is 'text', no list"),
         ("optimizer_history", [{"num_updates": "1"}], "num_updates is '1', no number"),
         ("extra_state", [], r"extra_state is \[\], no dict"),

@@ -126,6 +126,8 @@ def _check_parts(state: dict[str, Any]) -> None:
     for name, value in state["model"].items():
         if not (isinstance(name, str) and isinstance(value, Tensor)):
             raise VATError(f"model: {_told(name)} is no tensor")
+        if value.is_complex():  # torch would drop their imaginary parts
+            raise VATError(f"model: {_told(name)} holds complex numbers")
         if value.is_floating_point() and not value.isfinite().all():
             raise VATError(
                 f"its parameter {name} holds values that aren't finite: the training diverged; use "
