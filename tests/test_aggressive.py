@@ -281,6 +281,10 @@ ON = ["--aggressive-encoder-updates", "5"]
     ("flags", "says"),
     [
         (ON, "needs an end: --validate-interval-updates"),
+        (
+            [*ON, "--validate-interval-updates", "3", "--disable-validation"],
+            "not with --disable-validation",
+        ),
         (["--aggressive-encoder-updates", "-1"], "must be 0 (off) or above, not -1"),
         (["--aggressive-max-updates", "5"], "needs --aggressive-encoder-updates"),
         ([*ON, "--aggressive-max-updates", "0"], "must be at least 1, not 0"),

@@ -3,6 +3,7 @@
 import errno
 import re
 import sys
+from unittest import mock
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from helpers import commands
 from helpers.checkpoints import refused
 
 from fairseq_vat.errors import VATError, explain
+from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.tasks.flag_checks import check_flags
 
 
@@ -38,6 +40,11 @@ from fairseq_vat.tasks.flag_checks import check_flags
         (["--criterion", "cross_entropy"], "--criterion cross_entropy leaves the KL out"),
         (["--fp16"], "--fp16 needs a CUDA device"),
         (["--bf16"], "--bf16 and --tpu need a TPU"),
+        (["--decoder-layers-to-keep", "0"], "--decoder-layers-to-keep 0: prunes a trained model"),
+        (
+            ["--precision", "bfloat16", "--fp16", "--memory-efficient-fp16"],
+            "can't be combined with --fp16",
+        ),
         (
             ["--kl-annealing", "cyclic", "--kl-annealing-updates", "4"],
             "--kl-annealing-cycles 5: must be at most --kl-annealing-updates, 4",
@@ -147,12 +154,27 @@ def test_a_loss_that_is_no_number(data_dir, tmp_path):
     assert not (tmp_path / "crash.pt").exists()
 
 
+@pytest.mark.parametrize("error", [VATError("mine"), ValueError("a defect")])
+def test_a_mistake_that_a_forward_pass_sees(error, data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(VATModel, "forward", mock.Mock(side_effect=error))
+    with pytest.raises(type(error), match=str(error)):
+        commands.train(data_dir, tmp_path, "--disable-validation", "--max-update", "1")
+    assert (tmp_path / "crash.pt").exists() != isinstance(error, VATError)
+
+
 def test_language_models_need_no_kl(data_dir, tmp_path):
     flags = ["--arch", "transformer_decoder_lm", "--criterion", "cross_entropy"]
     try:
         commands.train(data_dir, tmp_path, *flags, "--max-update", "1")
     except VATError as error:
         pytest.fail(str(error))
+
+
+def test_flags_that_do_nothing_are_warned_of(data_dir, tmp_path):
+    flags = ["--free-bits-per", "dimension", "--emulate-bfloat16", "--max-update", "1"]
+    log = commands.train(data_dir, tmp_path, *flags)
+    assert "--free-bits-per does nothing without --free-bits" in log
+    assert "--emulate-bfloat16 does nothing without --precision bfloat16" in log
 
 
 def test_an_annealing_that_does_nothing_is_warned_of(data_dir, tmp_path):

@@ -140,6 +140,7 @@ def test_the_checkpoint_says_whether_there_is_a_start_token(data_dir, checkpoint
     [
         (("--latent-samples", "3"), "--latent-samples needs --latent-sampling"),
         (("--latent-temperature", "2"), "--latent-temperature needs --latent-sampling"),
+        (("--latent-seed", "2"), "--latent-seed needs --latent-sampling"),
         (("--latent-temperature", "0"), "--latent-temperature must be above 0"),
         (("--latent-sampling", "--latent-temperature", "-1"), "must be above 0, not -1"),
         (("--latent-sampling", "--latent-samples", "0"), "--latent-samples must be at least 1"),
@@ -182,6 +183,17 @@ def test_every_kind_of_line_has_its_answer(data_dir, checkpoint, caplog):
     buffered = ("--buffer-size", "16", "--batch-size", "16")
     again = commands.interactive(data_dir, checkpoint, b"\n".join(LINES), *short, *buffered)
     assert {i: a for i, a in answers.items() if i < 7} == commands.hypotheses(again)
+
+
+def test_interactive_takes_off_a_byte_order_mark(data_dir, checkpoint):
+    marked, plain = (
+        commands.interactive(data_dir, checkpoint, mark + b"w1 w2\n")
+        for mark in (b"\xef\xbb\xbf", b"")
+    )
+    assert commands.hypotheses(marked) == commands.hypotheses(plain)
+    assert "<unk>" not in marked
+    with pytest.raises(VATError, match="UTF-16"):
+        commands.interactive(data_dir, checkpoint, "w1\n".encode("utf-16"))
 
 
 def test_interactive_reads_files_that_are_not_utf_8(data_dir, checkpoint, tmp_path):

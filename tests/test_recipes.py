@@ -125,6 +125,7 @@ def test_a_training_that_ends_within_its_annealing_is_told(tmp_path):
     for later in ("--kl-annealing-updates=96", "--kl-annealing-updates=0"):
         assert unfinished_annealing([*command, later], str(tmp_path)) is None
     assert unfinished_annealing(["--lr", "1"], str(tmp_path)) is None
+    assert unfinished_annealing([*command, "--kl-annealing", "constant"], str(tmp_path)) is None
     assert unfinished_annealing(command, str(tmp_path / "none")) is None
 
 

@@ -38,11 +38,25 @@ def test_a_prior_that_single_precision_can_t_hold(std):
             "--encoder-layers 2",
         ),
         (["--decoder-layers-to-keep", "9"], "--decoder-layers-to-keep 9: must be numbers from 0"),
+        (
+            ["--encoder-layers-to-keep", "0"],
+            "--decoder-layers-to-keep is needed where the other side's is given: 0,1 keeps all",
+        ),
         (["--gpt2-dir", "gpt2"], "--gpt2-dir gpt2: --decoder-type transformer has no GPT-2"),
     ],
 )
 def test_flags_that_do_nothing_or_harm(flags, message, data_dir):
     assert refused(build, data_dir, *flags).startswith(message)
+
+
+def test_only_transformers_have_layers_to_keep(data_dir):
+    keep = ("--encoder-layers-to-keep", "0", "--decoder-layers-to-keep", "0")
+    _, pruned, _ = build(data_dir, *keep)
+    assert len(pruned.encoder.body.layers) == len(pruned.decoder.layers) == 1
+    _, model, _ = build(data_dir, "--arch", "transformer_decoder_lm", *keep[2:])
+    assert len(model.decoder.layers) == 1
+    _, whole, _ = build(data_dir, "--arch", "vae_lstm", *keep)
+    assert whole.encoder.body.rnn.num_layers == whole.decoder.rnn.num_layers == 2
 
 
 @pytest.mark.parametrize("value", [math.nan, -1.0, 1e300])

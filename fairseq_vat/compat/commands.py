@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from fairseq_vat.compat.workers import is_first_to_tell
 from fairseq_vat.errors import VATError, explain, is_debugging, is_lost_worker
-from fairseq_vat.text.lines import decode_line
+from fairseq_vat.text.lines import decode_line, raw_lines
 
 
 def check_flags_first(check_flags: Callable[[DictConfig, str], None]) -> None:
@@ -147,7 +147,7 @@ def _buffered_read(path: str, buffer_size: int) -> Iterator[list[str]]:
     if path == "-" and sys.stdin is None:
         raise VATError("standard input is closed: give --input FILE")
     with sys.stdin.buffer if path == "-" else open(path, "rb") as stream:
-        for line in stream:
+        for line in raw_lines(stream, path):
             buffer.append(decode_line(line).strip())
             if len(buffer) >= buffer_size:
                 yield buffer

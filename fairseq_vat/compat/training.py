@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,22 @@ def end_where_nothing_is_finite() -> None:
         Trainer.clip_grad_norm = _finite_grad_norm
 
 
+def leave_nothing_of_a_mistake() -> None:
+    """Let a mistake that only a forward pass can see end a training without a ``crash.pt``."""
+    if Trainer.save_checkpoint is not _save_checkpoint:
+        global _fairseq_save_checkpoint
+        _fairseq_save_checkpoint = Trainer.save_checkpoint
+        Trainer.save_checkpoint = _save_checkpoint
+
+
 _fairseq_clip_grad_norm = Trainer.clip_grad_norm
+_fairseq_save_checkpoint = Trainer.save_checkpoint
+
+
+def _save_checkpoint(self: Trainer, filename: str, extra_state: dict[str, Any]) -> None:
+    # fairseq saves a crash.pt while it handles the error
+    if not (Path(filename).name == "crash.pt" and isinstance(sys.exc_info()[1], VATError)):
+        _fairseq_save_checkpoint(self, filename, extra_state)
 
 
 def _finite_grad_norm(self: Trainer, clip_norm: float) -> Any:

@@ -17,6 +17,11 @@ from fairseq_vat.hardware import cpu_has_bfloat16
 
 logger = logging.getLogger(__name__)
 
+WITH_FP16 = (
+    "--precision bfloat16 keeps parameters in single precision and can't be combined with --fp16, "
+    "which casts them: give one of the two"
+)
+
 
 class TrainingPrecision:
     """``--precision`` and ``--emulate-bfloat16``: in which type a training step's products run.
@@ -41,10 +46,7 @@ class TrainingPrecision:
         parameter = next(model.parameters())
         device = parameter.device.type
         if parameter.dtype != torch.float32:
-            raise VATError(
-                "--precision bfloat16 keeps parameters in single precision and can't be combined "
-                "with --fp16, which casts them: give one of the two"
-            )
+            raise VATError(WITH_FP16)
         if device == "cpu" and not self._on_this_cpu():
             yield
             return

@@ -231,9 +231,16 @@ def _nested(cfg: Any) -> TransformerConfig:
     flat.share_decoder_input_output_embed |= flat.share_all_embeddings
     flat.checkpoint_activations |= flat.offload_activations
     nested = TransformerConfig.from_namespace(flat)
-    for side in (nested.encoder, nested.decoder):
+    sides = {"encoder": nested.encoder, "decoder": nested.decoder}
+    pruned = {n: s for n, s in sides.items() if getattr(cfg, f"{n}_type") == "transformer"}
+    for name, side in pruned.items():
         if side.layers_to_keep:
             side.layers = len(side.layers_to_keep.split(","))
+        elif any(other.layers_to_keep for other in pruned.values()):
+            raise VATError(  # else fairseq takes all of this side's weights from the checkpoint
+                f"--{name}-layers-to-keep is needed where the other side's is given: "
+                f"{','.join(map(str, range(side.layers)))} keeps all"
+            )
     return nested
 
 

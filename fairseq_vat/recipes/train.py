@@ -1,5 +1,6 @@
 """`fairseq-train` with an experiment's flags, in one process or several."""
 
+import itertools
 import math
 import os
 import signal
@@ -180,9 +181,11 @@ def unfinished_annealing(command: Sequence[str], save_dir: str) -> str | None:
     """
     from fairseq_vat.evaluation.training_log import read_training_log
 
-    words = [part for word in command for part in word.split("=", 1)]  # a later flag wins
+    words = [part for word in command for part in word.split("=", 1)]
+    given = dict(itertools.pairwise(words))  # a later flag wins
     flag = "--kl-annealing-updates"
-    wanted = int(words[len(words) - words[::-1].index(flag)]) if flag in words else 0
+    constant = given.get("--kl-annealing") == "constant"
+    wanted = 0 if constant else int(given.get(flag, 0))
     try:
         last = [record for record in read_training_log(save_dir) if record.kind == "train"][-1]
     except (VATError, OSError, IndexError):

@@ -179,7 +179,7 @@ class AggressiveTask(ValidationTask):
     def __init__(self, cfg: Any):
         super().__init__(cfg)
         updates, most = cfg.aggressive_encoder_updates, cfg.aggressive_max_updates
-        _check_flags(updates, most, cfg.validate_interval_updates)
+        _check_flags(updates, most, 0 if cfg.disable_validation else cfg.validate_interval_updates)
         self.aggressive = AggressiveTraining(updates, most) if updates else None
         self._updating: tuple[Step, int] | None = None  # from optimizer step to its figures
         self._updates = 0
@@ -266,5 +266,6 @@ def _check_flags(updates: int, most: int | None, validate_interval: int) -> None
     if updates > 0 and most is None and validate_interval < 1:
         raise VATError(
             f"{FLAG} needs an end: --validate-interval-updates V, to stop when the mutual "
-            "information measured there falls, or --aggressive-max-updates N"
+            "information measured there falls (not with --disable-validation), or "
+            "--aggressive-max-updates N"
         )

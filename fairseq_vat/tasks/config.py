@@ -77,6 +77,7 @@ class VariationalLMConfig(FairseqDataclass):
     seed: int = II("common.seed")
     train_subset: str = II("dataset.train_subset")
     validate_interval_updates: int = II("dataset.validate_interval_updates")
+    disable_validation: bool = II("dataset.disable_validation")
 
 
 def latent_sampling(cfg: VariationalLMConfig) -> LatentSampling | None:
@@ -84,7 +85,7 @@ def latent_sampling(cfg: VariationalLMConfig) -> LatentSampling | None:
     check_temperature(cfg.latent_temperature, "--latent-temperature")
     check_values(cfg, ("latent_samples",), lambda x: x is None or x >= 1, "at least 1")
     if not cfg.latent_sampling:
-        alone = {"samples": None, "temperature": 1.0, "positions": None, "marks": None}
+        alone = {"samples": None, "temperature": 1.0, "positions": None, "marks": None, "seed": 1}
         for name, default in alone.items():
             if getattr(cfg, f"latent_{name}") != default:
                 raise VATError(

@@ -25,6 +25,7 @@ from omegaconf import DictConfig
 from fairseq_vat.criterions.config import TokenKLCrossEntropyConfig
 from fairseq_vat.errors import VATError
 from fairseq_vat.models.config import VATTransformerConfig
+from fairseq_vat.models.precision import WITH_FP16
 from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.tasks.checkpoint_check import fits
 from fairseq_vat.tasks.config import VariationalLMConfig
@@ -218,6 +219,13 @@ def _check_training(cfg: DictConfig) -> None:
     task, model, criterion = cfg.task, cfg.model, cfg.criterion
     if getattr(task, "_name", None) != "variational_lm":
         return
+    for flag in ("encoder_layers_to_keep", "decoder_layers_to_keep"):
+        if kept := getattr(model, flag, None):
+            raise _wrong(flag, kept, "prunes a trained model, in --model-overrides")
+    if half.fp16 and str(getattr(model, "precision", "")) == "bfloat16":
+        raise VATError(WITH_FP16)
+    if getattr(model, "emulate_bfloat16", False) and str(model.precision) != "bfloat16":
+        logger.warning("--emulate-bfloat16 does nothing without --precision bfloat16")
     if getattr(task, "latent_sampling", False):
         raise VATError("--latent-sampling is of generation: training draws in any case")
     has_latents = str(getattr(model, "encoder_type", "none")) != "none"
@@ -227,13 +235,17 @@ def _check_training(cfg: DictConfig) -> None:
             "give --criterion token_kl_cross_entropy"
         )
     if criterion._name == "token_kl_cross_entropy":
+        if not criterion.free_bits and _value(criterion.free_bits_per) != _value(
+            TokenKLCrossEntropyConfig.free_bits_per
+        ):
+            logger.warning("--free-bits-per does nothing without --free-bits")
         if not has_latents and criterion.free_bits:
             logger.warning("--free-bits does nothing for a language model, which has no latents")
         _check_annealing(criterion)
 
 
 def _check_annealing(cfg: DictConfig) -> None:
-    schedule = str(getattr(cfg.kl_annealing, "value", cfg.kl_annealing))
+    schedule = _value(cfg.kl_annealing)
     if schedule == "constant" and cfg.kl_annealing_updates > 0:
         logger.warning(  # an experiment's file has it, and a flag of the same command turns it off
             f"--kl-annealing-updates {cfg.kl_annealing_updates} does nothing with --kl-annealing "
@@ -261,6 +273,11 @@ def _are_betas(betas: Any) -> bool:
         return len(values) == 2 and all(0 <= float(value) < 1 for value in values)
     except (ValueError, SyntaxError, TypeError):
         return False
+
+
+def _value(choice: Any) -> str:
+    """The flag's word for a choice, be it one already or a member of an enumeration."""
+    return str(getattr(choice, "value", choice))
 
 
 def _wrong(name: str, value: Any, wanted: str) -> VATError:
