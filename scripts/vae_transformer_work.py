@@ -157,18 +157,23 @@ class Recipe:
 
     def _is_done(self, run: Run) -> bool:
         result = read_json(self.out / run.folder / "result.json")
-        commands = {"train": self._training(run), **self._measurements(run)}
-        wanted = {name: self._shown(command) for name, command in commands.items()}
-        return result is not None and wanted.items() <= result["commands"].items()
+        if result is None:
+            return False
+        return self._commands(run, result["precision"]).items() <= result["commands"].items()
+
+    def _commands(self, run: Run, precision: str) -> dict[str, str]:
+        """As they stand in the results."""
+        train = [*self._training(run), "--precision", precision]
+        commands = {"train": train, **self._measurements(run)}
+        return {name: self._shown(command) for name, command in commands.items()}
 
     def _one_run(self, run: Run) -> None:
         folder = self.out / run.folder
         self._train(run)
         result = (read_json(folder / "result.json") or {"commands": {}}) | asdict(run)
         result |= read_json(folder / "trained.json")
-        result["commands"]["train"] = self._shown(self._training(run))
+        result["commands"] |= self._commands(run, result["precision"])
         for name, command in self._measurements(run).items():
-            result["commands"][name] = self._shown(command)
             result[name] = self._json(folder / name, [*command, *self._device_flags])
         write_json(folder / "result.json", result)
         self._gather()

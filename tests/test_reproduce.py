@@ -179,6 +179,8 @@ def test_what_was_begun_with_other_settings_is_told_or_left_alone(work, monkeypa
     assert work.run("out", *few).returncode == 0
     (train,) = work.calls("fairseq-train")
     assert flag(train, "--precision") == "float32"
+    result = json.loads((folder / "result.json").read_text())
+    assert result["commands"]["train"].endswith(" --precision float32")
     # figures of a model that is gone aren't those of a new one
     for path in (folder / "checkpoints").glob("checkpoint*.pt"):
         path.unlink()
