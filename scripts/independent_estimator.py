@@ -56,9 +56,8 @@ class Model:
         source = torch.cat((ends * BOS, rows, ends * EOS), 1)
         recurrent = "encoder.body.rnn.weight_ih_l0" in self
         summary = _final_states(self, source) if recurrent else _first_position(self, source)
-        return self.linear(summary, "encoder.head.mean"), self.linear(
-            summary, "encoder.head.logvar"
-        )
+        mean, logvar = (f"encoder.head.{name}" for name in ("mean", "logvar"))
+        return self.linear(summary, mean), self.linear(summary, logvar)
 
     def nll(self, rows: Tensor, z: Tensor | None) -> Tensor:
         """-log p(x | z) in nats (B,) of sentences (B, n), their ends counted."""
@@ -88,16 +87,10 @@ def _norm(model: Model, x: Tensor, name: str) -> Tensor:
 
 
 def _attend(model: Model, x: Tensor, memory: Tensor, name: str, causal: bool = False) -> Tensor:
-    side = "encoder" if name.startswith("encoder.") else "decoder"
-    heads = model.settings[f"{side}_attention_heads"]
-
-    def split(y: Tensor) -> Tensor:
-        return y.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-    q, k, v = (
-        split(model.linear(y, f"{name}.{part}_proj"))
-        for part, y in (("q", x), ("k", memory), ("v", memory))
-    )
+    heads = model.settings[f"{name.partition('.')[0]}_attention_heads"]
+    inputs = {"q": x, "k": memory, "v": memory}
+    products = (model.linear(y, f"{name}.{part}_proj") for part, y in inputs.items())
+    q, k, v = (product.unflatten(-1, (heads, -1)).transpose(1, 2) for product in products)
     scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
     if causal:
         scores = scores + torch.full(scores.shape[-2:], -math.inf).triu(1)
@@ -105,9 +98,8 @@ def _attend(model: Model, x: Tensor, memory: Tensor, name: str, causal: bool = F
 
 
 def _feed_forward(model: Model, x: Tensor, layer: str) -> Tensor:
-    inner = model.linear(x, f"{layer}.fc1")
-    name = str(model.settings["activation_fn"])
-    inner = {"relu": torch.relu, "gelu": torch.nn.functional.gelu}[name](inner)
+    activation = {"relu": torch.relu, "gelu": torch.nn.functional.gelu}
+    inner = activation[model.settings["activation_fn"]](model.linear(x, f"{layer}.fc1"))
     return _norm(model, x + model.linear(inner, f"{layer}.fc2"), f"{layer}.final_layer_norm")
 
 
