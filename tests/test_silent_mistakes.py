@@ -40,7 +40,7 @@ def test_a_prior_that_single_precision_can_t_hold(std):
         (["--decoder-layers-to-keep", "9"], "--decoder-layers-to-keep 9: must be numbers from 0"),
         (
             ["--encoder-layers-to-keep", "0"],
-            "--decoder-layers-to-keep is needed where the other side's is given: 0,1 keeps all",
+            "--decoder-layers-to-keep is needed beside the other: 0,1 keeps all",
         ),
         (["--gpt2-dir", "gpt2"], "--gpt2-dir gpt2: --decoder-type transformer has no GPT-2"),
     ],

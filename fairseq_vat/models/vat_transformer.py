@@ -237,10 +237,8 @@ def _nested(cfg: Any) -> TransformerConfig:
         if side.layers_to_keep:
             side.layers = len(side.layers_to_keep.split(","))
         elif any(other.layers_to_keep for other in pruned.values()):
-            raise VATError(  # else fairseq takes all of this side's weights from the checkpoint
-                f"--{name}-layers-to-keep is needed where the other side's is given: "
-                f"{','.join(map(str, range(side.layers)))} keeps all"
-            )
+            every = ",".join(map(str, range(side.layers)))  # all would be dropped by fairseq
+            raise VATError(f"--{name}-layers-to-keep is needed beside the other: {every} keeps all")
     return nested
 
 
