@@ -15,7 +15,8 @@ kills=50 flags=(--fresh 20)
 while [ $# -gt 0 ]; do
     case $1 in
         -h | --help) sed -n '2,/^set /{s/^# \{0,1\}//p}' "$0"; exit 0 ;;
-        --kills) kills=${2:?--kills needs a value}; shift ;;
+        --kills) kills=${2:?--kills needs a value}; shift
+            [[ $kills =~ ^[0-9]+$ ]] || { echo "$0: error: --kills $kills: must be a whole number" >&2; exit 2; } ;;
         *) flags+=("$1") ;;
     esac
     shift

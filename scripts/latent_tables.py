@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def choose(lines: list[str], count: int = 10) -> list[str]:
-    """`count` sentences of 6 to 20 words, evenly spread."""
+    """`count` sentences of 6 to 20 words: every n-th."""
     fitting = [line for line in lines if 6 <= len(line.split()) <= 20 and re.search(r"\w", line)]
     if len(fitting) < count:
         raise VATError(f"{len(fitting)} sentences of 6 to 20 words: {count} are needed")

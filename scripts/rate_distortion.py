@@ -143,7 +143,7 @@ def likelihoods(
 def held_out(
     path: str, vat: VATHubInterface, room: int, count: int | None
 ) -> tuple[list[str], list[torch.Tensor]]:
-    """Evenly spread sentences of a text that fit and have no unknown subword; their tokens."""
+    """Every n-th of the sentences of a text that fit and have no unknown subword; their tokens."""
     pieces = [vat.apply_bpe(line) for line in read_lines(path)]
     unknown = vat.task.dictionary.unk()
     every = [(vat.remove_bpe(line), vat.binarize(line)) for line in pieces]

@@ -79,7 +79,8 @@ def arguments(argv: list[str]) -> tuple[Parser, argparse.Namespace]:
             f"--{flag}",
             type=some_of(allowed),
             metavar="A,B,..",
-            help=f"of {' '.join(allowed)} (default: {default})",
+            help=f"of {' '.join(allowed)} (default: {default})"
+            + "; of 2, 4 and 5, --only and --latent-dim choose the runs" * (flag == "tables"),
         )
     parser.add_argument(
         "--seeds",
@@ -167,14 +168,13 @@ def main() -> None:
         runs = plan(list(sets), args.only, args.annealings, args.latent_dim, args.seeds)
         recipe = Recipe(args, sets, runs if trains else [])
         try:
-            failed = recipe.work()
+            recipe.work()
         except OutOfTime:
             say(f"{args.minutes:g} minutes are over: the same command goes on")
-            failed = 0
         except KeyboardInterrupt:
             parser.exit(130, "stopped: the same command goes on\n")
         recipe.say_what_is_left()
-        if failed:
+        if recipe.failed:
             raise VATError(
                 "some steps failed, see above; when that is mended the same command goes on"
             )

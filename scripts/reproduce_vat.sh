@@ -16,7 +16,7 @@
 #
 # --hf puts a Hugging Face encoder of a local folder into tables 4 and 5. --max-folds trains only the
 # first N folds of a fine-tuning. What comes after -- goes to every command that reads MODEL.
-# A figure is a JSON file in OUT; the same command goes on where it was, and a NAME more adds to it.
+# A figure is a JSON file in OUT; the same command goes on where it was, and a NAME more of the same MODEL adds to it.
 # OUT/tables.md has all there is.
 set -euo pipefail
 . "$(dirname "$(readlink -f "$0")")/resumable.sh"
@@ -47,6 +47,11 @@ done
 encoders=()
 [ ${#hf[@]} -eq 0 ] || encoders=(--hf "${hf[@]}")
 lock
+if [ -z "$dry_run" ]; then
+    content=()
+    [ ! -f "$model" ] || content=("$(cksum <"$model")")
+    same_command "$out/model" "$out" "$model" ${content[@]+"${content[@]}"} || exit 1
+fi
 
 # vat FILE SAYING SUBCOMMAND FLAG ...: a subcommand's JSON object
 vat() {

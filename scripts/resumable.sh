@@ -99,7 +99,7 @@ begin_training() {
     mkdir -p "$save"
     # what ended before its first checkpoint holds nobody to its flags
     local checkpoints=("$save"/checkpoint*.pt)
-    [ -e "${checkpoints[0]}" ] || rm -f "$save"/{data,command,train.log}
+    [ -e "${checkpoints[0]}" ] || [ -e "$save/done" ] || rm -f "$save"/{data,command,train.log}
     same_command "$save/data" "$save" "$(cat "$data/dict.txt" "$data"/*.bin | cksum)" || return 1
     same_command "$save/command" "$save" "$@"
 }

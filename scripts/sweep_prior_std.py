@@ -101,9 +101,13 @@ def prior_std_of(folder: Path) -> float:
 
 
 def runs_of(out: Path, settings: list[str]) -> dict[str, list[Path]]:
-    """By setting and noise the folders of the runs, by s and seed; without what isn't there."""
+    """By setting and noise the folders of the runs, by s and seed; without what isn't there.
+
+    Other settings that have runs in `out` come after those that are named.
+    """
     groups: dict[str, list[Path]] = {}
-    for setting in settings:
+    there = sorted(p.parent.name for p in out.glob("*/*-s*-seed*") if _RUN.fullmatch(p.name))
+    for setting in dict.fromkeys([*settings, *there]):
         found = [(_RUN.fullmatch(path.name), path) for path in (out / setting).glob("*-s*-seed*")]
         runs = [(match, path) for match, path in found if match and path.is_dir()]
         for noise in ("unit", "prior"):

@@ -52,11 +52,11 @@ class Recipe:
         self._on_cpu = args.cpu or not torch.cuda.is_available()
         self._device_flags = ["--cpu"] if self._on_cpu else []
         self._precision = args.precision or preferred_precision(self._on_cpu)
-        self._failed: set[object] = set()
+        self.failed: set[object] = set()
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
-    def work(self) -> int:
-        """Do everything that is still to do; how many steps failed.
+    def work(self) -> None:
+        """Do everything that is still to do; `failed` has what failed.
 
         Raises:
             OutOfTime: see `OutOfTime`; work is left.
@@ -71,7 +71,7 @@ class Recipe:
         while began:  # once more, as another process may have left a run
             began = False
             for number, run in enumerate(self.runs, 1):
-                if run.data in self._failed or run in self._failed or self._is_done(run):
+                if run.data in self.failed or run in self.failed or self._is_done(run):
                     self._say_if_other_settings(run)
                     continue
                 if self.args.dry_run:
@@ -92,7 +92,6 @@ class Recipe:
             self._attempt("parameters", self._json, self.out / "parameters", [*command, "--json"])
         if not self.args.dry_run:
             self._gather()
-        return len(self._failed)
 
     def say_what_is_left(self) -> None:
         """How much of the plan is done."""
@@ -126,7 +125,7 @@ class Recipe:
             step(*args)
         except (VATError, OSError) as error:
             say(f"error: {error}")
-            self._failed.add(what)
+            self.failed.add(what)
 
     def _data(self, run: Run) -> Path:
         return self.out / run.data / ("gpt2/" if run.system == "vae_gpt2" else "") / "data-bin"
@@ -142,7 +141,7 @@ class Recipe:
     def _measurements(self, run: Run) -> dict[str, list[str]]:
         """The commands, of a run that is trained."""
         trained = read_json(self.out / run.folder / "trained.json")
-        name = trained["checkpoint"] if trained else "checkpoint_last.pt"
+        name = trained["checkpoint"] if trained else self._measured_checkpoint()
         checkpoint = str(self.out / run.folder / "checkpoints" / name)
         data = [str(self._data(run)), "--path", checkpoint]
         evaluate = ["fairseq-vat", "evaluate", *data, "--gen-subset", "test", "--json"]
@@ -215,8 +214,7 @@ class Recipe:
         if not stopped:
             flags = [*self._device_flags, "--precision", precision]
             stopped = run_command([*command, *flags], folder / "out.log", watch, self._deadline)
-        # with patience the last is N epochs past the best
-        checkpoint = f"checkpoint_{'last' if self.args.patience is None else 'best'}.pt"
+        checkpoint = self._measured_checkpoint()
         trained = {
             "epochs": epochs_of(self._records(run)),
             "best_epoch": best_epoch(self._records(run), valid_metric(run))[0],
@@ -234,6 +232,10 @@ class Recipe:
         for path in save.glob("checkpoint*.pt"):
             if path.name != checkpoint:
                 path.unlink()
+
+    def _measured_checkpoint(self) -> str:
+        # with patience the last is N epochs past the best
+        return f"checkpoint_{'last' if self.args.patience is None else 'best'}.pt"
 
     def _records(self, run: Run) -> list[Record]:
         try:

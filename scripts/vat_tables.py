@@ -53,13 +53,14 @@ def similarity(out: Path) -> Iterator[str]:
         for average, title in AVERAGES.items():
             row: dict[str, Any] = {"row": f"{name}, {title}"}
             subsets = 0
-            for number, system in enumerate(value["systems"]):
+            for system in value["systems"]:
                 for pooling, results in system["poolings"].items():
                     (task,) = results["tasks"].values()
                     subsets = len(task["subsets"])
                     rho = task[average]["spearman"]  # None where it is undefined
-                    row[f"{number} {pooling}"] = rho and 100 * rho
-                    heads[f"{number} {pooling}"] = label(system["name"], pooling)
+                    head = label(system["name"], pooling)
+                    row[f"{head}, measured"] = rho and 100 * rho
+                    heads[f"{head}, measured"] = head
             if average == "mean":
                 row |= {system: theirs[system][name] for system in shown}
             if subsets > 1 or average == "mean":

@@ -317,6 +317,7 @@ def test_figures_are_those_of_evaluate(gathered, data_dir, checkpoint):
         (("--prior-std", "0"), "argument --prior-std: must be above 0, not 0"),
         (("--seed", str(2**32)), "argument --seed: must be from 0 to 4294967295"),
         (("--gen-subset", "dev"), "has test, train, valid"),
+        (("--gen-subset", "test", "--input", "text.txt"), "--gen-subset is of --data"),
         (("--text", "nowhere.txt"), "nowhere.txt"),
         (("--train-log", "nowhere.log"), "nowhere.log"),
     ],

@@ -87,7 +87,8 @@ def result(work: Workplace, name: str) -> dict:
     return json.loads((work.folder / "out" / name / "result.json").read_text())
 
 
-def test_every_step_is_done_once(work):
+def test_every_step_is_done_once(work, monkeypatch):
+    monkeypatch.setattr(tables, "rate_distortion", lambda *args: None)
     both = (*SMALL, "--annealings", "linear,cyclic", "--latent-dim", "64,32", "--seeds", "1,5")
     both = (*both, "ptb=ptb", "sst2=sst2")
     done = work.run("out", *both)
@@ -277,6 +278,21 @@ def test_minutes_end_it_and_the_next_call_goes_on(work):
     assert len(work.calls("fairseq-train")) == 1
 
 
+def test_what_failed_before_the_time_was_over_is_told(work, monkeypatch, capsys):
+    def fails(recipe):
+        recipe.failed.add("ptb")
+        raise commands.OutOfTime
+
+    monkeypatch.chdir(work.folder)
+    monkeypatch.setattr(reproduce_vae_transformer.Recipe, "work", fails)
+    few = ["--only", "gru_decoder_lm", "--tables", "2", "--minutes", "9", "ptb=ptb"]
+    monkeypatch.setattr("sys.argv", ["reproduce_vae_transformer.py", "out", *few])
+    with pytest.raises(SystemExit) as left:
+        reproduce_vae_transformer.main()
+    told = capsys.readouterr().err
+    assert left.value.code == 1 and "some steps failed" in told and "9 minutes are over" in told
+
+
 def test_the_plan_is_in_the_paper_s_order():
     names = [run.folder for run in plan(["ptb"], SYSTEMS[:6], ANNEALINGS, None, [1, 2, 3])]
     first = [name.removeprefix("ptb/") for name in names[:5]]
@@ -290,11 +306,13 @@ def test_the_plan_is_in_the_paper_s_order():
 
 def test_dry_run_prints_commands_and_does_nothing(work):
     flags = ("--dry-run", "--epochs", "5", "--seeds", "1", "--latent-dim", "64", "ptb=ptb")
+    flags = (*flags, "--patience", "2")
     done = work.run("out", *flags, "--", "--no-bleu")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert sum(line.startswith("fairseq-train ") for line in lines) == 12
     assert sum(" evaluate " in line and "--no-bleu" in line for line in lines) == 12
+    assert done.stdout.count("/checkpoint_best.pt") == 12
     assert "--max-positions 64" in lines[-2] and "--parameters" in lines[-1]
     assert not (work.folder / "out").exists()
     assert not work.calls("fairseq-train")

@@ -65,8 +65,12 @@ def test_measured_beside_the_paper(work):
     # nothing is measured twice, and another model's figures aren't taken for this one's
     assert work.run("out", "model.pt", *SETS, "--max-folds", "2", "--", "--cpu").returncode == 0
     assert work.calls("fairseq-vat") == []
-    done = work.run("out", "another.pt", *SETS)
-    assert done.returncode == 1 and "made with other flags or texts" in done.stderr
+    for other in (["another.pt", *SETS], ["another.pt", "stsb=sts12"]):
+        done = work.run("out", *other)
+        assert done.returncode == 1 and "made with other flags or texts" in done.stderr
+        assert work.calls("fairseq-vat") == []
+    (work.folder / "model.pt").write_text("trained further")
+    assert work.run("out", "model.pt", "stsb=sts12").returncode == 1
 
 
 def test_what_failed_is_done_again(work):

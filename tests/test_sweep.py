@@ -85,7 +85,9 @@ def flag(args: list[str], name: str) -> str:
 def test_every_step_is_done_once_and_more_can_be_added(work):
     few = ("out", *TEXTS, "--updates", "40", "--isotropy-text", "sts", "--curves", "0.4")
     few = (*few, "--noises", "unit")
-    done = work.run(*few, "--prior-std", "1.0,.4", "--jobs", "2", "--", "--max-tokens", "77")
+    done = work.run(
+        *few, "--prior-std", "1.0,.4", "--jobs", "2", "--", "--max-tokens", "77", EACH=""
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("out/sweep.md\n")
     trained = {
@@ -112,7 +114,14 @@ def test_every_step_is_done_once_and_more_can_be_added(work):
     assert more.returncode == 0, more.stderr
     assert [flag(call, "--prior-std") for call in work.calls("fairseq-train")] == ["0.6"]
     assert len(work.calls("fairseq-vat", "evaluate")) == 1
+    assert "mean, unit noise" in written(work)  # which this call doesn't name
 
+    # figures of a model that is gone stay, and are nobody else's
+    for path in (work.folder / "out").glob("*/*/checkpoint*.pt"):
+        path.unlink()
+    assert work.run(*few, "--prior-std", "0.4", "--", "--max-tokens", "77").returncode == 0
+    assert not work.calls("fairseq-train")
+    assert "| 0.4 | 1.550 | 1.500 | 0.050 | 12.000 | 12.000 | 7 | 75.0 |" in written(work)
     other = work.run(*few, "--prior-std", "0.4", "--updates", "80")
     assert other.returncode == 1 and "was made with other flags or texts" in other.stderr
     assert not work.calls("fairseq-train")

@@ -61,9 +61,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--output", metavar="FILE", required=True, help="the page, such as a.html")
     parser.add_argument(
         "--gen-subset",
-        default="valid",
         metavar="SPLIT",
-        help="where sentences are taken from (default: %(default)s)",
+        help="of the data, where sentences are taken from (default: valid)",
     )
     parser.add_argument(
         *("--input", "--text"),
@@ -96,6 +95,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def _report(args: argparse.Namespace) -> None:
     if args.data is None and args.text is None:
         raise VATError("--data or --input is needed: a data directory, or a text file")
+    if args.text is not None and args.gen_subset is not None:
+        raise VATError("--gen-subset is of --data: give it or --input")
     _check(args)
     records, log_note = _log(args)
     with quiet():
@@ -114,7 +115,7 @@ def _report(args: argparse.Namespace) -> None:
         if args.text is not None:
             sentences = read_text(vat, args.text, args.sentences)
         else:
-            sentences = read_subset(vat, args.gen_subset, args.sentences)
+            sentences = read_subset(vat, args.gen_subset or "valid", args.sentences)
         # disable=None: where standard error is no terminal
         with tqdm(bar_format="{desc} [{elapsed}]", leave=False, disable=None) as bar:
             report = gather(vat, sentences, settings, bar.set_description_str)
