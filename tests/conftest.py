@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import pytest
 import torch
-from helpers import commands, composition
+from helpers import commands, composition, scripts
 from helpers.models import build
 from helpers.oracle import Oracle
+from helpers.processes import preprocess_in_a_fork
 from helpers.systems import TINY
 from helpers.text import sentences
 
@@ -22,6 +26,17 @@ def _composed_once():
     """Most of the time that a small command takes is Hydra's."""
     with mock.patch.multiple(
         "fairseq.dataclass.utils", compose=composition.compose, initialize=composition.initialize
+    ):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _started_soon():
+    """Processes that tests start import less; `fairseq-preprocess` of `prepare` is a fork."""
+    module = importlib.import_module("fairseq_vat.recipes.prepare")
+    with (
+        mock.patch.dict(os.environ, PYTHONPATH=scripts.ENVIRONMENT["PYTHONPATH"]),
+        mock.patch.object(module, "subprocess", SimpleNamespace(run=preprocess_in_a_fork)),
     ):
         yield
 
@@ -71,21 +86,31 @@ def make_system(data_dir: Path) -> Any:
     return made
 
 
+@pytest.fixture(scope="session")
+def trained_oracle(
+    data_dir: Path, text_dir: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
+    """Trains an oracle's model, once for each kind."""
+
+    @functools.cache
+    def trained(kind: str) -> Oracle:
+        level, _, noise = kind.partition(", ")
+        path = checkpoint
+        if kind != "token":  # which is that
+            folder = tmp_path_factory.mktemp("oracle")
+            flags = ["--latent-level", level, "--max-update", "150", "--kl-weight", "0.01"]
+            flags += ["--latent-noise", "prior"] if noise else []
+            commands.train(data_dir, folder, *flags, "--dropout", "0")  # s is 0.4 by default
+            path = folder / "checkpoint_last.pt"
+        return Oracle(level, 0.4 if noise else 1.0, data_dir, path, text_dir / "test")
+
+    return trained
+
+
 @pytest.fixture(scope="session", params=["token", "sentence", "token, prior's noise"])
-def oracle(
-    request: pytest.FixtureRequest,
-    data_dir: Path,
-    text_dir: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-):
+def oracle(request: pytest.FixtureRequest, trained_oracle: Any) -> Oracle:
     """A small trained model of each kind, to be measured by hand on the test set's lines."""
-    folder = tmp_path_factory.mktemp("oracle")
-    level, _, noise = request.param.partition(", ")
-    flags = ["--latent-level", level, "--max-update", "150", "--kl-weight", "0.01"]
-    flags += ["--latent-noise", "prior"] if noise else []
-    commands.train(data_dir, folder, *flags, "--dropout", "0")  # s is 0.4 by default
-    checkpoint = folder / "checkpoint_last.pt"
-    return Oracle(level, 0.4 if noise else 1.0, data_dir, checkpoint, text_dir / "test")
+    return trained_oracle(request.param)
 
 
 @pytest.fixture(scope="session")

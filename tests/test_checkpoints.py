@@ -10,8 +10,10 @@ import zipfile
 
 import pytest
 import torch
+from fairseq_cli import generate
 from helpers import commands
 from helpers.checkpoints import refused
+from helpers.processes import Forked
 
 from fairseq_vat.errors import explain
 
@@ -103,18 +105,14 @@ def test_a_mistake_told_by_a_spawned_process():
     )
 
 
-def test_commands_print_one_line_and_exit_with_1(data_dir, checkpoint, tmp_path):
-    """The real command, for the exception hook."""
+def test_commands_print_one_line_and_exit_with_1(data_dir, checkpoint, tmp_path, monkeypatch):
+    """In a process, for the exception hook."""
     flags = [*commands.PLUGIN_FLAGS, "--path", str(checkpoint), "--latent-samples", "2"]
-    done = subprocess.run(
-        [sys.executable, "-m", "fairseq_cli.generate", str(data_dir), *flags],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == (
+    monkeypatch.setattr(sys, "argv", ["fairseq-generate", str(data_dir), *flags])
+    status, output = Forked(tmp_path / "output", generate.cli_main).wait()
+    assert status == 1
+    assert output.splitlines()[-1] == (
         "fairseq_vat: error: --latent-samples needs --latent-sampling: without it latents aren't "
         "drawn"
     )
-    assert "Traceback" not in done.stderr + done.stdout
+    assert "Traceback" not in output

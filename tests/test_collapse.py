@@ -66,17 +66,18 @@ def test_a_training_that_collapses_says_so_once(data_dir, tmp_path):
 
 def test_before_the_annealing_began_nothing_is_said(data_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(collapse, "reason", lambda **figures: "made up")
-    flags = (*VALIDATIONS, "--max-update", "60", "--kl-annealing", "linear")
-    log = commands.train(data_dir, tmp_path, *flags, "--kl-annealing-updates", "700")
+    flags = (*VALIDATIONS, "--validate-interval-updates", "2", "--max-update", "6")
+    flags = (*flags, "--kl-annealing", "linear", "--kl-annealing-updates")
+    log = commands.train(data_dir, tmp_path, *flags, "70")
     assert "has collapsed" not in log
-    log = commands.train(data_dir, tmp_path, *flags, "--kl-annealing-updates", "600")
+    log = commands.train(data_dir, tmp_path, *flags, "60")
     (line,) = (line for line in log.splitlines() if "has collapsed" in line)
-    assert "update 60: " in line  # a tenth of the weight
+    assert "update 6: " in line  # a tenth of the weight
 
 
-def test_a_training_that_uses_its_latents_is_not_warned(data_dir, tmp_path):
-    flags = ("--kl-weight", "0.01", "--max-update", "150", "--validate-interval-updates", "150")
-    flags = (*flags, "--validate-after-updates", "150")
+def test_a_training_that_uses_its_latents_is_not_warned(data_dir, checkpoint, tmp_path):
+    flags = ("--kl-weight", "0.01", "--max-update", "152", "--validate-interval-updates", "152")
+    flags = (*flags, "--validate-after-updates", "152", "--restore-file", checkpoint)
     log = commands.train(data_dir, tmp_path, *VALIDATIONS, *flags)
     assert "has collapsed" not in log
     assert float(commands.stats(log)[-1]["latent_gain"]) > 0.5

@@ -56,6 +56,14 @@ def test_training(flags, message, data_dir, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.fixture(scope="module")
+def results(data_dir, checkpoint, tmp_path_factory):
+    """Of `fairseq-generate`."""
+    folder = tmp_path_factory.mktemp("results")
+    commands.generate(data_dir, checkpoint, "--results-path", folder)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -74,13 +82,13 @@ def test_training(flags, message, data_dir, tmp_path):
         (["--max-tokens", "0"], "--max-tokens 0: must be at least 1"),
     ],
 )
-def test_generation(flags, message, data_dir, checkpoint, tmp_path):
+def test_generation(flags, message, data_dir, checkpoint, results):
     """What earlier results there are stay."""
-    commands.generate(data_dir, checkpoint, "--results-path", tmp_path / "out")
-    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    call = (commands.generate, data_dir, checkpoint, "--results-path", tmp_path / "out", *flags)
+    before = {path: path.read_bytes() for path in results.iterdir()}
+    assert before
+    call = (commands.generate, data_dir, checkpoint, "--results-path", results, *flags)
     assert message in refused(*call)
-    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert {path: path.read_bytes() for path in results.iterdir()} == before
     if "--max-tokens" not in flags:
         assert message in refused(commands.interactive, data_dir, checkpoint, b"w1\n", *flags)
 

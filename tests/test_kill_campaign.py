@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import kill_campaign
@@ -78,7 +80,17 @@ def test_kills_are_shared_by_weight():
 
 
 @pytest.mark.slow
-def test_killed_runs_are_compared(tmp_path):
+def test_killed_runs_are_compared(data_dir, tmp_path, monkeypatch):
+    def shorter(texts: Path, out: Path) -> list[str]:
+        return [*case.command(texts, out), "--max-update", "20"]
+
+    def prepared(texts: Path, out: Path) -> list[str]:  # what another test does with real text
+        code = "import shutil, sys; shutil.copytree(*sys.argv[1:])"
+        return [sys.executable, "-c", code, str(data_dir), str(out / "data-bin")]
+
+    case = cases.CASES["one"]
+    monkeypatch.setitem(cases.CASES, "one", replace(case, command=shorter))
+    monkeypatch.setattr(cases, "prepare_command", prepared)
     found = kill_campaign.run(["one"], 2, 1, tmp_path.resolve())["one"]
     assert (found.kills, found.exact, found.lost, found.problems) == (2, 2, 0, [])
     assert found.aimed == 1

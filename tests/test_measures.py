@@ -162,7 +162,7 @@ def test_repeated_sentences_draw_by_themselves_in_the_set_s_order():
     assert len(draws.flatten().unique()) == draws.numel()
 
 
-@pytest.mark.parametrize("kinds", [1, 12, 96])
+@pytest.mark.parametrize("kinds", [1, 12])
 def test_the_spread_of_mutual_information_is_that_over_seeds(kinds):
     """96 sentences, of which some or all may be equal: 300 seeds tell what the spread is."""
     model, count, seeds = LinearGaussian(kinds), 96, 300

@@ -10,9 +10,10 @@ import pytest
 import torch
 from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq_cli import train as fairseq_train
 from helpers import commands
 from helpers.configs import composed
-from helpers.processes import locked_by_another
+from helpers.processes import Forked, locked_by_another
 from omegaconf import OmegaConf
 
 from fairseq_vat.cli.main import main
@@ -208,18 +209,20 @@ def test_presets_and_flags_are_listed(capsys):
         assert expected in capsys.readouterr().out
 
 
-def test_it_trains_and_goes_on(prepared, tmp_path):
+def test_it_trains_and_goes_on(prepared, tmp_path, monkeypatch):
     """In a process of its own, as a user has it."""
     flags = ["--arch", "vat_transformer_tiny", "--max-tokens", "300", "--num-workers", "0", "--cpu"]
+    flags += ["--precision", "float32", "--max-update"]
+    begun = training_command(str(prepared), str(tmp_path / "run"), "demo", flags=[*flags, "2"])
+    monkeypatch.setattr(sys, "argv", begun[2:])
+    (tmp_path / "run").mkdir()
+    assert Forked(tmp_path / "output", fairseq_train.cli_main).wait()[0] == 0
     command = [sys.executable, "-m", "fairseq_vat.cli", "train", "demo", str(prepared)]
-    command += [str(tmp_path / "run"), *flags, "--precision", "float32"]
-    for updates in ("2", "4"):
-        done = subprocess.run(
-            [*command, "--max-update", updates], capture_output=True, text=True, check=True
-        )
-        assert done.stderr.startswith("+ ")
-        assert "next: fairseq-vat reconstruct" in done.stdout
-        assert f"ended after {updates} updates, within the annealing of its KL" in done.stderr
+    command += [str(tmp_path / "run"), *flags, "4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr.startswith("+ ")
+    assert "next: fairseq-vat reconstruct" in done.stdout
+    assert "ended after 4 updates, within the annealing of its KL" in done.stderr
     assert "Loaded checkpoint" in done.stdout + done.stderr
     state = torch.load(tmp_path / "run/checkpoint_last.pt", weights_only=True)
     assert state["optimizer_history"][-1]["num_updates"] == 4

@@ -179,7 +179,7 @@ def test_demo_runs_from_text_to_pictures(corpus):
         *(SCRIPTS / "demo.sh", "short.txt"),
         cwd=corpus,
         DEMO_DIR=str(corpus / "demo"),
-        MAX_UPDATE="6",
+        MAX_UPDATE="2",
         VOCAB_SIZE="40",
     )
     assert done.returncode == 0, done.stderr[-2000:]

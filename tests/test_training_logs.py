@@ -103,7 +103,7 @@ def test_a_perplexity_beyond_telling(form, caplog):
 @pytest.mark.slow
 def test_a_healthy_run_has_nothing_on_standard_error(data_dir, tmp_path):
     """With loader processes, as by default; the command itself, since warnings come once."""
-    flags = [*commands.TRAIN_FLAGS, *FLAGS, "--num-workers", "2", "--max-update", "40"]
+    flags = [*commands.TRAIN_FLAGS, *FLAGS, "--num-workers", "2", "--max-update", "20"]
     command = [sys.executable, "-m", "fairseq_cli.train", str(data_dir), *flags]
     command += ["--save-dir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -17,6 +17,9 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "WORKERS": "1",
     "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+    "PYTHONPATH": os.pathsep.join(
+        filter(None, [str(Path(__file__).parent / "lean"), os.environ.get("PYTHONPATH")])
+    ),
 }
 if sys.prefix != sys.base_prefix:  # as it is: the scripts install nothing into it
     ENVIRONMENT["FAIRSEQ_VAT_VENV"] = sys.prefix
@@ -47,6 +50,9 @@ if name == "python":  # no GPU, single precision and no drawing; anything else i
         sys.exit(1)
     if args[0] == "-c" and "preferred_precision" in args[1]:
         print("float32")
+        sys.exit()
+    # the tables are made after every job: of the sweep the last time alone, unless asked for
+    if "sweep_prior_std.py" in args[0] and not {{"--figures", "EACH"}} & {{*args, *os.environ}}:
         sys.exit()
     os.execv(sys.executable, [sys.executable, *(arg for arg in args if arg != "--figures")])
 """
