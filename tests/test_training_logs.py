@@ -101,8 +101,9 @@ def test_a_perplexity_beyond_telling(form, caplog):
 
 
 @pytest.mark.slow
-def test_a_healthy_run_has_nothing_on_standard_error(data_dir, tmp_path):
+def test_a_healthy_run_has_nothing_on_standard_error(data_dir, tmp_path, monkeypatch):
     """With loader processes, as by default; the command itself, since warnings come once."""
+    monkeypatch.setenv("WHOLE_FAIRSEQ", "1")
     flags = [*commands.TRAIN_FLAGS, *FLAGS, "--num-workers", "2", "--max-update", "20"]
     command = [sys.executable, "-m", "fairseq_cli.train", str(data_dir), *flags]
     command += ["--save-dir", str(tmp_path)]
