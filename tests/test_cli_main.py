@@ -6,6 +6,8 @@ import os
 import random
 import re
 import shlex
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import demo_text
@@ -343,3 +345,15 @@ def test_show_every_nth(tmp_path, capsys):
     assert cli.main(["show", "--mean", str(path), "--every", "3", "-n", "2", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert [sentence["id"] for sentence in shown["sentences"]] == [0, 3]
+
+
+def test_commands_begin_without_scikit_learn(checkpoint, monkeypatch):
+    monkeypatch.setenv("WHOLE_FAIRSEQ", "1")  # else tests' processes are spared it in any case
+    code = (
+        "import sys; from fairseq_vat.cli.main import main; "
+        "assert main(['reconstruct', sys.argv[1], 'w1 w2', '--cpu']) == 0; "
+        "assert 'fairseq' in sys.modules and 'sklearn' not in sys.modules"
+    )
+    command = [sys.executable, "-c", code, str(checkpoint)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout, done.stderr

@@ -22,6 +22,7 @@ from fairseq_vat.cli import (
 )
 from fairseq_vat.cli.checkpoint import locate
 from fairseq_vat.cli.flags import Parser, message_of
+from fairseq_vat.cli.startup import leave_out_scikit_learn
 from fairseq_vat.errors import VATError, explain, is_debugging
 
 # By the heading they have in the help.  A new subcommand is a module with
@@ -106,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A command line that is wrong exits with 2, as argparse has it.
     """
+    leave_out_scikit_learn()
     if sys.stdout is None:
         sys.stdout = _ClosedOutput()
     try:
