@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ import pytest
 import sweep_prior_std as sweep
 import torch
 from helpers.models import batch, build
-from helpers.scripts import Workplace
+from helpers.scripts import Workplace, squeezed
 from matplotlib import pyplot as plt
 
 # what the real commands would leave
@@ -65,11 +64,6 @@ def work(tmp_path: Path) -> Workplace:
 
 
 TEXTS = ("text", "text", "text")
-
-
-def squeezed(text: str) -> str:
-    """A table without the spaces that fill its columns up."""
-    return re.sub(" +", " ", text)
 
 
 def written(work: Workplace) -> str:

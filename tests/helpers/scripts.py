@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +24,11 @@ ENVIRONMENT = {
 }
 if sys.prefix != sys.base_prefix:  # as it is: the scripts install nothing into it
     ENVIRONMENT["FAIRSEQ_VAT_VENV"] = sys.prefix
+
+
+def squeezed(text: str) -> str:
+    """A table without the spaces that fill its columns up."""
+    return re.sub(" +", " ", text)
 
 
 def run(*command: object, cwd: Path | None = None, stdin: str = "", **environment: str):
