@@ -169,7 +169,7 @@ def read_record(path: str | None, settings: dict) -> Iterator[dict[str, float]]:
         with contextlib.suppress(ValueError):  # the last may be cut off
             lines.append(json.loads(line))
     if lines and lines[0] != settings:
-        raise VATError(f"{path}: measured with other settings or data; give another --record")
+        raise VATError(f"{path}: measured with other settings or data; remove it, or give another")
     with atomic_path(path) as temporary:
         text = "".join(json.dumps(line) + "\n" for line in lines or [settings])
         temporary.write_text(text, encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +63,10 @@ class System:
         self.system, self.annealing = first["system"], first["annealing"]
         self.name = f"{self.system}-{self.annealing or 'lm'}"
         self.seeds = len(runs)
-        epochs = sorted({run["epochs"] for run in runs})
-        self.epochs = "\N{EN DASH}".join(
-            str(epoch) for epoch in dict.fromkeys(epochs[:1] + epochs[-1:])
+        self.epochs = _range(run["epochs"] for run in runs)
+        self.measured = _range(
+            run["best_epoch" if run["checkpoint"] == "checkpoint_best.pt" else "epochs"]
+            for run in runs
         )
         self.stopped = ", ".join(sorted({run["stopped"] for run in runs}))
         found = [run["evaluate"] for run in runs if "evaluate" in run]
@@ -88,7 +89,13 @@ class System:
         self.elbo_ppl = mean("neg_elbo", "ppl_per_token")
         self.elbo_ppl_word = mean("neg_elbo", "ppl_per_word")
         self.iw_ppl = mean("iw_nll", "ppl_per_token")
+        self.iw_ppl_word = mean("iw_nll", "ppl_per_word")
         self.classified = [run["classify"] for run in runs if "classify" in run]
+
+
+def _range(numbers: Iterable[int]) -> str:
+    ordered = sorted(numbers)
+    return "\N{EN DASH}".join(map(str, dict.fromkeys((ordered[0], ordered[-1]))))
 
 
 def _at(found: Any, path: Sequence[str]) -> Any:

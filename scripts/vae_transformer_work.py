@@ -247,6 +247,9 @@ class Recipe:
         command = [sys.executable, str(ROOT / "scripts/time_forward.py")]
         command += [str(self.out / name / "data-bin"), "--json", "--precision", self._precision]
         command += [*self._device_flags, "--max-positions", str(max_positions(name))]
+        # hours at width 1024 on a few cores: what is stopped goes on behind its last batch
+        command += ["--batches", "0", "--repeats", "1"]
+        command += ["--record", str(self.out / name / "time.jsonl")]
         self._json(self.out / name / "time", command)
 
     def _json(self, path: Path, command: list[str]) -> Any:

@@ -112,9 +112,9 @@ def test_every_step_is_done_once(work, monkeypatch):
     assert "--kl-annealing" not in trained["ptb/gru_decoder_lm-seed1"]
     assert (work.folder / "out" / "ptb" / "text" / "valid.txt").read_text() == "a <unk> b\n" * 3
     document = squeezed((work.folder / "out" / "results" / "tables.md").read_text())
-    row = "| VAE-Transformer | cyclic | 2 | 2 | 70.50 ± 0.00 | 81.00 ± 0.00 | 75.65 | 6.25 ± 0.00 |"
+    row = "| VAE-Transformer | cyclic | 2 | 2 | 2 | 70.50 ± 0.00 | 81.00 ± 0.00 | 75.65 |"
     assert row in document
-    assert "| VAE-Transformer | cyclic | 2 | 2 | 0.500 | 0.630 | 0.750 | 0.689 |" in document
+    assert "| VAE-Transformer | cyclic | 2 | 2 | 2 | 0.500 | 0.630 | 0.750 | 0.689 |" in document
 
     found = json.loads((work.folder / "out" / "results" / "table2-ptb.json").read_text())
     assert found["vocabulary"] == {"kind": "words", "entries": 6}
@@ -142,7 +142,7 @@ def test_a_failure_leaves_the_other_runs_and_a_second_try(work):
     assert "fairseq-train failed: no memory is left" in failed.stderr
     assert "1 of 2 runs done; left: 1 (0 at work elsewhere), 20 epochs at most" in failed.stderr
     document = squeezed((work.folder / "out" / "results" / "tables.md").read_text())
-    assert "| GRU | | 1 | 2 | 70.00 |" in document
+    assert "| GRU | | 1 | 2 | 2 | 70.00 |" in document
     assert work.run("out", *few).returncode == 0
     assert len(work.calls("fairseq-train")) == 1
     # a run that was begun with other flags isn't gone on with
@@ -302,9 +302,31 @@ def test_dry_run_prints_commands_and_does_nothing(work):
     assert sum(line.startswith("fairseq-train ") for line in lines) == 12
     assert sum(" evaluate " in line and "--no-bleu" in line for line in lines) == 12
     assert done.stdout.count("/checkpoint_best.pt") == 12
-    assert "--max-positions 64" in lines[-2] and "--parameters" in lines[-1]
+    assert "--max-positions 64 --batches 0 --repeats 1" in lines[-2] and "--parameters" in lines[-1]
     assert not (work.folder / "out").exists()
     assert not work.calls("fairseq-train")
+
+
+def test_air_and_wikitext2_have_the_paper_s_settings(work):
+    (work.folder / "ptb").rename(work.folder / "wikitext2")
+    (work.folder / "sst2").rename(work.folder / "air")
+    few = ("--dry-run", "--only", "vae_lstm", "--annealings", "linear", "--tables", "2,3,7")
+    done = work.run("out", *few, "--latent-dim", "64", "wikitext2=wikitext2", "air=air")
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines() if "fairseq" in line]
+    wikitext2, measured, air, *measured_air = lines
+    assert (wikitext2[0], air[0]) == ("fairseq-train",) * 2 and "evaluate" in measured
+    assert [flag(words, "--max-source-positions") for words in (wikitext2, air)] == ["256", "64"]
+    assert [flag(words, "--max-target-positions") for words in (wikitext2, air)] == ["256", "64"]
+    assert [flag(words, "--lr") for words in (wikitext2, air)] == ["1e-3", "1e-4"]
+    # 50 epochs of ceil(70 / 32) and ceil(2 / 32) batches
+    assert [flag(w, "--kl-annealing-updates") for w in (wikitext2, air)] == ["75", "25"]
+    assert [words[1] for words in measured_air] == ["evaluate", "classify"]  # it has labels
+    assert done.stdout.count("time_forward.py OUT/wikitext2/data-bin --json") == 1
+    (timed,) = [
+        line for line in done.stdout.splitlines() if "OUT/wikitext2/data-bin --json" in line
+    ]
+    assert "--max-positions 256" in timed
 
 
 @pytest.mark.parametrize(
@@ -363,5 +385,5 @@ def test_free_bits_are_a_setting_of_their_own(work):
     assert "--free-bits" not in cyclic
     assert flag(free, "--kl-annealing") == "linear" and flag(free, "--free-bits") == "20"
     document = squeezed((work.folder / "out" / "results" / "tables.md").read_text())
-    assert "| VAE-Transformer | free-bits | 1 | 2 | 70.50 |" in document
+    assert "| VAE-Transformer | free-bits | 1 | 2 | 2 | 70.50 |" in document
     assert "20 nats of each KL free" in document

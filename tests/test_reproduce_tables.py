@@ -14,9 +14,11 @@ from vae_transformer_results import write_results
 from fairseq_vat.cli.tables import MISSING
 
 
-def evaluated(out: Path, name: str, ppl: float, kl: float = 0.0, mi: float = 0.0) -> None:
+def evaluated(
+    out: Path, name: str, ppl: float, kl: float = 0.0, mi: float = 0.0, width: int = 64
+) -> None:
     system, _, annealing = name.rpartition("-")
-    folder = out / "ptb" / name
+    folder = out / "ptb" / f"{name}-{width}"
     folder.mkdir(parents=True)
     nll = {"ppl_per_token": ppl, "per_sentence": ppl + 3}
     found: dict = {"nll": nll}
@@ -24,8 +26,9 @@ def evaluated(out: Path, name: str, ppl: float, kl: float = 0.0, mi: float = 0.0
         found = {"nll_samples": nll, "kl_nats": kl, "mi_batches": {"unpaired": mi, "paired": mi}}
     language_model = annealing == "lm"
     run = {"data": "ptb", "system": system, "annealing": None if language_model else annealing}
-    run |= {"latent_dim": None if language_model else 64, "seed": 1, "epochs": 3}
-    run |= {"stopped": "epochs", "evaluate": found}
+    run |= {"latent_dim": None if language_model else width, "seed": 1, "epochs": 3}
+    run |= {"stopped": "patience", "best_epoch": 2, "checkpoint": "checkpoint_best.pt"}
+    run |= {"evaluate": found}
     (folder / "result.json").write_text(json.dumps(run))
 
 
@@ -33,15 +36,19 @@ def test_a_figure_has_a_point_for_each_run(tmp_path, monkeypatch):
     (tmp_path / "ptb" / "data-bin").mkdir(parents=True)
     (tmp_path / "ptb" / "data-bin" / "dict.txt").write_text("a 1\n")
     evaluated(tmp_path, "vae_lstm-cyclic", 80, kl=4.0, mi=2.0)
+    evaluated(tmp_path, "vae_lstm-linear", 85, kl=3.0, mi=2.0, width=32)
     evaluated(tmp_path, "lstm_decoder_lm-lm", 90)
     drawn = []
     monkeypatch.setattr(figure, "save_figure", lambda made, path: drawn.append((made, path)))
     document = document_of(tmp_path)
     ((made, path),) = drawn
-    assert path == tmp_path / "results" / "table2-ptb.png" and f"]({path.name})" in document
+    assert path == tmp_path / "results" / "rate-distortion-ptb.png"
+    assert f"]({path.name})" in document  # once, of both widths
     (axes,) = made.axes
     points = [tuple(point) for one in axes.collections for point in one.get_offsets()]
-    assert sorted(points) == [(0.0, 93.0), (4.0, 83.0)]
+    assert sorted(points) == [(0.0, 93.0), (3.0, 88.0), (4.0, 83.0)]
+    hollow = [one for one in axes.collections if not len(one.get_facecolor())]
+    assert [tuple(one.get_offsets()[0]) for one in hollow] == [(3.0, 88.0)]
     (line,) = axes.lines  # the language model's likelihood
     assert list(line.get_xdata()) == [0, 4.0] and list(line.get_ydata()) == [93.0, 89.0]
 

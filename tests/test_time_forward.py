@@ -63,5 +63,5 @@ def test_the_record_of_other_settings_is_refused(run, tmp_path, capsys):
     assert left.value.code == 1 and record.read_text() == kept
     error = capsys.readouterr().err
     assert error.endswith(
-        f"{record}: measured with other settings or data; give another --record\n"
+        f"{record}: measured with other settings or data; remove it, or give another\n"
     )
