@@ -7,7 +7,8 @@ each run ends, and OUT/results/tables.md the paper's figures beside ours.
 
 NAME=DIR is a data set: DIR has train.txt, valid.txt and test.txt, a sentence a line, or train.tsv,
 valid.tsv (or dev.tsv) and test.tsv, label<TAB>sentence a line, or both: labels are for table 3. The
-names ptb, wikitext2, sst2 and air get the paper's settings for these; others get those of ptb.
+names ptb, wikitext2, sst2 and air get the paper's settings for these; others get those of ptb. The
+paper's air has no neutral tweets.
 Flags after -- go to `fairseq-vat evaluate`, such as --iw-samples 0 --no-bleu.
 """
 
