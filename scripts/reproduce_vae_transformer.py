@@ -70,7 +70,8 @@ def arguments(argv: list[str]) -> tuple[Parser, argparse.Namespace]:
     add_number(
         parser,
         "--minutes",
-        "stop after so many; training goes on with the next call, a measurement is ended first",
+        "stop after so many; training and table 7 go on with the next call, other measurements are "
+        "ended first",
         kind=above(0),
     )
     several = {"only": SYSTEMS, "annealings": (*ANNEALINGS, FREE_BITS), "tables": TABLES}

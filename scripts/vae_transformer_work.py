@@ -244,15 +244,15 @@ class Recipe:
             return []
 
     def _time(self, name: str) -> None:
-        command = [sys.executable, str(ROOT / "scripts/time_forward.py")]
-        command += [str(self.out / name / "data-bin"), "--json", "--precision", self._precision]
-        command += [*self._device_flags, "--max-positions", str(max_positions(name))]
+        place = self.out / name
+        command = [sys.executable, str(ROOT / "scripts/time_forward.py"), str(place / "data-bin")]
+        command += ["--json", "--precision", self._precision, *self._device_flags]
+        command += ["--max-positions", str(max_positions(name))]
         # hours at width 1024 on a few cores: what is stopped goes on behind its last batch
-        command += ["--batches", "0", "--repeats", "1"]
-        command += ["--record", str(self.out / name / "time.jsonl")]
-        self._json(self.out / name / "time", command)
+        command += ["--batches", "0", "--repeats", "1", "--record", str(place / "time.jsonl")]
+        self._json(place / "time", command, self._deadline)
 
-    def _json(self, path: Path, command: list[str]) -> Any:
+    def _json(self, path: Path, command: list[str], deadline: float | None = None) -> Any:
         """What a command prints, kept in ``PATH.json`` with the command."""
         name, file = self._shown(command), path.with_suffix(".json")
         there = read_json(file)
@@ -264,7 +264,7 @@ class Recipe:
         say(f"{path}: {' '.join(name.split()[:2])}")
         output = path.with_suffix(f".{os.getpid()}.partial")
         try:
-            run_command(command, path.with_suffix(".log"), output=output)
+            run_command(command, path.with_suffix(".log"), deadline=deadline, output=output)
             found = json.loads(output.read_text(encoding="utf-8"))
         finally:
             output.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import pytest
 import reproduce_vae_transformer
 import vae_transformer_commands as commands
 import vae_transformer_tables as tables
+import vae_transformer_work
 from helpers.scripts import Workplace, squeezed
 from vae_transformer_runs import ANNEALINGS, SYSTEMS, plan
 
@@ -265,6 +266,18 @@ def test_minutes_end_it_and_the_next_call_goes_on(work):
     assert not work.calls("fairseq-train")
     assert work.run("out", *few).returncode == 0
     assert len(work.calls("fairseq-train")) == 1
+
+
+def test_minutes_end_table_7_too(work, monkeypatch):
+    def stops(command, log, deadline=None, output=None):
+        assert deadline is not None and "--record" in command
+        raise commands.OutOfTime
+
+    monkeypatch.setattr(vae_transformer_work, "run_command", stops)
+    done = work.run("out", "--tables", "7", "--minutes", "9", "ptb=ptb")
+    assert done.returncode == 0, done.stderr
+    assert "9 minutes are over: the same command goes on" in done.stderr
+    assert list((work.folder / "out" / "ptb").glob("time*")) == []
 
 
 def test_what_failed_before_the_time_was_over_is_told(work, monkeypatch, capsys):
