@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import pytest
+import vae_transformer_paper as papers
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "results-vae-transformer.md").read_text(encoding="utf-8")
@@ -143,3 +144,20 @@ def test_what_stands_beside_the_estimator_is_of_a_run():
     runs = [[spelled(column, [run]) for column in columns] for run in published(TABLES[section])]
     quoted = re.findall(r"\(ours: ([^)]*)\)", PAGE)
     assert quoted and all(figures.split(", ") in runs for figures in quoted)
+
+
+@pytest.mark.parametrize(("cells", "names"), measured_rows())
+def test_the_papers_figures_are_beside_it(cells, names):
+    (run, *_) = runs_of(dict(cells), published(names))
+    row = f"{run['system']}-{run['annealing'] or 'lm'}"
+    place = papers.SETS.index(run.get("data", "ptb"))
+    if "classify" in run:
+        found = papers.paper(papers.TABLE_6, row, papers.LABELLED.index(run["data"]), 6)[2:]
+        spellings = ["{:.3f}", "{:.1%}"] * 2  # the page has no figures of train
+    else:
+        width = 1 if run["annealing"] is None else 3
+        table = papers.TABLE_5 if run["latent_dim"] == 32 else papers.TABLE_2
+        found, spellings = papers.paper(table, row, place, width), ["{:.2f}"] * width
+    expected = [text.format(x) for text, x in zip(spellings, found, strict=True) if x is not None]
+    printed = [text.replace(" ", "") for column, text in cells if column.startswith("(paper")]
+    assert [text for text in printed if text not in ("", "-")] == expected
