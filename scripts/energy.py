@@ -36,6 +36,11 @@ def energy(log: str, watts: float, grams: float, processes: int = 1) -> dict[str
         processes: of the training.
     """
     lines = [record for record in read_training_log(log) if record.kind == "train_inner"]
+    if not lines:
+        raise VATError(
+            f"{log}: has no line from within an epoch: log with a smaller --log-interval, and "
+            "--log-format simple or json"
+        )
     seconds = sum(record.stats.get("train_wall", 0.0) for record in lines)
     if seconds < 5 * len(lines):
         raise VATError(
@@ -49,7 +54,7 @@ def energy(log: str, watts: float, grams: float, processes: int = 1) -> dict[str
     hours = seconds / 3600
     kwh = hours * watts * processes / 1000
     return {
-        "updates": lines[-1].num_updates if lines else 0,
+        "updates": lines[-1].num_updates,
         "million_tokens": tokens / 1e6,
         "hours": hours,
         "kwh": kwh,

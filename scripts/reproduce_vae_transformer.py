@@ -70,8 +70,8 @@ def arguments(argv: list[str]) -> tuple[Parser, argparse.Namespace]:
     add_number(
         parser,
         "--minutes",
-        "stop after so many; training and table 7 go on with the next call, other measurements are "
-        "ended first",
+        "stop after so many; with the next call training goes on behind its last whole epoch and "
+        "table 7 behind its last batch, other measurements are ended first",
         kind=above(0),
     )
     several = {"only": SYSTEMS, "annealings": (*ANNEALINGS, FREE_BITS), "tables": TABLES}
@@ -166,15 +166,19 @@ def main() -> None:
     parser, args = arguments(sys.argv[1:])
     with parser.one_line_errors():
         sets = data_sets(args)
-        trains = set(args.tables) & set("23456")
         runs = plan(list(sets), args.only, args.annealings, args.latent_dim, args.seeds)
-        recipe = Recipe(args, sets, runs if trains else [])
+        if not set(args.tables) & set("245"):  # encoders to classify with, or nothing
+            with_labels = [name for name in sets if sets[name].has_labels]
+            wanted = with_labels if set(args.tables) & set("36") else []
+            runs = [run for run in runs if run.data in wanted and run.latent_dim is not None]
+        recipe = Recipe(args, sets, runs)
         try:
             recipe.work()
         except OutOfTime:
             say(f"{args.minutes:g} minutes are over: the same command goes on")
         except KeyboardInterrupt:
             parser.exit(130, "stopped: the same command goes on\n")
+        recipe.gather()
         recipe.say_what_is_left()
         if recipe.failed:
             raise VATError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shlex
 import subprocess
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.recipes.train import training_environment
@@ -19,7 +20,7 @@ from fairseq_vat.recipes.train import training_environment
 ROOT = Path(__file__).resolve().parent.parent
 # seconds between two looks at a training
 LOOK = 20.0
-_LOCK = ".recipe.lock"  # not .lock, which is the training's own
+LOCK = ".recipe.lock"  # not .lock, which is the training's own
 
 
 class OutOfTime(Exception):
@@ -42,7 +43,7 @@ def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
     Its commands hold the lock too, so that one outliving it (SIGKILL) keeps others out.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / _LOCK, "w") as file:
+    with open(folder / LOCK, "w") as file:
         if wait:
             fcntl.flock(file, fcntl.LOCK_EX)
         elif not _lock(file, fcntl.LOCK_EX):
@@ -56,9 +57,9 @@ def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
 
 def is_locked(folder: Path) -> bool:
     """Whether another process has the folder to itself; those that only look don't count."""
-    if not (folder / _LOCK).is_file():
+    if not (folder / LOCK).is_file():
         return False
-    with open(folder / _LOCK) as file:
+    with open(folder / LOCK) as file:
         return not _lock(file, fcntl.LOCK_SH)
 
 
@@ -121,6 +122,16 @@ def run_command(
         said = lines[-1] if lines else "it said nothing"
         raise StepFailed(f"{Path(command[0]).name} failed: {said} (all of it: {log})")
     return False
+
+
+def json_of(command: Sequence[str], log: Path, deadline: float | None = None) -> Any:
+    """The JSON that a command prints; see `run_command`."""
+    output = log.with_suffix(f".{os.getpid()}.partial")
+    try:
+        run_command(command, log, deadline=deadline, output=output)
+        return json.loads(output.read_text(encoding="utf-8"))
+    finally:
+        output.unlink(missing_ok=True)
 
 
 def shown(command: Sequence[str], places: Mapping[str, str]) -> str:

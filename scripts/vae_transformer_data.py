@@ -94,11 +94,12 @@ class DataSet:
                         vocabulary = "words" if has_unk else "30522"
                 say(f"{self.name}: preparing, vocabulary: {vocabulary}")
                 _binarise(text, out, str(vocabulary), drop_unused)
-                made_from = {"vocabulary": vocabulary, "drop_unused": drop_unused}
-                write_json(note, made_from | {"sha256": digests})
+                made_from = {"vocabulary": vocabulary, "pieces": _pieces(vocabulary)}
+                made_from |= {"drop_unused": drop_unused, "sha256": digests}
+                write_json(note, made_from)
             elif (
                 digests != there["sha256"]
-                or vocabulary not in (None, there["vocabulary"])
+                or _pieces(vocabulary) not in (None, there.get("pieces", there["vocabulary"]))
                 or (vocabulary is not None and drop_unused != there.get("drop_unused", False))
             ):
                 dropped = " --drop-unused" if there.get("drop_unused") else ""
@@ -109,6 +110,12 @@ class DataSet:
             if gpt2 is not None and not (out / "gpt2" / "data-bin").is_dir():
                 command = _prepare_command(text, out / "gpt2")
                 run_command([*command, "--gpt2", str(gpt2)], out / "gpt2" / "prepare.log")
+
+
+def _pieces(vocabulary: str | None) -> str | None:
+    """What is compared: a file's content, wherever it is."""
+    is_file = vocabulary is not None and Path(vocabulary).is_file()
+    return sha256(Path(vocabulary)) if is_file else vocabulary
 
 
 def _prepare_command(text: Path, out: Path) -> list[str]:

@@ -23,6 +23,7 @@ TABLE_OF = {
 def write_results(out: Path) -> None:
     """OUT/results: a JSON file for each table, of all that is measured."""
     results = out / "results"
+    written = set()
     runs = [read_json(path) for path in sorted(out.glob("*/*/result.json"))]
     for name in sorted({run["data"] for run in runs}):
         of_data = [run for run in runs if run["data"] == name]
@@ -39,7 +40,11 @@ def write_results(out: Path) -> None:
                 if entries:
                     table = TABLE_OF.get((kind, width), f"{kind}-z{width}")
                     value = {"table": table, "kind": kind, **head, "runs": entries}
+                    written.add(results / f"{table}-{name}.json")
                     write_json(results / f"{table}-{name}.json", value)
+    for kind in ("table[235]", "evaluate-z*", "classify-z*"):  # of runs that are others now
+        for path in set(results.glob(f"{kind}-*.json")) - written:
+            path.unlink()
     for path in sorted(out.glob("*/time.json")):
         value = {"table": "table7", "kind": "time", "data": path.parent.name}
         write_json(results / f"table7-{path.parent.name}.json", value | read_json(path))

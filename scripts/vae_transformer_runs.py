@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fairseq_vat.evaluation.training_log import Record
+
 SYSTEMS = (
     *("vae_transformer", "transformer_decoder_lm", "vae_lstm", "lstm_decoder_lm"),
     *("vae_gru", "gru_decoder_lm", "vae_gpt2"),
@@ -133,3 +135,21 @@ def valid_metric(run: Run) -> str:
 def max_positions(data: str) -> int:
     """Tokens that a sentence is cut at, both of its ends counted."""
     return 256 if data == "wikitext2" else 64
+
+
+def epochs_of(records: Sequence[Record]) -> int:
+    """The last epoch that was trained as a whole."""
+    return max((record.epoch for record in records if record.kind == "train"), default=0)
+
+
+def best_epoch(records: Sequence[Record], metric: str) -> tuple[int | None, int]:
+    """The epoch with the least of a validation's figures, and for how many none was less.
+
+    As in fairseq, one with the same figure is no better, but is the one that is kept.
+    """
+    figures = {r.epoch: r.stats[metric] for r in records if r.kind == "valid" and metric in r.stats}
+    if not figures:
+        return None, 0
+    least = min(figures.values())
+    best = sorted(epoch for epoch, figure in figures.items() if figure == least)
+    return best[-1], max(figures) - best[0]

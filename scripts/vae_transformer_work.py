@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import shutil
 import signal
 import sys
@@ -16,11 +14,13 @@ from typing import Any
 
 import torch
 from vae_transformer_commands import (
+    LOCK,
     ROOT,
     OutOfTime,
     StepFailed,
     commit,
     is_locked,
+    json_of,
     locked,
     run_command,
     say,
@@ -28,7 +28,14 @@ from vae_transformer_commands import (
 )
 from vae_transformer_data import SPLITS, DataSet
 from vae_transformer_results import write_results
-from vae_transformer_runs import Run, max_positions, training_flags, valid_metric
+from vae_transformer_runs import (
+    Run,
+    best_epoch,
+    epochs_of,
+    max_positions,
+    training_flags,
+    valid_metric,
+)
 from vae_transformer_tables import write_markdown
 
 from fairseq_vat.errors import VATError
@@ -67,37 +74,31 @@ class Recipe:
                 place = self.out / data.name
                 vocabulary = (self.args.vocabulary, self.args.drop_unused)
                 self._attempt(data.name, data.prepare, place, *vocabulary, gpt2)
-        began = True
-        while began:  # once more, as another process may have left a run
-            began = False
-            for number, run in enumerate(self.runs, 1):
-                if run.data in self.failed or run in self.failed or self._is_done(run):
-                    self._say_if_other_settings(run)
-                    continue
-                if self.args.dry_run:
-                    self._print(run)
-                    continue
-                with locked(self.out / run.folder, wait=False) as is_ours:
-                    if is_ours and not self._is_done(run):
-                        began = True
-                        say(f"run {number} of {len(self.runs)}: {run.folder}")
-                        self._attempt(run, self._one_run, run)
-        others = "7" in self.args.tables and self._is_work_elsewhere()
-        if others:
-            say("table 7: nothing may run beside it; run this again when the others have ended")
-        for name in self.sets if "7" in self.args.tables and not others else ():
-            self._attempt(f"{name} time", self._time, name)
+        for run in self.runs:
+            if self._is_done(run):
+                self._say_if_other_settings(run)
+        while self._began_a_run():  # once more, as another process may have left one
+            pass
         if "8" in self.args.tables:
             command = [sys.executable, str(ROOT / "scripts/time_forward.py"), "--parameters"]
             self._attempt("parameters", self._json, self.out / "parameters", [*command, "--json"])
+        for name in self.sets if "7" in self.args.tables else ():
+            if name not in self.failed:
+                self._attempt(f"{name} time", self._time, name)
+
+    def gather(self) -> None:
+        """Write the tables, of all that is measured."""
         if not self.args.dry_run:
-            self._gather()
+            with locked(self.out / "results"):
+                write_results(self.out)
+                write_markdown(self.out / "results")
 
     def say_what_is_left(self) -> None:
         """How much of the plan is done."""
         left = [run for run in self.runs if not self._is_done(run)]
         done = len(self.runs) - len(left)
-        epochs = sum(self.args.epochs - epochs_of(self._records(run)) for run in left)
+        untrained = [run for run in left if self._trained(run) is None]
+        epochs = sum(self.args.epochs - epochs_of(self._records(run)) for run in untrained)
         busy = sum(is_locked(self.out / run.folder) for run in self.runs)
         say(
             f"{done} of {len(self.runs)} runs done; left: {len(left)} ({busy} at work elsewhere), "
@@ -106,13 +107,31 @@ class Recipe:
         if not self.args.dry_run:
             print(self.out / "results" / "tables.md")
 
-    def _is_work_elsewhere(self) -> bool:
-        """On any run of this folder, also one that isn't among this call's."""
-        return any(is_locked(path.parent) for path in self.out.glob("*/*/.recipe.lock"))
+    def _began_a_run(self) -> bool:
+        began = False
+        for number, run in enumerate(self.runs, 1):
+            if run.data in self.failed or run in self.failed or self._is_done(run):
+                continue
+            if self.args.dry_run:
+                self._print(run)
+                continue
+            if self._is_locked("*/time"):
+                say("table 7 is measured: nothing may run beside it; run this again after it")
+                return False
+            with locked(self.out / run.folder, wait=False) as is_ours:
+                if is_ours and not self._is_done(run):
+                    began = True
+                    say(f"run {number} of {len(self.runs)}: {run.folder}")
+                    self._attempt(run, self._one_run, run)
+        return began
+
+    def _is_locked(self, folders: str) -> bool:
+        """Whether another process is at work in one of them, also on what this call hasn't."""
+        return any(is_locked(path.parent) for path in self.out.glob(f"{folders}/{LOCK}"))
 
     def _say_if_other_settings(self, run: Run) -> None:
         """Commands don't have these."""
-        trained = read_json(self.out / run.folder / "trained.json") or {}
+        trained = self._trained(run) or {}
         for name in ("patience", "precision"):
             now, then = getattr(self.args, name), trained.get(name)
             if trained and then != now and not (name == "precision" and now is None):
@@ -140,12 +159,14 @@ class Recipe:
 
     def _measurements(self, run: Run) -> dict[str, list[str]]:
         """The commands, of a run that is trained."""
-        trained = read_json(self.out / run.folder / "trained.json")
+        trained = self._trained(run)
         name = trained["checkpoint"] if trained else self._measured_checkpoint()
         checkpoint = str(self.out / run.folder / "checkpoints" / name)
         data = [str(self._data(run)), "--path", checkpoint]
-        evaluate = ["fairseq-vat", "evaluate", *data, "--gen-subset", "test", "--json"]
-        commands = {"evaluate": [*evaluate, *self.args.evaluate_flags]}
+        commands = {}
+        if set(self.args.tables) & set("245"):
+            evaluate = ["fairseq-vat", "evaluate", *data, "--gen-subset", "test", "--json"]
+            commands["evaluate"] = [*evaluate, *self.args.evaluate_flags]
         labels = self.sets[run.data]
         latents = run.latent_dim is not None
         if set(self.args.tables) & {"3", "6"} and latents and labels.has_labels:
@@ -175,7 +196,13 @@ class Recipe:
         for name, command in self._measurements(run).items():
             result[name] = self._json(folder / name, [*command, *self._device_flags])
         write_json(folder / "result.json", result)
-        self._gather()
+        self.gather()
+
+    def _print(self, run: Run) -> None:
+        if self._trained(run) is None:
+            print(self._shown(self._training(run)))
+        for name, command in self._measurements(run).items():
+            self._json(self.out / run.folder / name, command)
 
     def _train(self, run: Run) -> None:
         folder = self.out / run.folder
@@ -196,7 +223,7 @@ class Recipe:
             for name in ("trained", "result", "evaluate", "classify"):
                 (folder / f"{name}.json").unlink(missing_ok=True)
             write_json(folder / "begun.json", begun)
-        if read_json(folder / "trained.json") is not None:
+        if self._trained(run) is not None:
             return
         save.mkdir(exist_ok=True)
         told = epochs_of(self._records(run))
@@ -237,6 +264,10 @@ class Recipe:
         # with patience the last is N epochs past the best
         return f"checkpoint_{'last' if self.args.patience is None else 'best'}.pt"
 
+    def _trained(self, run: Run) -> dict[str, Any] | None:
+        """What is noted when a training has ended."""
+        return read_json(self.out / run.folder / "trained.json")
+
     def _records(self, run: Run) -> list[Record]:
         try:
             return read_training_log(self.out / run.folder / "checkpoints" / "train.log")
@@ -245,12 +276,21 @@ class Recipe:
 
     def _time(self, name: str) -> None:
         place = self.out / name
+        record = place / "time.jsonl"
         command = [sys.executable, str(ROOT / "scripts/time_forward.py"), str(place / "data-bin")]
         command += ["--json", "--precision", self._precision, *self._device_flags]
         command += ["--max-positions", str(max_positions(name))]
         # hours at width 1024 on a few cores: what is stopped goes on behind its last batch
-        command += ["--batches", "0", "--repeats", "1", "--record", str(place / "time.jsonl")]
-        self._json(place / "time", command, self._deadline)
+        command += ["--batches", "0", "--repeats", "1", "--record", str(record)]
+        if self.args.dry_run:
+            self._json(place / "time", command)
+        elif self._is_locked("*/*"):
+            say("table 7: nothing may run beside it; run this again when the others have ended")
+        else:
+            with locked(place / "time", wait=False) as is_ours:
+                if is_ours:
+                    self._json(place / "time", command, self._deadline)
+                    record.unlink(missing_ok=True)  # other settings have a record of their own
 
     def _json(self, path: Path, command: list[str], deadline: float | None = None) -> Any:
         """What a command prints, kept in ``PATH.json`` with the command."""
@@ -262,12 +302,7 @@ class Recipe:
             print(name)
             return None
         say(f"{path}: {' '.join(name.split()[:2])}")
-        output = path.with_suffix(f".{os.getpid()}.partial")
-        try:
-            run_command(command, path.with_suffix(".log"), deadline=deadline, output=output)
-            found = json.loads(output.read_text(encoding="utf-8"))
-        finally:
-            output.unlink(missing_ok=True)
+        found = json_of(command, path.with_suffix(".log"), deadline)
         # results are published: no folders of this machine in them
         found |= {key: self._shown([found[key]]) for key in ("checkpoint", "data") if key in found}
         write_json(file, {"command": name, "commit": commit(), "output": found})
@@ -275,27 +310,5 @@ class Recipe:
 
     def _shown(self, command: list[str]) -> str:
         places = {str(self.out): "OUT", sys.executable: "python", str(ROOT): ""}
-        return shown(command, places | {str(d.folder): name for name, d in self.sets.items()})
-
-    def _print(self, run: Run) -> None:
-        for command in (self._training(run), *self._measurements(run).values()):
-            print(self._shown(command))
-
-    def _gather(self) -> None:
-        with locked(self.out / "results"):
-            write_results(self.out)
-            write_markdown(self.out / "results")
-
-
-def epochs_of(records: Sequence[Record]) -> int:
-    """The last epoch that was trained as a whole."""
-    return max((record.epoch for record in records if record.kind == "train"), default=0)
-
-
-def best_epoch(records: Sequence[Record], metric: str) -> tuple[int | None, int]:
-    """The epoch with the least of a validation's figures, and how many came after it."""
-    figures = {r.epoch: r.stats[metric] for r in records if r.kind == "valid" and metric in r.stats}
-    if not figures:
-        return None, 0
-    best = min(figures, key=lambda epoch: (figures[epoch], epoch))
-    return best, max(figures) - best
+        places |= {str(d.folder): name for name, d in self.sets.items()}
+        return shown(command, places | {str(self.args.gpt2): "GPT2"})

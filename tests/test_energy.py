@@ -24,3 +24,9 @@ def test_lines_too_short_for_whole_seconds(tmp_path):
     (tmp_path / "log").write_text("\n".join([*lines, ""]))
     with pytest.raises(VATError, match=r"log: its lines are of 0\.5 seconds"):
         energy(tmp_path / "log", 250, 197)
+
+
+def test_a_log_of_epochs_alone_has_no_hours(tmp_path):
+    (tmp_path / "log").write_text("epoch 001 | loss 1 | num_updates 9\n")
+    with pytest.raises(VATError, match="log: has no line from within an epoch"):
+        energy(tmp_path / "log", 250, 197)

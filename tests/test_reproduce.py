@@ -198,6 +198,11 @@ def test_other_pieces_need_another_folder(work):
     other = work.run("out", *few)
     assert other.returncode == 1
     assert "with --vocabulary vocab.txt --drop-unused; use another OUT" in other.stderr
+    same = str(work.folder / "vocab.txt")
+    few = [same if word == "vocab.txt" else word for word in few]
+    assert work.run("out", *few, "--drop-unused").returncode == 0
+    (work.folder / "vocab.txt").write_text("[PAD]\n")
+    assert work.run("out", *few, "--drop-unused").returncode == 1
 
 
 def test_table_7_waits_for_trainings(work):
@@ -205,6 +210,45 @@ def test_table_7_waits_for_trainings(work):
     with commands.locked(folder):
         done = work.run("out", "--only", "gru_decoder_lm", "--tables", "2,7", "ptb=ptb")
     assert done.returncode == 0 and "table 7: nothing may run beside it" in done.stderr
+    with commands.locked(work.folder / "out" / "ptb" / "time"):
+        done = work.run("out", "--only", "lstm_decoder_lm", "--tables", "2", "ptb=ptb")
+    assert done.returncode == 0 and "table 7 is measured: nothing may run beside" in done.stderr
+    assert not work.calls("fairseq-train")
+
+
+def test_table_7_keeps_no_record_once_it_is_done(work, monkeypatch):
+    def measures(command, log, deadline):
+        Path(flag(command, "--record")).write_text("{}\n")
+        return {"seconds": {}}
+
+    monkeypatch.setattr(vae_transformer_work, "json_of", measures)
+    monkeypatch.setattr(vae_transformer_work, "write_markdown", lambda results: None)
+    assert work.run("out", "--tables", "7", "--precision", "float32", "ptb=ptb").returncode == 0
+    folder = work.folder / "out" / "ptb"
+    assert (folder / "time.json").is_file() and not (folder / "time.jsonl").exists()
+    # not of texts that are made of something else
+    other = ("--tables", "7", "--precision", "bfloat16", "--vocabulary", "9", "ptb=ptb")
+    assert work.run("out", *other).returncode == 1
+    assert "float32" in json.loads((folder / "time.json").read_text())["command"]
+
+
+def test_classification_alone_trains_encoders_of_text_with_labels(work):
+    flags = ("--dry-run", "--tables", "3", "--only", "vae_lstm,lstm_decoder_lm", "--seeds", "1")
+    done = work.run("out", *flags, "--latent-dim", "64", "ptb=ptb", "sst2=sst2")
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [words[:2] for words in lines].count(["fairseq-train", "OUT/sst2/data-bin"]) == 3
+    assert [words[:2] for words in lines].count(["fairseq-vat", "classify"]) == 3
+    assert len(lines) == 6
+
+
+def test_a_table_of_runs_that_are_gone_goes_too(work):
+    few = ("--only", "vae_lstm,lstm_decoder_lm", "--annealings", "none", "--tables", "2", "ptb=ptb")
+    assert work.run("out", *few, "--latent-dim", "32", FAIL="vae_lstm").returncode == 1
+    results = work.folder / "out" / "results"
+    assert [path.name for path in results.glob("*.json")] == ["table2-ptb.json"]
+    assert work.run("out", *few, "--latent-dim", "32").returncode == 0
+    assert [path.name for path in results.glob("*.json")] == ["table5-ptb.json"]
 
 
 def test_patience_is_counted_over_stops(work):
@@ -226,7 +270,8 @@ def test_patience_is_counted_over_stops(work):
     assert done.returncode == 0, done.stderr
     assert not work.calls("fairseq-train")
     found = result(work, "ptb/gru_decoder_lm-seed1")
-    assert (found["stopped"], found["epochs"], found["best_epoch"]) == ("patience", 4, 2)
+    # an equal figure isn't better, and yet fairseq keeps the later checkpoint
+    assert (found["stopped"], found["epochs"], found["best_epoch"]) == ("patience", 4, 4)
     (measured,) = work.calls("fairseq-vat", "evaluate")
     assert flag(measured, "--path").endswith("checkpoint_best.pt")
 
@@ -269,15 +314,32 @@ def test_minutes_end_it_and_the_next_call_goes_on(work):
 
 
 def test_minutes_end_table_7_too(work, monkeypatch):
-    def stops(command, log, deadline=None, output=None):
+    def stops(command, log, deadline):
         assert deadline is not None and "--record" in command
         raise commands.OutOfTime
 
-    monkeypatch.setattr(vae_transformer_work, "run_command", stops)
+    monkeypatch.setattr(vae_transformer_work, "json_of", stops)
     done = work.run("out", "--tables", "7", "--minutes", "9", "ptb=ptb")
     assert done.returncode == 0, done.stderr
     assert "9 minutes are over: the same command goes on" in done.stderr
-    assert list((work.folder / "out" / "ptb").glob("time*")) == []
+    assert list((work.folder / "out" / "ptb").glob("time*.*")) == []
+
+
+def test_minutes_end_a_training(work, monkeypatch):
+    run_command = vae_transformer_work.run_command
+
+    def stops(command, *args):
+        if command[0] == "fairseq-train" and args[-1] is not None:
+            raise commands.OutOfTime
+        return run_command(command, *args)
+
+    monkeypatch.setattr(vae_transformer_work, "run_command", stops)
+    few = ("--only", "gru_decoder_lm", "--tables", "2", "ptb=ptb")
+    done = work.run("out", *few, "--minutes", "9")
+    assert done.returncode == 0 and "9 minutes are over" in done.stderr
+    assert not (work.folder / "out" / "ptb" / "gru_decoder_lm-seed1" / "trained.json").exists()
+    assert (work.folder / "out" / "results" / "tables.md").is_file()
+    assert work.run("out", *few).returncode == 0
 
 
 def test_what_failed_before_the_time_was_over_is_told(work, monkeypatch, capsys):
@@ -315,7 +377,7 @@ def test_dry_run_prints_commands_and_does_nothing(work):
     assert sum(line.startswith("fairseq-train ") for line in lines) == 12
     assert sum(" evaluate " in line and "--no-bleu" in line for line in lines) == 12
     assert done.stdout.count("/checkpoint_best.pt") == 12
-    assert "--max-positions 64 --batches 0 --repeats 1" in lines[-2] and "--parameters" in lines[-1]
+    assert "--max-positions 64 --batches 0 --repeats 1" in lines[-1] and "--parameters" in lines[-2]
     assert not (work.folder / "out").exists()
     assert not work.calls("fairseq-train")
 
