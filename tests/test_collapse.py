@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from fairseq.logging import metrics
 from helpers import commands
 
+from fairseq_vat.criterions import token_kl_cross_entropy as criterion
 from fairseq_vat.measures import collapse
 
 
@@ -81,6 +84,14 @@ def test_a_training_that_uses_its_latents_is_not_warned(data_dir, checkpoint, tm
     log = commands.train(data_dir, tmp_path, *VALIDATIONS, *flags)
     assert "has collapsed" not in log
     assert float(commands.stats(log)[-1]["latent_gain"]) > 0.5
+
+
+def test_one_latent_has_no_variance_and_so_no_verdict():
+    sums = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    for latents, expected in ((1, 3.0), (2, 0.0)):
+        with metrics.aggregate(new_root=True) as meters:
+            criterion._log_active_units(torch.tensor(latents), sums, sums**2 / latents, 0.4)
+        assert meters.get_smoothed_value("_most_active_units") == expected
 
 
 def test_a_training_that_is_never_validated_is_warned_by_its_log(data_dir, tmp_path):

@@ -139,10 +139,12 @@ def test_formats(runs, tmp_path, capsys):
         (["linear", "cyclic.log", "--labels", "a,a"], "a is the name of two runs"),
         (["."], ". has neither metrics.jsonl nor train.log"),
         (["linear", "--output", "x.svg", "--format", "pdf"], "--output x.svg is no pdf"),
+        (["linear", "lm.log"], "lm.log has no nll_loss, kl_nats and kl_weight of updates"),
     ],
 )
 def test_mistakes_are_one_line(runs, tmp_path, monkeypatch, capsys, flags, message):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "lm.log").write_text("epoch 001:     10 / 14 nll_loss=3, num_updates=10\n")
     output = [] if "--output" in flags else ["--output", "x"]
     assert main(["plot", *flags, *output]) == 1
     error = capsys.readouterr().err

@@ -58,7 +58,9 @@ def test_gpt2_s_numbers_need_their_vocabulary(vocabulary):
     assert Pieces.of(_dictionary("0", "1")).kind == "none"
     with pytest.raises(VATError, match="needs --gpt2-encoder-json"):
         Pieces("gpt2")
-    for wrong in ("no json", "[1, 2]"):
+    with pytest.raises(VATError, match="has no token 7, which the dictionary has"):
+        Pieces.of(_dictionary("0", "7"), vocabulary)
+    for wrong in ("no json", "[1, 2]", '{"a": [0]}'):
         vocabulary.write_text(wrong)
         with pytest.raises(VATError, match="is not GPT-2's vocab"):
             Pieces("gpt2", vocabulary)

@@ -8,6 +8,7 @@ import json
 import math
 import re
 import shutil
+from argparse import Namespace
 from html import unescape
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ import torch
 from helpers import browser, commands
 
 from fairseq_vat.cli import main as cli
+from fairseq_vat.cli import report_commands
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation import evaluate
 from fairseq_vat.evaluation.subset import Subset
@@ -326,6 +328,13 @@ def test_mistakes_are_one_line(data_dir, checkpoint, tmp_path, capsys, flags, me
     command = ("report", data_dir, "--path", checkpoint, "--output", tmp_path / "page.html")
     assert message in failure(capsys, *command, *QUICK, *flags)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_of_the_working_directory_is_not_the_packaged_model_s(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.log").write_text("epoch 001 | nll_loss 1 | kl_nats 1 | kl_weight 1\n")
+    records, note = report_commands._log(Namespace(train_log=None, path="vat-small"))
+    assert records is None and "There is no train.log" in note
 
 
 def test_data_of_the_working_directory_are_no_ones(

@@ -10,6 +10,7 @@ import sys
 from collections import OrderedDict
 
 import pytest
+import torch
 from fairseq.logging import progress_bar
 from helpers import commands
 
@@ -100,6 +101,16 @@ def test_a_perplexity_beyond_telling(form, caplog):
         assert float(json.loads(inner)["elbo_ppl"]) == 1e145
 
 
+@pytest.mark.parametrize("form", ["simple", "json"])
+def test_what_is_no_figure_is_left_out(form, caplog):
+    bar = progress_bar.progress_bar([0], log_format=form, log_interval=1)
+    with caplog.at_level(logging.INFO):
+        for _ in bar:
+            bar.log({"latents": torch.tensor(7), "latent_mean_sum": torch.ones(3)}, step=1)
+    told = caplog.records[-1].getMessage()
+    assert "latents" in told and "7" in told and "latent_mean_sum" not in told
+
+
 @pytest.mark.slow
 def test_a_healthy_run_has_nothing_on_standard_error(data_dir, tmp_path, monkeypatch):
     """With loader processes, as by default; the command itself, since warnings come once."""
@@ -157,6 +168,7 @@ def test_lines_that_no_training_wrote(run, tmp_path):
     wrong = [
         {"update": math.inf},
         {"epoch": 10**400},
+        {"epoch": math.nan},
         {"kind": []},
         {"subset": None},
         {"kind": None},

@@ -12,6 +12,7 @@ from fairseq_vat.cli.checkpoint import add_checkpoint_arguments, load_hub
 from fairseq_vat.cli.flags import above, add_list, add_number, at_least, seed
 from fairseq_vat.cli.terminal import quiet
 from fairseq_vat.errors import VATError
+from fairseq_vat.pretrained import path_of
 
 if TYPE_CHECKING:
     from fairseq_vat.evaluation.training_log import Record
@@ -143,7 +144,7 @@ def _log(args: argparse.Namespace) -> tuple[list[Record] | None, str]:
     """
     if args.train_log is not None:
         return _read_log(args.train_log), f"From {args.train_log}."
-    model = Path(args.path)
+    model = Path(path_of(args.path))
     folder = model if model.is_dir() else model.parent
     path = folder / "train.log"
     path = path if path.is_file() else folder / "metrics.jsonl"
@@ -165,8 +166,8 @@ def _read_log(path: str | Path) -> list[Record]:
     trained = (record.stats.keys() for record in records if record.kind != "valid")
     if not any({"kl_nats", "kl_weight", "nll_loss"} <= names for names in trained):
         raise VATError(
-            f"{path} has no nll_loss, kl_nats and kl_weight of updates: it is not of a run with "
-            "--criterion token_kl_cross_entropy"
+            f"{path} has no nll_loss, kl_nats and kl_weight of updates: it is of a language model, "
+            "or of a run without --criterion token_kl_cross_entropy"
         )
     return records
 
@@ -183,10 +184,9 @@ def _plot(args: argparse.Namespace) -> None:
         raise VATError(f"--output {output}: must end in .png, .pdf or .svg, or be a folder")
     if alone in ("png", "pdf", "svg") and args.format not in (None, alone):
         raise VATError(f"--output {output} is no {args.format}, as --format has it; give one alone")
-    from fairseq_vat.evaluation.training_log import read_training_log
     from fairseq_vat.report import plots
 
-    runs = {label: read_training_log(run) for label, run in zip(labels, args.runs, strict=True)}
+    runs = {label: _read_log(run) for label, run in zip(labels, args.runs, strict=True)}
     one = len(runs) == 1
     # of one run the curves have other colours: train and valid
     curves = plots.learning_curves if one else plots.compare_learning_curves

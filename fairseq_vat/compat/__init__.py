@@ -34,7 +34,7 @@ def install(
     commands.check_flags_first(check_flags)
     logs.record_metrics()
     logs.tell_epoch_before_saving()
-    logs.cap_perplexities()
+    logs.format_figures()
     logs.tell_of_a_lost_log()
     logs.silence_known_warnings()
     loaders.end_loaders()

@@ -63,22 +63,37 @@ def _tell_once(handler: logging.Handler, record: logging.LogRecord) -> None:
 _handle_error = logging.Handler.handleError
 
 
-def cap_perplexities() -> None:
-    """Let a log's text say ``>1e6`` for a perplexity above.
+def format_figures() -> None:
+    """Let a log's text say ``>1e6`` for a perplexity above, and leave vectors and matrices out.
 
-    The json format and TensorBoard, which don't come by here, keep the number.
+    `fairseq-validate` logs a batch's sums as they are. The json format and TensorBoard keep the
+    perplexity.
     """
-    if progress_bar.BaseProgressBar._format_stats is not _format_stats:
-        global _fairseq_format_stats
-        _fairseq_format_stats = progress_bar.BaseProgressBar._format_stats
-        progress_bar.BaseProgressBar._format_stats = _format_stats
+    bars = progress_bar.BaseProgressBar, progress_bar.JsonProgressBar
+    if bars[0]._format_stats is not _format_stats:
+        global _fairseq_format_stats, _fairseq_format_json
+        _fairseq_format_stats, _fairseq_format_json = (bar._format_stats for bar in bars)
+        bars[0]._format_stats, bars[1]._format_stats = _format_stats, _format_json
 
 
 _fairseq_format_stats = progress_bar.BaseProgressBar._format_stats
+_fairseq_format_json = progress_bar.JsonProgressBar._format_stats
+
+
+def _single(stats: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in stats.items()
+        if not (isinstance(value, torch.Tensor) and value.numel() > 1)
+    }
+
+
+def _format_json(bar: Any, stats: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+    return _fairseq_format_json(bar, _single(stats), *args, **kwargs)
 
 
 def _format_stats(bar: Any, stats: dict[str, Any]) -> dict[str, str]:
-    formatted = _fairseq_format_stats(bar, stats)
+    formatted = _fairseq_format_stats(bar, _single(stats))
     for name in {"ppl", "elbo_ppl"} & stats.keys():
         if stats[name] > MOST_PERPLEXITY:
             formatted[name] = ">1e6"

@@ -211,6 +211,10 @@ def _log_active_units(
         sums = (torch.as_tensor(meters[name].sum) for name in names)
         return float(count_active_units(*sums, threshold))
 
-    least = THRESHOLD * min(1.0, prior_std**2)
+    def most_active_units(meters: Any) -> float:
+        if meters[names[0]].sum < 2:  # one latent has no variance: nothing is known
+            return float(len(sums_L))
+        return active_units(meters, THRESHOLD * min(1.0, prior_std**2))
+
     metrics.log_derived("active_units", active_units)
-    metrics.log_derived("_active_units_least", lambda meters: active_units(meters, least))
+    metrics.log_derived("_most_active_units", most_active_units)

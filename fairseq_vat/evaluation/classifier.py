@@ -107,7 +107,7 @@ def train(
     if training.schedule == "cosine":
         cosine = cosine_schedule(optimizer, -(-len(parts["train"]) // training.batch_size))
     elif training.schedule == "plateau":
-        plateau = ReduceLROnPlateau(optimizer, factor=0.1, patience=3)
+        plateau = ReduceLROnPlateau(optimizer, factor=0.1, patience=3, eps=0)
     converged = None if plateau is None else False
     best: list[Fit | None] = [None] * len(training.penalties)
     failures = [0] * len(best)

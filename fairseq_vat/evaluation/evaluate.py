@@ -5,13 +5,14 @@ information.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from fairseq import utils
 from fairseq.dataclass.configs import GenerationConfig
+from torch import Tensor
 from tqdm import tqdm
 
 from fairseq_vat.evaluation.sentence_measures import EvaluationSettings, Measured, measure
@@ -30,6 +31,7 @@ from fairseq_vat.text.pieces import Pieces, find_gpt2_vocabulary, to_text
 # beyond the longest sentence, for outputs that say more than it
 _EXTRA_LENGTH = 10
 DEFAULT_MAX_TOKENS = 4000
+_AT_A_TIME = 1 << 16  # latents in double precision
 _LATENT_FIGURES = (
     *("latents", "kl_nats", "penalty_nats", "least_kl_prior_std", "mi_batches", "mi"),
     *("marginal_kl", "active_units", "active_units_scaled"),
@@ -75,6 +77,7 @@ def evaluate(
         pieces = Pieces.of(task.target_dictionary, vocabulary)
     else:
         pieces = Pieces(remove_bpe, vocabulary)
+        pieces.check(task.target_dictionary)
     if has_latents:
         prior_std = prior_of(loaded.cfg, model, prior_std).std
     wanted = EvaluationSettings(prior_std if has_latents else 1.0, **settings)
@@ -210,30 +213,42 @@ def _latent_figures(
     measured: Measured, settings: EvaluationSettings, device: Any
 ) -> dict[str, Any]:
     counts = [len(mean_PL) for mean_PL in measured.means]
-    posteriors = [torch.cat(parts).to(device) for parts in (measured.means, measured.logvars)]
-    mean_NL = posteriors[0].double()
-    kl_nats = math.fsum(measured.kl) / len(mean_NL)
-    draws_DNL = torch.cat(measured.draws, dim=1).to(device)
+    # a token-level set has millions of latents: they stay on the CPU, and of draws one is held
+    # apart from the sentences' at a time
+    posteriors = [torch.cat(parts) for parts in (measured.means, measured.logvars)]
+    count, width = posteriors[0].shape
+    kl_nats = math.fsum(measured.kl) / count
+
+    def draws() -> Iterator[Tensor]:
+        for number in range(len(measured.draws[0])):
+            yield torch.cat([draws_DPL[number] for draws_DPL in measured.draws])
+
+    def chosen(z_NL: Tensor) -> list[Tensor]:
+        rows = choose_latents([*posteriors, z_NL], settings.mi_latents, generator)
+        return [x_NL.to(device) for x_NL in rows]
+
     mi_batches = over_draws(
-        mutual_information_over_batches(*posteriors, z_NL, counts, settings.mi_batch)
-        for z_NL in draws_DNL
+        mutual_information_over_batches(*posteriors, z_NL, counts, settings.mi_batch, device)
+        for z_NL in draws()
     )
     generator = torch.Generator().manual_seed(settings.seed)
-    mi = over_draws(
-        mutual_information(*choose_latents([*posteriors, z_NL], settings.mi_latents, generator))
-        for z_NL in draws_DNL
-    )
-    square = mean_NL.square().mean() + posteriors[1].double().exp().mean()
-    sums = (len(mean_NL), mean_NL.sum(dim=0), mean_NL.square().sum(dim=0))
+    mi = over_draws(mutual_information(*chosen(z_NL)) for z_NL in draws())
+    sum_L, square_L = posteriors[0].new_zeros(2, width, dtype=torch.float64)
+    variance = 0.0
+    for mean_nL, logvar_nL in zip(*(x_NL.split(_AT_A_TIME) for x_NL in posteriors), strict=True):
+        sum_L += mean_nL.double().sum(dim=0)
+        square_L += mean_nL.double().square().sum(dim=0)
+        variance += float(logvar_nL.double().exp().sum())
+    square = (float(square_L.sum()) + variance) / (count * width)
 
     def active(threshold: float) -> dict[str, Any]:
-        count = active_units.count_active_units(*sums, threshold)
-        return {"count": count, "of": mean_NL.size(1), "threshold": threshold}
+        found = active_units.count_active_units(count, sum_L, square_L, threshold)
+        return {"count": found, "of": width, "threshold": threshold}
 
     return {
-        "latents": len(mean_NL),
+        "latents": count,
         "kl_nats": kl_nats,
-        "penalty_nats": math.fsum(measured.penalty) / len(mean_NL) if measured.penalty else None,
+        "penalty_nats": math.fsum(measured.penalty) / count if measured.penalty else None,
         # the mean of KL(q || N(0, p^2 I)) is least at the p^2 that z^2 has on average
         "least_kl_prior_std": math.sqrt(square),
         "mi_batches": mi_batches | {"batch_sentences": min(settings.mi_batch, len(counts))},

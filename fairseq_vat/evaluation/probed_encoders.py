@@ -138,8 +138,8 @@ class PretrainedEncoder(ProbedEncoder):
 
     @cached_property
     def key(self) -> str:
-        """Its folder and a digest of what is in it."""
-        digest = hashlib.sha256()
+        """Its folder, and a digest of what is in it and of its own pieces of the sentences."""
+        digest = hashlib.sha256(repr((self.pieces, self.types)).encode())
         for path in sorted(Path(self.path).iterdir()):
             if path.is_file():
                 digest.update(f"{path.name} {sha256(path)}\n".encode())

@@ -81,7 +81,8 @@ def _read(path: Path, parse: Callable[[str], Record | None]) -> dict[_Key, Recor
         for line in file:
             try:
                 record = parse(line.strip())
-            except (OverflowError, RecursionError):  # numbers without end, brackets likewise
+            # numbers that are none or without end, brackets likewise
+            except (ValueError, OverflowError, RecursionError):
                 continue
             if record is not None:
                 records[record.kind, record.subset, record.num_updates] = record

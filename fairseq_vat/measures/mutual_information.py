@@ -61,7 +61,12 @@ def mutual_information(mean_NL: Tensor, logvar_NL: Tensor, z_NL: Tensor) -> Mutu
 
 
 def mutual_information_over_batches(
-    mean_NL: Tensor, logvar_NL: Tensor, z_NL: Tensor, counts: Sequence[int], batch_size: int = 32
+    mean_NL: Tensor,
+    logvar_NL: Tensor,
+    z_NL: Tensor,
+    counts: Sequence[int],
+    batch_size: int = 32,
+    device: Any = None,
 ) -> MutualInformation:
     """Mean of the MI of consecutive batches of sentences, each batch its own data set.
 
@@ -71,12 +76,13 @@ def mutual_information_over_batches(
     Args:
         mean_NL: posterior means, sentence after sentence in a fixed order.
         counts: latents of each sentence: all 1 at sentence level, its positions at token level.
+        device: where it is computed; None: where the latents are.
     """
     whole = max(len(counts) // batch_size * batch_size, min(batch_size, len(counts)))
     sizes = [sum(counts[first : first + batch_size]) for first in range(0, whole, batch_size)]
     latents = sum(sizes)
     parts = [
-        mutual_information(*batch)
+        mutual_information(*(x.to(device=device) for x in batch))
         for batch in zip(
             *(x[:latents].split(sizes) for x in (mean_NL, logvar_NL, z_NL)), strict=True
         )

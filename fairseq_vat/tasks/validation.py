@@ -128,7 +128,7 @@ class ValidationTask(FairseqTask):
         why = collapse.reason(
             kl_nats=stats["kl_nats"],
             gain=gain,
-            active_units=int(meters.get_smoothed_value("_active_units_least")),
+            active_units=int(meters.get_smoothed_value("_most_active_units")),
         )
         if why is not None:
             self._collapsed = True
@@ -178,7 +178,8 @@ def _isotropy_sums(
         cosines_G = intra_sentence_similarity(vectors_NL, sentence_N)
         sums["intra"] = cosines_G.sum()
         sums["sentences"] = vectors_NL.new_tensor(len(cosines_G))
-    return {f"isotropy_{name}": value for name, value in sums.items()}
+    # each batch's are kept until the last, and fairseq adds them up over workers from there as well
+    return {f"isotropy_{name}": value.cpu() for name, value in sums.items()}
 
 
 def _log_isotropy(sums: dict[str, Tensor]) -> None:

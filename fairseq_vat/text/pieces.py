@@ -39,12 +39,14 @@ class Pieces:
 
             try:
                 vocabulary = json.loads(gpt2_vocabulary.read_text(encoding="utf-8"))
-                self._gpt2 = Encoder(vocabulary, bpe_merges=[])
-            except (ValueError, AttributeError) as error:
+            except ValueError:
+                vocabulary = None
+            if not isinstance(vocabulary, dict) or {*map(type, vocabulary.values())} - {int}:
                 raise VATError(
                     f"--gpt2-encoder-json {gpt2_vocabulary} is not GPT-2's vocab.json, an object "
                     "with a number for every token"
-                ) from error
+                )
+            self._gpt2, self._path = Encoder(vocabulary, bpe_merges=[]), gpt2_vocabulary
 
     @classmethod
     def of(cls, dictionary: Any, gpt2_vocabulary: Path | None = None) -> Pieces:
@@ -52,7 +54,20 @@ class Pieces:
         kind = _kind_of(dictionary)
         if kind == "gpt2" and gpt2_vocabulary is None:
             kind = "none"
-        return cls(kind, gpt2_vocabulary)
+        pieces = cls(kind, gpt2_vocabulary)
+        pieces.check(dictionary)
+        return pieces
+
+    def check(self, dictionary: Any) -> None:
+        """Raise `VATError` where GPT-2's numbers of a dictionary aren't all in their vocabulary."""
+        if self.kind == "gpt2":
+            numbers = [int(symbol) for symbol in dictionary.symbols if symbol.isdecimal()]
+            missing = [number for number in numbers if number not in self._gpt2.decoder]
+            if missing:
+                raise VATError(
+                    f"--gpt2-encoder-json {self._path} has no token {missing[0]}, which the "
+                    "dictionary has: give the vocab.json of the training"
+                )
 
     @property
     def bleu_tokenizer(self) -> str:
