@@ -18,6 +18,8 @@ from fairseq_vat.errors import VATError
 
 logger = logging.getLogger(__name__)
 
+# for `lock_folder`
+OTHER_RUN = "another run is at work there: wait for its end, or give another folder"
 # the figures of a training, one JSON object for each line of its log
 METRICS = "metrics.jsonl"
 

@@ -15,5 +15,6 @@ def cpu_has_bfloat16() -> bool:
 def preferred_precision(on_cpu: bool = False) -> str:
     """What is fast on this machine, or on its CPU, for recipes: one of `PRECISIONS`."""
     if torch.cuda.is_available() and not on_cpu:
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+        has_it = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bfloat16" if has_it else "float32"
     return "bfloat16" if cpu_has_bfloat16() else "float32"

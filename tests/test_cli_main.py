@@ -12,10 +12,14 @@ from types import SimpleNamespace
 
 import demo_text
 import pytest
+import sentencepiece
+from helpers.processes import locked_by_another
 
 from fairseq_vat import __version__
 from fairseq_vat.cli import main as cli
+from fairseq_vat.errors import VATError
 from fairseq_vat.files import atomic_path
+from fairseq_vat.text.subwords import SentencepieceVocabulary
 from fairseq_vat.text.tokenization import tokenize
 
 
@@ -56,7 +60,7 @@ def test_tokenize_makes_and_reuses(splits, tmp_path, capsys):
     command = _tokenize(splits, tmp_path, "--vocab-size", "128", "--max-pieces", "30")
     assert cli.main(command) == 0
     assert "training with 128 symbols" in capsys.readouterr().out
-    files = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    files = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("[!.]*")}
     assert set(files) == {
         "dict.txt",
         "sentencepiece.json",
@@ -72,7 +76,7 @@ def test_tokenize_makes_and_reuses(splits, tmp_path, capsys):
 
     assert cli.main(command) == 0
     assert "up to date" in capsys.readouterr().out
-    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("[!.]*")} == files
 
     # One missing file is made again, with the model that is there.
     (tmp_path / "dict.txt").unlink()
@@ -104,6 +108,24 @@ def test_tokenize_with_a_given_model(splits, tmp_path, capsys):
     capsys.readouterr()
     assert cli.main(_tokenize(splits, tmp_path / "third", *given, "--vocab-size", "72")) == 1
     assert "give 64" in capsys.readouterr().err
+    coverage = ("--character-coverage", "1")
+    assert cli.main(_tokenize(splits, tmp_path / "fourth", *given, *coverage)) == 1
+    assert "--character-coverage is of a new model's training" in capsys.readouterr().err
+    with locked_by_another(tmp_path / "fifth"):
+        assert cli.main(_tokenize(splits, tmp_path / "fifth", *given)) == 1
+    assert "another run is at work there" in capsys.readouterr().err
+
+
+def test_a_model_whose_sentences_begin_like_text_is_refused(splits, tmp_path):
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(splits / "train.txt"),
+        model_prefix=str(tmp_path / "bare"),
+        vocab_size=64,
+        add_dummy_prefix=False,
+        minloglevel=2,
+    )
+    with pytest.raises(VATError, match=r"bare\.model: its sentences don't begin with"):
+        SentencepieceVocabulary(tmp_path / "bare.model")
 
 
 def test_tokenize_refuses_what_leaves_nothing(splits, tmp_path, capsys):

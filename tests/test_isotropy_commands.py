@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
@@ -13,6 +14,7 @@ from helpers.models import batch, build
 from helpers.oracle import self_similarity
 from helpers.text import WORDS, sentences
 
+from fairseq_vat.cli import isotropy_command
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.representations import (
     choose_sentences,
@@ -214,6 +216,14 @@ def test_text_and_pairs(isotropy, pairs, checkpoint):
     least = found["words"][0]
     figures = (f"{least['self_similarity']:.3f}", least["occurrences"], least["sentences"])
     assert rows[least["word"]] == [str(figure) for figure in figures]
+
+
+def test_a_pipe_is_read_whole():
+    reading, writing = os.pipe()
+    os.write(writing, b"a b\nc d\n")
+    os.close(writing)
+    assert list(isotropy_command._read_files([f"/dev/fd/{reading}"])) == ["a b", "c d"]
+    os.close(reading)
 
 
 def test_what_is_wrong_is_named(isotropy, pairs, tmp_path):

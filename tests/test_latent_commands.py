@@ -40,6 +40,13 @@ def test_reconstruct_gives_a_line_for_every_line(run, vat):
     assert out.split("\n") == [*vat.reconstruct(LINES, beam=2), ""]
 
 
+def test_text_may_begin_with_a_dash(checkpoint, capsys):
+    command = ["reconstruct", str(checkpoint), "--cpu", "--json", "- w1 w2 .", "w3"]
+    assert cli.main(command) == 0
+    lines = [json.loads(line)["sentence"] for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["- w1 w2 .", "w3"]
+
+
 def test_max_len_b(run, vat):
     flags = ("--beam", "2", "--max-len-b", "2")
     _, out, _ = run("reconstruct", *flags, text="w1 w2 w3\n")

@@ -1,10 +1,13 @@
 """`fairseq-vat prepare` and `train`: fairseq's own commands, with a recipe's flags."""
 
+import importlib
 import json
 import random
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -67,6 +70,25 @@ def test_what_is_there_is_not_made_again(texts, prepared):
     assert prepare(texts, prepared.parent, tell=told.append) == prepared
     assert told[-1] == f"{prepared}: up to date, nothing to do"
     assert {path: path.stat().st_mtime_ns for path in prepared.iterdir()} == before
+
+
+def test_a_missing_file_is_made_again(texts, prepared):
+    whole = {path.name: path.read_bytes() for path in prepared.iterdir()}
+    for name in ("train.bin", "sentencepiece.model"):
+        (prepared / name).unlink()
+        prepare(texts, prepared.parent, workers=1)
+        assert {path.name: path.read_bytes() for path in prepared.iterdir()} == whole
+
+
+def test_no_module_of_the_folder_is_run(tmp_path, monkeypatch):
+    run = Mock(return_value=SimpleNamespace(returncode=1, stderr="x"))
+    module = importlib.import_module("fairseq_vat.recipes.prepare")
+    monkeypatch.setattr(module, "subprocess", SimpleNamespace(run=run))
+    for split in ("train", "valid", "test"):
+        (tmp_path / split).write_text("a b c\n" * 9)
+    with pytest.raises(VATError, match="fairseq-preprocess wrote no train data: x"):
+        prepare({s: tmp_path / s for s in ("train", "valid", "test")}, tmp_path / "out")
+    assert run.call_args.kwargs["env"]["PYTHONSAFEPATH"] == "1"
 
 
 def test_an_interrupted_one_goes_on(texts, prepared):
@@ -183,6 +205,7 @@ def test_a_training_keeps_its_memory(tmp_path, monkeypatch):
         (["demo", "PREPARED", "out"], "is a folder of fairseq-vat prepare: give .*/data-bin"),
         (["demo", "missing", "out"], "missing has no dict.txt: make it with fairseq-vat prepare"),
         (["demo", "DATA", "out", "--nodes", "2"], "--nodes needs --gpus or --cpus"),
+        (["demo", "DATA", "out", "--gpus", "2"], "--gpus 2: torch sees 1 here|torch sees no GPU"),
         (["demo", "DATA", "out", "--node-rank", "1"], "--node-rank 1: must be from 0 to .* 0"),
         (["demo", "DATA", "out", "--master", "a:1"], "--master a:1 needs --gpus or --cpus"),
         (

@@ -47,6 +47,20 @@ def test_the_weight_follows_the_schedule(unstopped: tuple[Path, str]):
         assert float(printed) == pytest.approx(0.5 * annealing.weight(done - 1), abs=1e-6)
 
 
+def test_patience_is_counted_over_stops(data_dir: Path, tmp_path: Path):
+    """Nothing gets better at this rate: the end comes two validations after the first."""
+    flags = [*FLAGS, "--kl-annealing", "constant", "--lr", "1e-30", "--patience", "2"]
+    commands.train(data_dir, tmp_path, *flags, "--max-epoch", "2")
+    ended = commands.train(data_dir, tmp_path, *flags, "--max-epoch", "9")
+    assert "early stop since valid performance" in ended
+    assert state(tmp_path / "checkpoint_last.pt")["extra_state"]["train_iterator"]["epoch"] == 4
+    again = commands.train(data_dir, tmp_path, *flags, "--max-epoch", "9")
+    assert "finished: --patience 2 validations" in again and not commands.updates(again)
+    more = commands.train(data_dir, tmp_path, *flags, "--patience", "3", "--max-epoch", "9")
+    assert state(tmp_path / "checkpoint_last.pt")["extra_state"]["train_iterator"]["epoch"] == 5
+    assert commands.updates(more)
+
+
 def test_larger_batches_within_an_epoch_are_refused(data_dir: Path, tmp_path: Path):
     commands.train(data_dir, tmp_path, *FLAGS, "--max-update", "12")
     larger = (*FLAGS, "--max-tokens", "4000", "--max-update", "14")  # an epoch each

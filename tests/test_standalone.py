@@ -170,7 +170,11 @@ def test_a_packed_model_is_the_model(trained, data, tmp_path):
     assert packed.reconstruct(TEXTS, max_len_b=20) == original.reconstruct(TEXTS, max_len_b=20)
     assert np.allclose(packed.embed(TEXTS), original.embed(TEXTS), atol=0.02)
     assert commands.hypotheses(commands.generate(data, path, "--gen-subset", "test"))
-    assert f'from_pretrained("{path.parent.name}")' in (path.parent / "README.md").read_text()
+    card = path.parent / "README.md"
+    assert f'from_pretrained("{path.parent.name}")' in card.read_text()
+    card.write_text("my own")
+    pack(trained, path.parent)
+    assert card.read_text() == "my own"
 
 
 def test_what_is_beyond_half_precision_is_not_packed(alone, tmp_path):

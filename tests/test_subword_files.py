@@ -34,7 +34,9 @@ def test_nothing_is_guessed(tmp_path):
     assert SubwordFiles.read(data) is None
 
 
-@pytest.mark.parametrize("note", ["[]", '{"bpe": "../x"}', '{"bpe": "gpt2"}', '{"bpe": null}'])
+@pytest.mark.parametrize(
+    "note", ["[]", '{"bpe": []}', '{"bpe": "../x"}', '{"bpe": "gpt2"}', '{"bpe": null}']
+)
 def test_a_note_that_can_not_be_used(note, tmp_path):
     (tmp_path / "subwords.json").write_text(note)
     with pytest.raises(VATError, match=str(tmp_path)):

@@ -13,6 +13,7 @@ from helpers.models import batch, build
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.tasks.variational_lm import VariationalLMTask
+from fairseq_vat.text.subword_files import SubwordFiles
 
 
 def test_source_is_target_headed_by_a_start_token(data_dir):
@@ -51,15 +52,21 @@ def test_generating_from_the_training_split_leaves_none_out(data_dir, checkpoint
 
 
 def test_sharded_directories_are_gone_through_by_epoch(data_dir, text_dir, tmp_path):
-    second = tmp_path / "second"
-    shutil.copytree(data_dir, second)
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        shutil.copytree(data_dir, folder)
+    SubwordFiles("words").write(first)  # the dictionary is the first's, and so are its subwords
     for suffix in ("bin", "idx"):  # the second shard's training text is the test text
         shutil.copy(data_dir / f"test.{suffix}", second / f"train.{suffix}")
-    log = commands.train(f"{data_dir}:{second}", tmp_path / "run", "--max-epoch", "3")
+    log = commands.train(f"{first}:{second}", tmp_path / "run", "--max-epoch", "3")
     read = [line.split("| ")[-1] for line in log.splitlines() if ": train, " in line]
     # fairseq loads the fourth epoch's shard before it finds that three were asked for
-    first, other = f"{data_dir}: train, 400 sentences", f"{second}: train, 20 sentences"
-    assert read == [first, other, first, other]
+    one, other = f"{first}: train, 400 sentences", f"{second}: train, 20 sentences"
+    assert read == [one, other, one, other]
+    state = torch.load(tmp_path / "run" / "checkpoint_last.pt", weights_only=True)
+    assert state["task_state"]["subwords"]["bpe"] == "words"
+    with pytest.raises(VATError, match=r"data directory .*third' doesn't exist"):
+        commands.train(f"{first}:{tmp_path / 'third'}", tmp_path / "other", "--max-epoch", "1")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -72,9 +73,10 @@ def _read_files(paths: list[str]) -> Iterator[str]:
     from fairseq_vat.text.lines import read_lines
 
     for path in paths:
-        with open(path, "rb") as file:  # what is wrong is told before the model is loaded
-            if not file.read(1):
-                raise VATError(f"{path} is empty: give a line at least")
+        if os.path.isfile(path) or not os.path.exists(path):  # a pipe can be read once
+            with open(path, "rb") as file:  # what is wrong is told before the model is loaded
+                if not file.read(1):
+                    raise VATError(f"{path} is empty: give a line at least")
     return itertools.chain.from_iterable(map(read_lines, paths))
 
 

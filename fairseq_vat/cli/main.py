@@ -110,6 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     leave_out_scikit_learn()
     if sys.stdout is None:
         sys.stdout = _ClosedOutput()
+    if hasattr(sys.stdout, "reconfigure"):  # a terminal without UTF-8 gets escapes, no traceback
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             return _run(build_parser(), argv)
@@ -135,8 +137,9 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     args, further = parser.parse_known_args(argv)
     if hasattr(args, "model_and_text"):
         # argparse takes positional arguments from before the flags only
-        args.model_and_text += [word for word in further if not word.startswith("-")]
-        further = [flag for flag in further if flag.startswith("-")]
+        flags = [word for word in further if word.startswith("-") and " " not in word]
+        args.model_and_text += [word for word in further if word not in flags]
+        further = flags
     if further and not hasattr(args, "takes_further_flags"):
         parser.error(f"unrecognized arguments: {' '.join(further)}")
     args.further_flags = [flag for flag in further if flag != "--"]

@@ -179,8 +179,8 @@ def _plot(args: argparse.Namespace) -> None:
     """Draw both figures, or the one that `--output` is."""
     labels = _labels(args.runs, args.labels)
     output = Path(args.output)
-    alone = output.suffix.lstrip(".") if not output.is_dir() else ""
-    if alone.lower() in _OTHER_PICTURES:
+    alone = output.suffix.lstrip(".").lower() if not output.is_dir() else ""
+    if alone in _OTHER_PICTURES:
         raise VATError(f"--output {output}: must end in .png, .pdf or .svg, or be a folder")
     if alone in ("png", "pdf", "svg") and args.format not in (None, alone):
         raise VATError(f"--output {output} is no {args.format}, as --format has it; give one alone")

@@ -29,7 +29,7 @@ def install(
     checkpoints.check_checkpoints(check_checkpoint)
     checkpoints.resume_safely()
     training.end_where_nothing_is_finite()
-    training.leave_nothing_of_a_mistake()
+    training.save_what_counts()
     training.save_whole_or_say_why()
     commands.check_flags_first(check_flags)
     logs.record_metrics()

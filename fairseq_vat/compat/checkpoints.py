@@ -20,7 +20,7 @@ from omegaconf import DictConfig, ListConfig
 from omegaconf.base import ContainerMetadata, Metadata
 from omegaconf.nodes import AnyNode
 
-from fairseq_vat.compat import logs
+from fairseq_vat.compat import logs, patience
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import SaveFolder, copy_whole
 
@@ -149,8 +149,12 @@ def _resume(cfg: Any, trainer: Any, **more: Any) -> Any:
     if extra_state is not None and trainer.get_num_updates() and not cfg.reset_meters:
         logs.restore_interval(extra_state.get("metrics", {}))
     logs.follow(trainer)
-    last = trainer.cfg.optimization.max_update
+    last, end = trainer.cfg.optimization.max_update, None
+    if patience.go_on(cfg, extra_state):
+        end = f"--patience {cfg.patience} validations without a better one"
     if extra_state is not None and 0 < last <= trainer.get_num_updates():
-        logger.info(f"finished: {trainer.get_num_updates():,} of --max-update {last:,} updates")
+        end = f"{trainer.get_num_updates():,} of --max-update {last:,} updates"
+    if end is not None:
+        logger.info(f"finished: {end}")
         trainer.cfg.optimization.stop_min_lr = math.inf  # fairseq stops before the first update
     return extra_state, epoch_itr

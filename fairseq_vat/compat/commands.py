@@ -30,7 +30,7 @@ def check_flags_first(check_flags: Callable[[DictConfig, str], None]) -> None:
     """
     if not hasattr(distributed_utils.call_main, "unchecked"):
         distributed_utils.call_main = _Checked(distributed_utils.call_main, check_flags)
-    generate = _command("generate")
+    generate = loaded_command("generate")
     if generate is not None and not hasattr(generate.main, "unchecked"):
         generate.main = _Checked(generate.main, check_flags, "generate")
 
@@ -61,7 +61,7 @@ class _Checked:
             sys.exit(1)
 
 
-def _command(name: str) -> ModuleType | None:
+def loaded_command(name: str) -> ModuleType | None:
     """The module of one of fairseq's commands, if it is loaded; ``python -m`` has it as a main."""
     main = sys.modules.get("__main__")
     if getattr(getattr(main, "__spec__", None), "name", None) == f"fairseq_cli.{name}":
@@ -80,7 +80,7 @@ def read_overrides_as_literals() -> None:
     They call ``eval`` on it, where generate and interactive read a literal.
     """
     for name in ("validate", "eval_lm"):
-        command = _command(name)
+        command = loaded_command(name)
         if command is not None:
             command.eval = _literal_overrides
 
@@ -136,7 +136,7 @@ def replace_interactive_reader() -> None:
     the process at the first wrong byte. The replacement reads bytes and replaces what is wrong.
     Nothing is changed in other commands.
     """
-    interactive = _command("interactive")
+    interactive = loaded_command("interactive")
     if interactive is not None:
         interactive.buffered_read = _buffered_read
 

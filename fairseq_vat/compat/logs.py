@@ -18,6 +18,8 @@ from fairseq.logging import metrics, progress_bar
 
 from fairseq_vat.files import METRICS, atomic_path, metrics_path
 
+logger = logging.getLogger(__name__)
+
 # what fairseq does with torch and Hydra and nobody who runs its commands can change: the
 # beginnings of the messages, as regular expressions
 _WARNINGS = (
@@ -152,9 +154,12 @@ class _Training:
         self.save_dir = checkpoint.save_dir
         self.bar: _Recorded | None = None  # of the epoch that is being trained
         self._post_log = getattr(trainer.task, "post_log", None)
-        self._path = None
-        if trainer.data_parallel_rank == 0 and (common.log_file or not checkpoint.no_save):
-            self._path = metrics_path(common.log_file or os.path.join(self.save_dir, METRICS))
+        self._path, self._is_told = None, False  # that figures are lost
+        log = common.log_file
+        if log and os.path.exists(log) and not os.path.isfile(log):
+            log = None  # /dev/null: nothing belongs beside it
+        if trainer.data_parallel_rank == 0 and (log or not checkpoint.no_save):
+            self._path = metrics_path(log or os.path.join(self.save_dir, METRICS))
             _forget_after(self._path, trainer.get_num_updates())
 
     def record(self, kind: str, subset: str, epoch: int, stats: dict[str, Any]) -> None:
@@ -164,8 +169,13 @@ class _Training:
         update = int(figures.pop("num_updates"))
         if self._path is not None:
             head = {"update": update, "epoch": epoch, "subset": subset, "kind": kind}
-            with open(self._path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({**head, **figures}, allow_nan=False) + "\n")
+            try:
+                with open(self._path, "a", encoding="utf-8") as file:
+                    file.write(json.dumps({**head, **figures}, allow_nan=False) + "\n")
+            except OSError as error:  # as with the log: no reason to end a training
+                if not self._is_told:
+                    logger.warning(f"{self._path}: figures are lost: {error.strerror}")
+                self._is_told = True
         if self._post_log is not None and kind == "train_inner":
             self._post_log(update, figures)
 

@@ -11,6 +11,7 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.trainer import Trainer
 
+from fairseq_vat.compat import patience
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import atomic_path
 
@@ -27,8 +28,11 @@ def end_where_nothing_is_finite() -> None:
         Trainer.clip_grad_norm = _finite_grad_norm
 
 
-def leave_nothing_of_a_mistake() -> None:
-    """Let a mistake that only a forward pass can see end a training without a ``crash.pt``."""
+def save_what_counts() -> None:
+    """Let a mistake that only a forward pass can see end a training without a ``crash.pt``.
+
+    And let checkpoints keep what ``--patience`` has counted, which fairseq's don't.
+    """
     if Trainer.save_checkpoint is not _save_checkpoint:
         global _fairseq_save_checkpoint
         _fairseq_save_checkpoint = Trainer.save_checkpoint
@@ -42,7 +46,7 @@ _fairseq_save_checkpoint = Trainer.save_checkpoint
 def _save_checkpoint(self: Trainer, filename: str, extra_state: dict[str, Any]) -> None:
     # fairseq saves a crash.pt while it handles the error
     if not (Path(filename).name == "crash.pt" and isinstance(sys.exc_info()[1], VATError)):
-        _fairseq_save_checkpoint(self, filename, extra_state)
+        _fairseq_save_checkpoint(self, filename, extra_state | patience.count())
 
 
 def _finite_grad_norm(self: Trainer, clip_norm: float) -> Any:

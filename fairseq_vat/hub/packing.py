@@ -39,7 +39,7 @@ The folder has the model, its dictionary and its subwords; `fairseq-vat COMMAND 
 
 
 def pack(model: str | os.PathLike, out: str | os.PathLike, half: bool = True) -> Path:
-    """Write ``model.pt``, ``dict.txt``, the subwords' files and a card, ``README.md``.
+    """Write ``model.pt``, ``dict.txt``, the subwords' files and, if there is none, ``README.md``.
 
     What only training needs is left out (optimizer, meters), and so are the paths of the machine
     that it ran on. Parameters that aren't finite in half precision are refused.
@@ -105,23 +105,25 @@ def write_packed(
         "last_optimizer_state": None,
     }
     out.mkdir(parents=True, exist_ok=True)
-    vocabulary.dictionary.save(str(out / "dict.txt"))
+    with atomic_path(out / "dict.txt") as temporary:
+        vocabulary.dictionary.save(str(temporary))
     if vocabulary.subwords is not None:
         vocabulary.subwords.write(out)
     criterion = state["cfg"].criterion
     names = [name for name in criterion if name.startswith(("prior", "kl_", "free"))]
     settings = [f"| `--{name.replace('_', '-')}` | {criterion[name]} |" for name in names]
     card = _CARD.format(
-        name=out.name,
+        name=out.resolve().name,
         architecture=state["cfg"].model._name,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         precision="half precision" if half else "single precision",
         updates=model.num_updates,
         settings="\n".join(settings),
     )
-    with atomic_path(out / "README.md") as temporary:
-        # a folder's name may be no UTF-8
-        temporary.write_text(card, encoding="utf-8", errors="replace")
+    if not (out / "README.md").exists():  # it may be somebody's own
+        with atomic_path(out / "README.md") as temporary:
+            # a folder's name may be no UTF-8
+            temporary.write_text(card, encoding="utf-8", errors="replace")
     with atomic_path(out / "model.pt") as temporary:
         torch.save(packed, temporary)
     return out / "model.pt"
@@ -148,4 +150,5 @@ def _without_paths(cfg: DictConfig) -> DictConfig:
                 if hasattr(config, name) and isinstance(cfg[group][name], str):
                     cfg[group][name] = getattr(config, name)
         cfg.task.data = ""
+        cfg.pop("job_logging_cfg", None)  # Hydra's, with the path of its log
     return cfg

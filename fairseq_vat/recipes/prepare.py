@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.files import lock_folder, read_json
+from fairseq_vat.files import OTHER_RUN, lock_folder, read_json
 from fairseq_vat.text.subword_files import SubwordFiles
 from fairseq_vat.text.tokenization import SPLITS, tokenize
 
@@ -42,10 +42,10 @@ def prepare(
     out = Path(out)
     for path in texts.values():  # before the folder is made
         open(path, "rb").close()
-    lock_folder(out, "another run is at work there: wait for its end, or give another folder")
+    lock_folder(out, OTHER_RUN)
     made_from = tokenize(texts, out, tell=tell, warn=warn, **tokenization)
     data = out / "data-bin"
-    if read_json(data / "made_from.json") == made_from and SubwordFiles.read(data) is not None:
+    if read_json(data / "made_from.json") == made_from and _is_whole(data):
         tell(f"{data}: up to date, nothing to do")
         return data
     if data.is_dir():
@@ -58,7 +58,8 @@ def prepare(
     tell(f"+ fairseq-preprocess {shlex.join(_flags(out, count))}")
     # in the folder, since commas and braces in its name would mean something to fairseq
     command = [sys.executable, "-m", "fairseq_cli.preprocess", *_flags(Path(), count)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=out)
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}  # no module is looked for in the folder
+    done = subprocess.run(command, capture_output=True, text=True, cwd=out, env=environment)
     for split in SPLITS:
         # fairseq-preprocess can end with status 0 after a worker died
         if done.returncode or not (partial / f"{split}.idx").is_file():
@@ -72,6 +73,14 @@ def prepare(
     os.replace(partial, data)
     tell(f"{data}: {made_from['splits']['train']['sentences']:,} sentences to train on")
     return data
+
+
+def _is_whole(data: Path) -> bool:
+    files = ["dict.txt", *(f"{split}.{end}" for split in SPLITS for end in ("bin", "idx"))]
+    try:
+        return all((data / name).is_file() for name in files) and bool(SubwordFiles.read(data))
+    except VATError:  # a file of the subwords is missing
+        return False
 
 
 def _flags(folder: Path, workers: int) -> list[str]:

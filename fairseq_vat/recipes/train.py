@@ -153,6 +153,9 @@ def training_command(
     has_gpu = torch.cuda.is_available() and "--cpu" not in flags
     if processes.device == "gpu" and not has_gpu:
         raise VATError("--gpus: torch sees no GPU here; use --cpus")
+    if processes.device == "gpu" and processes.count > torch.cuda.device_count():
+        there = torch.cuda.device_count()
+        raise VATError(f"--gpus {processes.count}: torch sees {there} here")
     on_cpu = processes.device == "cpu" or not has_gpu
     command = [*processes.launcher(), data, "--user-dir", str(PLUGIN)]
     command += [*experiment, "--save-dir", save_dir]

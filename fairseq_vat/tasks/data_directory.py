@@ -29,11 +29,12 @@ def first_data_directory(data: str) -> str:
     """The first of one or more data directories, separated by colons.
 
     Raises:
-        VATError: if it isn't there, or has no dictionary, saying why.
+        VATError: if one isn't there, or the first has no dictionary, saying why.
     """
-    paths = utils.split_paths(data)
-    path = paths[0] if paths else ""
-    if not os.path.isdir(path):
+    paths = utils.split_paths(data) or [""]
+    missing = [path for path in paths if not os.path.isdir(path)]
+    path = (missing or paths)[0]
+    if missing:
         several = f" (a colon separates several, and {data!r} has one)" if len(paths) > 1 else ""
         raise VATError(
             f"data directory {path!r} doesn't exist{several}; make it with fairseq-preprocess"
@@ -221,7 +222,7 @@ def vocabulary_state(dictionary: Dictionary, data: str, sizes_N: np.ndarray) -> 
     """What a checkpoint keeps, so that it needs no data directory: symbols, subwords, lengths.
 
     Args:
-        data: its data directory, which may say how its text became tokens.
+        data: the dictionary's data directory, which may say how its text became tokens.
         sizes_N: tokens of each of its sentences, the end counted.
     """
     subwords = SubwordFiles.read(data)

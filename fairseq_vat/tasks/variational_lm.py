@@ -100,7 +100,7 @@ class VariationalLMTask(AggressiveTask):
         )
         if is_train:
             self._vocabulary_state = data_directory.vocabulary_state(
-                self.dictionary, path, sentences.sizes
+                self.dictionary, paths[0], sentences.sizes
             )
         logger.info(f"{path}: {split}, {len(sentences):,} sentences")
 
@@ -179,7 +179,7 @@ class VariationalLMTask(AggressiveTask):
         lines = self.latent_selection.read_lines(
             lines, self._lines_read + 1, encode_fn, self._decode_subwords
         )
-        check_subwords([encode_fn(line) for line in lines if line][:1], self.dictionary)
+        check_subwords([encode_fn(line) for line in [*filter(None, lines)][:1]], self.dictionary)
         tokens, lengths = super().get_interactive_tokens_and_lengths(lines, encode_fn)
         for number, sentence in enumerate(tokens, self._lines_read + 1):
             words = sentence[:-1]

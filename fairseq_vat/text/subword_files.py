@@ -54,6 +54,7 @@ class SubwordFiles:
         if note is None:
             return cls._beside(Path(folder))
         kind = note.get("bpe") if isinstance(note, dict) else None
+        kind = kind if isinstance(kind, str) else None
         if kind != "words" and kind not in KINDS:
             raise VATError(f"{Path(folder) / NOTE}: bpe must be words or one of {', '.join(KINDS)}")
         try:
@@ -66,7 +67,8 @@ class SubwordFiles:
         made_from = read_json(folder / "made_from.json")
         if not isinstance(made_from, dict):
             return None
-        digest = made_from.get("made_from", {}).get("model_sha256")
+        inner = made_from.get("made_from")
+        digest = inner.get("model_sha256") if isinstance(inner, dict) else None
         model = folder.parent / "sentencepiece.model"
         if digest is None or not model.is_file() or sha256(model) != digest:
             return None

@@ -186,6 +186,12 @@ class SentencepieceVocabulary:
 
     def __init__(self, path: str | os.PathLike):
         self._model = model = load_model(path)
+        begins = model.encode("a", out_type=str)[:1]
+        if not "".join(begins).startswith("\u2581"):
+            raise VATError(
+                f"{path}: its sentences don't begin with \u2581 (add_dummy_prefix, "
+                "treat_whitespace_as_suffix), which tells pieces from text; train it without these"
+            )
         ids = range(model.get_piece_size())
         ordinary = (i for i in ids if not (model.is_control(i) or model.is_unknown(i)))
         pieces = map(model.id_to_piece, ordinary)

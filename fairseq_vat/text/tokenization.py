@@ -57,6 +57,7 @@ def tokenize(
     """
     out = Path(out)
     digests = {name: files.sha256(texts[name]) for name in SPLITS}
+    files.lock_folder(out, files.OTHER_RUN)
     if drop_unused and not wordpiece:
         raise VATError("--drop-unused: only of --wordpiece; the other vocabularies fit the text")
     if wordpiece or train_wordpiece:
@@ -79,6 +80,8 @@ def tokenize(
         origin, digest = gpt2, {"gpt2_sha256": vocabulary.digest()}
     else:
         if sentencepiece_model:
+            if character_coverage is not None:
+                raise VATError("--character-coverage is of a new model's training; leave it out")
             path = _copied_model(sentencepiece_model, out)
         else:
             model_made_from = {
