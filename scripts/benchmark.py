@@ -210,7 +210,9 @@ def main() -> None:
     parser.add_argument("--memory-of", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.precisions is None:
-        args.precisions = list(dict.fromkeys(("float32", preferred_precision())))
+        args.precisions = list(
+            dict.fromkeys(("float32", preferred_precision(args.device == "cpu")))
+        )
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

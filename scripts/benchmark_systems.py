@@ -69,7 +69,7 @@ def build_trainer(system: str, precision: str, vocabulary: int, folder: Path, cp
     task = tasks.setup_task(cfg.task)
     torch.manual_seed(1)
     trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
-    trainer._build_optimizer()  # now, so that its memory isn't counted as a step's
+    trainer._build_optimizer()  # as before a training; its moments are made in the first step
     return trainer
 
 

@@ -43,6 +43,10 @@ if ! flock -n 9; then
     echo "$0: error: $demo: another demo is at work there: wait, or set DEMO_DIR" >&2
     exit 1
 fi
+if [ ! -e "$demo/checkpoints/made_from.json" ] && compgen -G "$demo/checkpoints/*.pt" >/dev/null; then
+    echo "$0: error: $demo/checkpoints holds another training: set DEMO_DIR" >&2
+    exit 1
+fi
 max_update=${MAX_UPDATE:-2400}
 vocab_size=${VOCAB_SIZE:-4096}
 plugin=$PWD/fairseq_vat

@@ -27,6 +27,7 @@ from fairseq_vat.cli.flags import Parser, at_least
 from fairseq_vat.cli.tables import table
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.training_log import last_validation
+from fairseq_vat.files import METRICS, write_json
 from fairseq_vat.hardware import PRECISIONS, cpu_has_bfloat16
 
 PLUGIN = Path(__file__).resolve().parent.parent / "fairseq_vat"
@@ -49,8 +50,9 @@ def training_command(args: argparse.Namespace, precision: str, seed: int, folder
         "--validate-interval 1000000 --log-format simple --log-interval 50"
     ).split()
     command += ["--log-file", str(folder / "train.log"), "--seed", str(seed)]
-    command += [] if torch.cuda.is_available() else ["--cpu"]
-    emulate = precision == "bfloat16" and not torch.cuda.is_available() and not cpu_has_bfloat16()
+    on_cpu = "--cpu" in args.flags or not torch.cuda.is_available()
+    command += ["--cpu"] if on_cpu and "--cpu" not in args.flags else []
+    emulate = precision == "bfloat16" and on_cpu and not cpu_has_bfloat16()
     command += ["--precision", precision, *(["--emulate-bfloat16"] if emulate else [])]
     return [*command, *args.flags]
 
@@ -65,10 +67,13 @@ def train(args: argparse.Namespace, precision: str, seed: int) -> dict[str, floa
     folder.mkdir(parents=True, exist_ok=True)
     command = training_command(args, precision, seed, folder)
     written, told = folder / "command", shlex.join(command) + "\n"
-    if any(folder.glob("checkpoint*.pt")) and written.read_text(encoding="utf-8") != told:
-        raise VATError(f"{folder} was made with other flags (see {written}): use another OUT")
-    written.write_text(told, encoding="utf-8")
     found = _last_validation(folder, args.updates)
+    if written.exists() and written.read_text(encoding="utf-8") != told:
+        if found is not None or any(folder.glob("checkpoint*.pt")):
+            raise VATError(f"{folder} was made with other flags (see {written}): use another OUT")
+        for name in ("train.log", METRICS):  # of what ended before its first checkpoint
+            (folder / name).unlink(missing_ok=True)
+    written.write_text(told, encoding="utf-8")
     if found is None:
         print(f"{precision}, seed {seed}: training ({folder / 'train.log'})", file=sys.stderr)
         with open(folder / "out.log", "w", encoding="utf-8") as output:
@@ -139,9 +144,8 @@ def main() -> None:
                 runs[precision][seed] = train(args, precision, seed)
     measures = summary(runs)
     figures = {"arch": args.arch, "updates": args.updates, "runs": runs, "measures": measures}
-    text = json.dumps(figures, indent=1)
-    Path(args.out, "parity.json").write_text(text + "\n", encoding="utf-8")
-    print(text if args.json else tables(runs, measures))
+    write_json(Path(args.out, "parity.json"), figures)
+    print(json.dumps(figures, indent=1) if args.json else tables(runs, measures))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 # shellcheck shell=bash
 # In which precision a recipe trains. To be sourced, and used once the environment is active.
 
-# precision: what training is fast in on this machine, float32 or bfloat16.
+# precision FLAG...: what training with these is fast in on this machine, float32 or bfloat16.
 precision() {
-    python -c 'from fairseq_vat.hardware import preferred_precision as p; print(p())' 2>/dev/null
+    python -c 'import sys; from fairseq_vat.hardware import preferred_precision as p
+print(p("--cpu" in sys.argv))' "$@" 2>/dev/null
 }
 
 # choose_precision ELSE FLAG...: sets the array precision_flags to fairseq-train's flags for bfloat16
@@ -20,7 +21,7 @@ choose_precision() {
                 ;;
         esac
     done
-    if ! found=$(precision); then
+    if ! found=$(precision "$@"); then
         echo "$0: error: fairseq_vat can't be imported" >&2
         return 1
     fi

@@ -49,8 +49,14 @@ encoders=()
 lock
 if [ -z "$dry_run" ]; then
     content=()
-    [ ! -f "$model" ] || content=("$(cksum <"$model")")
-    same_command "$out/model" "$out" "$model" ${content[@]+"${content[@]}"} || exit 1
+    for file in "$model" "$model/checkpoint_last.pt" "$model/model.pt"; do
+        [ ! -f "$file" ] || { content=("$(cksum <"$file")"); break; }
+    done
+    same_command "$out/model" "$out" "$model" "${content[@]}" || exit 1
+    for name in "${!paths[@]}"; do
+        content=$(find -L "${paths[$name]}" -maxdepth 1 -type f -print0 | sort -z | xargs -0r cat | cksum)
+        same_command "$out/$name.data" "$out: $name" "$content" || exit 1
+    done
 fi
 
 # vat FILE SAYING SUBCOMMAND FLAG ...: a subcommand's JSON object

@@ -65,7 +65,7 @@ awk -F '\t' '
     file == 1 { line[FNR] = $0; lines = FNR; next }
     $1 ~ /^D-/ {
         id = substr($1, 3) + 1
-        if (file == 2) mean[id] = $3
+        if (file == 2) { if (!(id in mean)) mean[id] = $3 } # of --nbest the best is first
         else variants[id] = variants[id] "\n  sample  " $3
     }
     END { for (i = 1; i <= lines; i++) print line[i] "\n  mean    " mean[i] variants[i] "\n" }

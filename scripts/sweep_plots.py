@@ -215,13 +215,15 @@ def _draw(
         for axis in grid.flat[len(panels) :]:
             axis.remove()
         legend: dict = {}
+        shared = [curve for panel in panels for curve in panel.curves] if share_y else None
         for axis, panel in zip(grid.flat, panels, strict=False):
             _draw_panel(axis, panel)
             if not share_y or axis in grid[:, 0]:
                 axis.set_ylabel(panel.y_label)
             if not panel.log:
                 # a little under 0, so that a curve at 0 is seen whole
-                lowest = min((_low(c, i) for c in panel.curves for i in range(len(c.y))), default=0)
+                curves = shared or panel.curves
+                lowest = min((_low(c, i) for c in curves for i in range(len(c.y))), default=0)
                 axis.set_ylim(min(lowest, 0) - (0.03 * top if top else 0), top)
             if right is not None:
                 axis.set_xlim(right=right)

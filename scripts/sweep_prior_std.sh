@@ -51,6 +51,7 @@ for flag in updates vocabulary max-pieces jobs seeds; do
     check_number "--$flag" "${!variable}"
 done
 IFS=, read -ra noises <<<"$noises"
+mapfile -t noises < <(printf '%s\n' "${noises[@]}" | awk 'NF && !seen[$0]++')
 [ ${#noises[@]} -gt 0 ] || die "--noises needs a value"
 for noise in "${noises[@]}"; do
     [[ $noise == unit || $noise == prior ]] || die "--noises $noise: must be unit, prior or both"
@@ -67,8 +68,8 @@ numbers() {
         LC_ALL=C awk -v number="$number" 'BEGIN { print number + 0 }'
     done
 }
-prior_stds=$(numbers --prior-std "$prior_std")
-curves=$(numbers --curves "$curves")
+prior_stds=$(numbers --prior-std "$prior_std" | awk '!seen[$0]++')
+curves=$(numbers --curves "$curves" | awk '!seen[$0]++')
 [ ${#settings[@]} -gt 0 ] || settings=('mean=--kl-reduction mean' 'sum=--kl-reduction sum')
 names=()
 for setting in "${settings[@]}"; do

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The README's second command: makes the virtual environment if there is none, then runs all checks.
 set -euo pipefail
+here=$PWD
 CDPATH= cd "$(dirname "$(readlink -f "$0")")/.."
 source scripts/venv.sh
 ruff check .

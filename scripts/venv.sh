@@ -1,12 +1,14 @@
 # shellcheck shell=bash
 # Activates the project's virtual environment, and makes it on first use.  To be sourced:
-#   . scripts/venv.sh         the environment in .venv, with all the extras
+#   . scripts/venv.sh         the environment in .venv, for the demo and the tests
 #   . scripts/venv.sh any     the one that is active, if it has fairseq and fairseq_vat; else that
 # FAIRSEQ_VAT_VENV names another place than .venv.  An environment that is there already and was not
 # made by this script is used as it is: nothing is installed into it.
 
 _root=$(CDPATH= cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 _venv=${FAIRSEQ_VAT_VENV:-$_root/.venv}
+# to who called a script that has gone to the root since
+[[ $_venv == /* ]] || _venv=${here:-$PWD}/$_venv
 
 _make_venv() {
     if [ ! -e "$_venv/bin/activate" ]; then

@@ -75,6 +75,10 @@ def test_parity(data_dir, tmp_path, capsys, monkeypatch):
     assert run("--updates", "6", "--seeds", "1", "2").splitlines() == lines
     assert len(calls) == 5
     assert "made with other flags" in run("--updates", "7", status=1)
+    for path in tmp_path.glob("out/*/*.pt"):
+        path.unlink()  # figures of a model that is gone are nobody else's
+    other = ("--updates", "6", "--seeds", "1", "--", "--prior-std", "0.5")
+    assert "made with other flags" in run(*other, status=1)
     assert "see" in run("--updates", "6", "--seeds", "3", "--", "--prior-std", "-1", status=1)
 
 

@@ -37,8 +37,10 @@ def wheel(tmp_path_factory):
     compiled = tree / "fairseq_vat" / "pretrained" / "__pycache__"
     compiled.mkdir(exist_ok=True)
     (compiled / "__init__.cpython-311.pyc").write_bytes(b"")
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tree)
+    for path in (path for path in ROOT.iterdir() if path.is_file() and path.name[0] != "."):
+        shutil.copy(path, tree)
+    (tree / "tests").mkdir()
+    (tree / "tests" / "test_one.py").write_text("")
     # a packaged model, whose files are no Python
     (tree / "fairseq_vat" / "pretrained" / "some").mkdir()
     for name in ("model.pt", "dict.txt", "README.md"):
@@ -46,6 +48,7 @@ def wheel(tmp_path_factory):
     sdist = build("sdist", tree, folder / "sdist")
     shutil.unpack_archive(sdist, folder / "unpacked")
     (source,) = (folder / "unpacked").iterdir()
+    assert (source / "constraints.txt").is_file() and not (source / "tests").exists()
     return build("wheel", source, folder / "wheel")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,19 @@ def test_measured_beside_the_paper(work):
         assert work.calls("fairseq-vat") == []
     (work.folder / "model.pt").write_text("trained further")
     assert work.run("out", "model.pt", "stsb=sts12").returncode == 1
+    work.calls_file.write_text("")
+
+
+def test_another_model_or_text_of_the_same_name_is_noticed(work):
+    folder = work.folder / "run"
+    folder.mkdir()
+    for path in (folder / "checkpoint_last.pt", work.folder / "mr.tsv"):
+        path.write_text("one")
+        assert work.run("out", "run", "mr=mr.tsv", "--modes", "features").returncode == 0
+        path.write_text("another")
+        done = work.run("out", "run", "mr=mr.tsv", "--modes", "features")
+        assert done.returncode == 1 and "made with other flags or texts" in done.stderr
+        shutil.rmtree(work.folder / "out")
 
 
 def test_what_failed_is_done_again(work):

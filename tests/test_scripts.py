@@ -142,6 +142,15 @@ def test_a_second_demo_is_told_at_its_start(tmp_path):
     assert line.endswith(f"{tmp_path}: another demo is at work there: wait, or set DEMO_DIR")
 
 
+def test_another_training_is_not_the_demo_s_to_remove(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "checkpoint_last.pt").write_text("mine")
+    done = run(SCRIPTS / "demo.sh", DEMO_DIR=str(tmp_path))
+    assert done.returncode == 1
+    assert f"{tmp_path}/checkpoints holds another training: set DEMO_DIR" in done.stderr
+    assert (tmp_path / "checkpoints" / "checkpoint_last.pt").read_text() == "mine"
+
+
 def test_a_folder_s_name_is_no_pattern(tmp_path):
     """What has a checkpoint was begun; brackets in its path are brackets."""
     save, data = tmp_path / "o[1]", tmp_path / "data"
