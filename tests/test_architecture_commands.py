@@ -144,13 +144,15 @@ def test_a_language_model_has_no_latents_to_draw(runs: dict[str, Path], data_dir
 
 
 def test_an_ensemble_has_latents_in_all_its_models_or_in_none(
-    runs: dict[str, Path], data_dir: Path
+    runs: dict[str, Path], data_dir: Path, checkpoint: Path
 ):
     paths = [str(runs[arch]) for arch in ("vae_lstm", "vae_transformer", "gru_decoder_lm")]
     assert len(commands.hypotheses(commands.generate(data_dir, ":".join(paths[:2])))) == 20
     for mixed in (paths[1:], paths[:0:-1]):
         line = refused(commands.generate, data_dir, ":".join(mixed))
         assert line == "--path: an ensemble can't mix language models and models with latents"
+    line = refused(commands.generate, data_dir, f"{paths[1]}:{checkpoint}")
+    assert line == "--path: an ensemble can't mix latents of sentences and of tokens"
 
 
 @pytest.mark.parametrize("arch", ["vae_transformer", "vae_lstm", "gru_decoder_lm"])

@@ -51,6 +51,7 @@ PRIOR = ("criterion", "prior_std")
         ("model", "dropout", 1.5, "--dropout must be from 0 to below 1, not 1.5"),
         ("model", "encoder_layerdrop", -0.1, "--encoder-layerdrop must be from 0 to 1"),
         ("model", "quant_noise_pq", 1.5, "--quant-noise-pq must be from 0 to 1"),
+        ("model", "quant_noise_scalar", 0.1, "--quant-noise-scalar: fairseq's needs a GPU"),
         ("model", "quant_noise_pq_block_size", 0, "--quant-noise-pq-block-size must be at least"),
         ("model", "max_source_positions", -1, "--max-source-positions must be at least 1"),
         ("model", "encoder_layers", 2.5, "must be an integer"),

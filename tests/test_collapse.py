@@ -90,7 +90,7 @@ def test_one_latent_has_no_variance_and_so_no_verdict():
     sums = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
     for latents, expected in ((1, 3.0), (2, 0.0)):
         with metrics.aggregate(new_root=True) as meters:
-            criterion._log_active_units(torch.tensor(latents), sums, sums**2 / latents, 0.4)
+            criterion.log_active_units(torch.tensor(latents), sums, sums**2 / latents, 0.4)
         assert meters.get_smoothed_value("_most_active_units") == expected
 
 

@@ -126,6 +126,32 @@ def test_an_ensemble_of_checkpoints_decodes(data_dir, checkpoint, tmp_path):
     )
 
 
+def test_references_are_scored(data_dir, checkpoint):
+    output = commands.generate(data_dir, checkpoint, "--score-reference")
+    assert len(commands.hypotheses(output)) == 20 and "\nI-" not in output
+
+
+def test_alignments_count_the_words_that_are_printed(data_dir, checkpoint):
+    output = commands.generate(data_dir, checkpoint, "--print-alignment", "--beam", "1")
+    lines: dict[str, dict[str, str]] = {"S": {}, "A": {}}
+    for line in output.splitlines():
+        kind, _, number = line.partition("\t")[0].partition("-")
+        if kind in lines:
+            lines[kind][number] = line.partition("\t")[2]
+    for number, source in lines["S"].items():
+        places = [int(pair.partition("-")[0]) for pair in lines["A"][number].split()]
+        assert places and max(places) < len(source.split())
+    assert any(text.startswith("0-0") for text in lines["A"].values())  # a copy
+
+
+def test_a_language_model_beside(data_dir, checkpoint, tmp_path):
+    commands.train(data_dir, tmp_path, "--arch", "transformer_decoder_lm", "--max-update", "2")
+    beside = ("--lm-path", str(tmp_path / "checkpoint_last.pt"), "--lm-weight", "0.1")
+    assert len(commands.hypotheses(commands.generate(data_dir, checkpoint, *beside))) == 20
+    with pytest.raises(VATError, match="--lm-path needs a language model"):
+        commands.generate(data_dir, checkpoint, "--lm-path", str(checkpoint))
+
+
 def test_the_checkpoint_says_whether_there_is_a_start_token(data_dir, checkpoint, tmp_path):
     commands.train(data_dir, tmp_path, "--max-update", "20", "--no-start-token")
     without = tmp_path / "checkpoint_last.pt"
@@ -146,6 +172,9 @@ def test_the_checkpoint_says_whether_there_is_a_start_token(data_dir, checkpoint
         (("--latent-sampling", "--latent-samples", "0"), "--latent-samples must be at least 1"),
         (("--latent-sampling", "--print-alignment"), "--print-alignment can't be combined"),
         (("--latent-sampling", "--score-reference"), "--score-reference can't be combined"),
+        (("--sampling", "--nbest", "2", "--sampling-topk", "9999"), "--sampling-topk 9999: the"),
+        (("--match-source-len", "--diverse-beam-groups", "1"), "can't be combined with --diverse"),
+        (("--max-len-a", "0.1", "--max-len-b", "0", "--min-len", "9"), "--min-len 9: longer than"),
     ],
 )
 def test_flags_that_make_no_sense_are_named(data_dir, checkpoint, flags, message):

@@ -14,7 +14,6 @@ from helpers.models import batch, build
 from helpers.oracle import self_similarity
 from helpers.text import WORDS, sentences
 
-from fairseq_vat.cli import isotropy_command
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.representations import (
     choose_sentences,
@@ -218,12 +217,13 @@ def test_text_and_pairs(isotropy, pairs, checkpoint):
     assert rows[least["word"]] == [str(figure) for figure in figures]
 
 
-def test_a_pipe_is_read_whole():
+def test_a_pipe_is_read_whole(isotropy, pairs):
     reading, writing = os.pipe()
-    os.write(writing, b"a b\nc d\n")
+    os.write(writing, pairs[1].read_bytes())
     os.close(writing)
-    assert list(isotropy_command._read_files([f"/dev/fd/{reading}"])) == ["a b", "c d"]
+    piped = isotropy("--text", f"/dev/fd/{reading}", "--json")
     os.close(reading)
+    assert piped["lines"] == isotropy("--text", pairs[1], "--json")["lines"]
 
 
 def test_what_is_wrong_is_named(isotropy, pairs, tmp_path):

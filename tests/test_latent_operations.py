@@ -206,6 +206,30 @@ def test_the_prior_s_lengths_are_the_training_s(vat, points, text_dir):
     assert drawn(50, seed=-1) != lengths[:50]
 
 
+def test_as_long_as_the_source(vat):
+    texts = vat.reconstruct(SENTENCES, match_source_len=True)
+    assert [len(text.split()) for text in texts] == [len(text.split()) for text in SENTENCES]
+    assert vat.decode(vat.encode(SENTENCES), match_source_len=True) == texts
+
+
+def test_sampling_gives_samples(vat):
+    torch.manual_seed(1)
+    ours = vat.reconstruct(SENTENCES, sampling=True)
+    torch.manual_seed(1)
+    assert vat.reconstruct(SENTENCES, beam=1, sampling=True) == ours
+    with pytest.raises(VATError, match="beam 5: with sampling it must be 1"):
+        vat.sample(SENTENCES, beam=5, sampling=True)
+
+
+def test_a_search_of_nothing_leaves_the_model_alone(vat):
+    (sample,) = vat.batches(SENTENCES[:1] * 5)
+    tokens, latents = sample["net_input"]["src_tokens"], vat.model.encoder
+    out = latents(tokens, sample["net_input"]["src_lengths"])
+    before = vat.model.sentence_nll(out, tokens, tokens)
+    assert vat.reconstruct([]) == []
+    assert torch.equal(vat.model.sentence_nll(out, tokens, tokens), before)
+
+
 def test_one_latent_a_sentence(sentence_level):
     paths = sentence_level.interpolate(
         SENTENCES[:1], SENTENCES[1:2], 3, "spherical", beam=1, max_len_b=6
@@ -214,6 +238,9 @@ def test_one_latent_a_sentence(sentence_level):
     assert len(sentence_level.sample_prior(2, prior_std=1.0, beam=1, max_len_b=6)) == 2
     with pytest.raises(VATError, match="one latent for a whole sentence"):
         sentence_level.vary(["w1 [w2]"])
+    for setting in ({"match_source_len": True}, {"max_len_a": 1.5}):
+        with pytest.raises(VATError, match="latent of a whole sentence has no length"):
+            sentence_level.interpolate(SENTENCES[:1], SENTENCES[1:2], **setting)
     with pytest.raises(VATError, match="whatever its length"):
         sentence_level.sample_prior(2, length=3, prior_std=1.0)
 

@@ -333,7 +333,7 @@ def test_mistakes_are_one_line(data_dir, checkpoint, tmp_path, capsys, flags, me
 def test_a_log_of_the_working_directory_is_not_the_packaged_model_s(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "train.log").write_text("epoch 001 | nll_loss 1 | kl_nats 1 | kl_weight 1\n")
-    records, note = report_commands._log(Namespace(train_log=None, path="vat-small"))
+    records, note = report_commands.find_log(Namespace(train_log=None, path="vat-small"))
     assert records is None and "There is no train.log" in note
 
 

@@ -99,7 +99,7 @@ def _report(args: argparse.Namespace) -> None:
     if args.text is not None and args.gen_subset is not None:
         raise VATError("--gen-subset is of --data: give it or --input")
     _check(args)
-    records, log_note = _log(args)
+    records, log_note = find_log(args)
     with quiet():
         from tqdm import tqdm
 
@@ -137,7 +137,7 @@ def _check(args: argparse.Namespace) -> None:
         raise VATError(f"--output {output}: nothing can be written in {there}")
 
 
-def _log(args: argparse.Namespace) -> tuple[list[Record] | None, str]:
+def find_log(args: argparse.Namespace) -> tuple[list[Record] | None, str]:
     """The log's records, and for the page where they are from or why there are none.
 
     One that was asked for has to be right; one that merely lies there may be anything.

@@ -175,7 +175,7 @@ class TokenKLCrossEntropy(FairseqCriterion):
             gain = total("nll_prior") - total("nll_loss")
             metrics.log_scalar("latent_gain", gain / ntokens / bits, ntokens, round=4)
         sums = (latents, total("latent_mean_sum"), total("latent_mean_square_sum"))
-        _log_active_units(*sums, prior_std=float(total("prior_std") / ntokens))
+        log_active_units(*sums, prior_std=float(total("prior_std") / ntokens))
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
@@ -193,7 +193,7 @@ def _latent_sums(posterior: DiagonalGaussian, keep_PB: Tensor) -> dict[str, Tens
     }
 
 
-def _log_active_units(
+def log_active_units(
     latents: Tensor, sums_L: Tensor, square_sums_L: Tensor, prior_std: float
 ) -> None:
     """Log the sums, hidden from the log by their underscore, and what is derived from them.

@@ -41,7 +41,10 @@ class LatentDecoding:
     """Decoding, for `VATHubInterface`."""
 
     def decode(
-        self, latents: Latents | Sequence[Tensor | np.ndarray], beam: int = 5, **generation: Any
+        self,
+        latents: Latents | Sequence[Tensor | np.ndarray],
+        beam: int | None = None,
+        **generation: Any,
     ) -> list[str]:
         """Sentences from latents; with a latent for every token an empty one of its latents alone.
 
@@ -95,10 +98,14 @@ class LatentDecoding:
         lengths_B = torch.tensor([len(point) for point in points])
         memory_PBL = pad_sequence(points).to(device, dtype)
         mask_BP = (torch.arange(len(memory_PBL)) >= lengths_B.unsqueeze(1)).to(device)
-        tokens_BP = mask_BP.new_full(mask_BP.shape, 0, dtype=torch.long)
+        dictionary = self.task.source_dictionary
+        tokens_BP = mask_BP.new_full(mask_BP.shape, dictionary.unk(), dtype=torch.long)
+        if self.task.start_token:
+            tokens_BP[:, 0] = dictionary.bos()
+        tokens_BP.scatter_(1, (lengths_B - 1).unsqueeze(1).to(device), dictionary.eos())
         return {
             "net_input": {
-                "src_tokens": tokens_BP.masked_fill(mask_BP, self.task.source_dictionary.pad()),
+                "src_tokens": tokens_BP.masked_fill(mask_BP, dictionary.pad()),
                 "src_lengths": lengths_B.to(device),
                 "encoder_outs": [as_memory(memory_PBL, mask_BP)],
             }
@@ -106,7 +113,7 @@ class LatentDecoding:
 
     def _generator(
         self,
-        beam: int,
+        beam: int | None,
         generation: dict[str, Any],
         sampling: LatentSampling | None = None,
         latents_given: bool = False,
@@ -116,8 +123,19 @@ class LatentDecoding:
         for name in generation:
             if name not in _SETTINGS:
                 raise TypeError(f"{name} is no setting: there are beam, {', '.join(_SETTINGS)}")
+        if beam is None:
+            beam = 1 if generation.get("sampling") else 5
         settings.update(beam=beam, **generation)
         check_search(settings)
+        if settings.sampling and beam > 1:
+            raise VATError(
+                f"beam {beam}: with sampling it must be 1, the best of several is no sample"
+            )
+        by_length = settings.match_source_len or settings.max_len_a
+        if latents_given and by_length and self.model.encoder.latent_level == "sentence":
+            raise VATError(
+                "match_source_len and max_len_a: the latent of a whole sentence has no length"
+            )
         kwargs: dict[str, Any] = {}
         if sampling is not None:
             kwargs = {

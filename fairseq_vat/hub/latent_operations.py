@@ -26,13 +26,14 @@ from fairseq_vat.text.marks import marked_subwords, parse_marks, read_marked
 class LatentOperations(LatentDecoding):
     """Operations in latent space, for `VATHubInterface`; its methods take and give lists.
 
-    Every method takes fairseq's generation settings as keywords: ``beam=5`` (the VAT paper's),
-    ``lenpen=...``, ``max_len_b=...``, ``sampling=True, sampling_topk=10`` and so on. Draws have a
-    ``temperature``, a factor on the standard deviation, and a ``seed``, which fixes them together
-    with the sentence and the draw's number. An empty sentence gives an empty one. The result for
-    a sentence doesn't depend on the others, but for the rounding of sums, with two exceptions, both
-    fairseq's: ``sampling`` draws tokens from torch's global generator, and ``max_len_a`` is a
-    factor on the batch's longest source.
+    Every method takes fairseq's generation settings as keywords: ``beam`` (5, the VAT paper's; 1
+    with ``sampling``), ``lenpen=...``, ``max_len_b=...``, ``sampling=True, sampling_topk=10`` and
+    so on. Draws have a ``temperature``, a factor on the standard deviation, and a ``seed``, which
+    fixes them together with the sentence and the draw's number. An empty sentence gives an empty
+    one, but where its one latent is moved, which is decoded as any other. The result for a sentence
+    doesn't depend on the others, but for the rounding of sums, with two exceptions, both fairseq's:
+    ``sampling`` draws tokens from torch's global generator, and ``max_len_a`` is a factor on the
+    batch's longest source.
 
     Every method raises TypeError for a setting that fairseq's generation doesn't have, or that
     makes no difference to one sentence, such as ``nbest``, and where one string is given instead of
@@ -41,7 +42,9 @@ class LatentOperations(LatentDecoding):
     ValueError for lists of different lengths.
     """
 
-    def reconstruct(self, sentences: Sequence[str], beam: int = 5, **generation: Any) -> list[str]:
+    def reconstruct(
+        self, sentences: Sequence[str], beam: int | None = None, **generation: Any
+    ) -> list[str]:
         """The sentences, decoded from the means of their latents."""
         generator = self._generator(beam, generation)
         return [found[0] for found in self._generate(generator, sentences)]
@@ -52,7 +55,7 @@ class LatentOperations(LatentDecoding):
         samples: int = 4,
         temperature: float = 1.0,
         seed: int = 1,
-        beam: int = 5,
+        beam: int | None = None,
         **generation: Any,
     ) -> list[list[str]]:
         """Variants of each sentence: decoded from draws of its posterior (VAT paper, table 1).
@@ -69,7 +72,7 @@ class LatentOperations(LatentDecoding):
         samples: int = 8,
         temperature: float = 1.0,
         seed: int = 1,
-        beam: int = 5,
+        beam: int | None = None,
         marks: str = "[]",
         **generation: Any,
     ) -> list[list[str]]:
@@ -130,7 +133,7 @@ class LatentOperations(LatentDecoding):
         seconds: Sequence[str],
         steps: int = 5,
         method: str = "linear",
-        beam: int = 5,
+        beam: int | None = None,
         **generation: Any,
     ) -> list[list[str]]:
         """Sentences between one and another, both included (VAT paper, table 3).
@@ -161,7 +164,7 @@ class LatentOperations(LatentDecoding):
         b: Sequence[str],
         c: Sequence[str],
         pooling: str = "mean",
-        beam: int = 5,
+        beam: int | None = None,
         **generation: Any,
     ) -> list[str]:
         """a - b + c, decoded: what b is to a, to c.
@@ -195,7 +198,7 @@ class LatentOperations(LatentDecoding):
         sentences: Sequence[str],
         direction: np.ndarray | Tensor,
         scale: float = 1.0,
-        beam: int = 5,
+        beam: int | None = None,
         **generation: Any,
     ) -> list[str]:
         """Sentences moved along a direction, decoded.
@@ -222,7 +225,7 @@ class LatentOperations(LatentDecoding):
         prior_std: float | None = None,
         temperature: float = 1.0,
         seed: int = 1,
-        beam: int = 5,
+        beam: int | None = None,
         **generation: Any,
     ) -> list[str]:
         """Sentences decoded from latents drawn from their prior N(0, p^2 I).

@@ -177,6 +177,11 @@ def _check_parts(cfg: Any) -> None:
             "--offload-activations: fairseq would recompute the activations in single precision"
         )
     check_values(cfg, _SHARES, lambda x: 0 <= x <= 1, "from 0 to 1")
+    if cfg.quant_noise_scalar > 0:
+        raise VATError(
+            "--quant-noise-scalar: fairseq's needs a GPU, and leaves out the output layer here; "
+            "--quant-noise-pq is the other kind"
+        )
     if cfg.encoder_type == "none":
         if cfg.decoder_type == "gpt2":
             raise VATError("--encoder-type none: a language model can't have --decoder-type gpt2")

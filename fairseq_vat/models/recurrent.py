@@ -7,10 +7,12 @@ Shape legend: T source positions, S target positions, B sentences, N layers, E e
 H hidden width (of one direction), L latent width, V vocabulary, X states of a layer.
 """
 
+import contextlib
 from typing import Any
 
 import torch
 from fairseq.models import FairseqEncoder, FairseqIncrementalDecoder
+from fairseq.modules import FairseqDropout
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -43,7 +45,7 @@ class RecurrentEncoder(FairseqEncoder):
     ):
         super().__init__(dictionary)
         self.embed_tokens = embed_tokens
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = FairseqDropout(dropout, module_name=type(self).__name__)
         width = embed_tokens.embedding_dim
         self.rnn = _recurrence(cell, width, hidden_size, layers, dropout, bidirectional=True)
         self.output_dim = 2 * hidden_size
@@ -94,7 +96,7 @@ class RecurrentDecoder(FairseqIncrementalDecoder):
         super().__init__(dictionary)
         self.embed_tokens = embed_tokens
         self.padding_idx = dictionary.pad()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = FairseqDropout(dropout, module_name=type(self).__name__)
         self.latent_dim = latent_dim
         self.layers, self.hidden_size = layers, hidden_size
         # the LSTM has two states a layer, the GRU one
@@ -137,7 +139,8 @@ class RecurrentDecoder(FairseqIncrementalDecoder):
             if state is None:
                 state = self._initial_state(z_1BL)
             x_SBE = torch.cat((x_SBE, z_1BL.expand(x_SBE.size(0), -1, -1)), dim=-1)
-        x_SBH, state = self.rnn(x_SBE, state)
+        with _in_its_own_precision(x_SBE.device):
+            x_SBH, state = self.rnn(*_as(self.rnn, x_SBE, state))
         if incremental_state is not None:
             self._save(incremental_state, state)
         return self.dropout(x_SBH).transpose(0, 1)
@@ -176,6 +179,28 @@ class RecurrentDecoder(FairseqIncrementalDecoder):
         return self._max_positions
 
 
+def _in_its_own_precision(device: torch.device) -> contextlib.AbstractContextManager:
+    """Surrounds a recurrence: under autocast cuDNN's runs in float16, whatever was asked for.
+
+    `--precision bfloat16` has no scale of the loss, which float16 needs.
+    """
+    if device.type != "cuda" or torch.get_autocast_dtype("cuda") != torch.bfloat16:
+        return contextlib.nullcontext()
+    return torch.autocast("cuda", enabled=False)
+
+
+def _as(rnn: nn.RNNBase, *inputs: Any) -> list[Any]:
+    """Inputs and states in the type of the recurrence's parameters, on a GPU."""
+    dtype = rnn.all_weights[0][0].dtype
+
+    def cast(x: Any) -> Any:
+        if isinstance(x, tuple):
+            return tuple(map(cast, x))
+        return x if x is None or x.device.type != "cuda" else x.to(dtype)
+
+    return [cast(x) for x in inputs]
+
+
 def read_both_ways(rnn: nn.RNNBase, x_TBE: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
     """What a bidirectional `rnn` makes of sentences padded on the right, whatever the padding is.
 
@@ -193,9 +218,10 @@ def read_both_ways(rnn: nn.RNNBase, x_TBE: Tensor, lengths_B: Tensor) -> tuple[T
     """
     if x_TBE.device.type == "cpu":
         return _read_padded(rnn, x_TBE, lengths_B)
-    # packing wants the lengths on the CPU
-    packed = pack_padded_sequence(x_TBE, lengths_B.cpu(), enforce_sorted=False)
-    packed, state = rnn(packed)
+    with _in_its_own_precision(x_TBE.device):
+        (x_TBE,) = _as(rnn, x_TBE)
+        # packing wants the lengths on the CPU
+        packed, state = rnn(pack_padded_sequence(x_TBE, lengths_B.cpu(), enforce_sorted=False))
     x_TBH, _ = pad_packed_sequence(packed, total_length=x_TBE.size(0))
     last_NBH = state[0] if isinstance(state, tuple) else state
     return x_TBH, torch.cat((last_NBH[-2], last_NBH[-1]), dim=-1)

@@ -95,8 +95,8 @@ class VATModel(BaseFairseqModel):
     def forward(
         self,
         src_tokens: Tensor,
-        src_lengths: Tensor | None,
-        prev_output_tokens: Tensor,
+        src_lengths: Tensor | None = None,
+        prev_output_tokens: Tensor | None = None,
         latent_seed: int | None = None,
         target: Tensor | None = None,
         label_smoothing: float = 0.0,
@@ -106,7 +106,7 @@ class VATModel(BaseFairseqModel):
 
         Args:
             src_tokens: (B, T).
-            prev_output_tokens: (B, S), for teacher forcing.
+            prev_output_tokens: (B, S), for teacher forcing; None: `src_tokens` (``--lm-path``).
             latent_seed: seed of the latents' noise; None decodes from the mean.
             target: (B, S); if given, the likelihood is taken here and no logits are returned.
                 The output layer then works inside this forward, where every kind of
@@ -119,8 +119,8 @@ class VATModel(BaseFairseqModel):
             a language model, ``prior_noise`` (the encoder's), and, with `target`, ``likelihood``
             (a `TokenLikelihood`).
         """
-        encoder_out = None
-        extra: dict[str, Any] = {"posterior": None, "latent_padding_mask": None}
+        encoder_out, extra = None, {"posterior": None, "latent_padding_mask": None}
+        previous_BS = src_tokens if prev_output_tokens is None else prev_output_tokens
         with self.precision.forward(self):
             if self.has_latents:
                 encoder_out = self.encoder(src_tokens, src_lengths=src_lengths)
@@ -130,7 +130,7 @@ class VATModel(BaseFairseqModel):
                 if latent_seed is not None:
                     encoder_out = self.encoder.draw(encoder_out, latent_seed)
             x, decoder_extra = self.decoder(
-                self._with_dropped_words(prev_output_tokens),
+                self._with_dropped_words(previous_BS),
                 encoder_out=encoder_out,
                 features_only=target is not None,
                 # nobody looks at attention weights beside a likelihood; -1 is no layer

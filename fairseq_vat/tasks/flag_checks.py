@@ -151,6 +151,15 @@ def check_search(how: Any) -> None:
         raise _wrong(
             "diverse_beam_groups", how.diverse_beam_groups, f"must divide --beam, {how.beam}"
         )
+    strategies = {
+        "sampling": how.sampling,
+        "match_source_len": how.match_source_len,
+        "diverse_beam_groups": how.diverse_beam_groups > 0,
+        "diversity_rate": how.diversity_rate > 0,
+    }
+    if len(given := [name for name, is_given in strategies.items() if is_given]) > 1:
+        first, second = (f"--{name.replace('_', '-')}" for name in given[:2])
+        raise VATError(f"{first} can't be combined with {second}: each is another search")
     if how.nbest > how.beam:
         raise _wrong("nbest", how.nbest, f"must be at most --beam, {how.beam}")
     if how.max_len_a == 0 and how.min_len > how.max_len_b:

@@ -42,6 +42,8 @@ class LatentSequenceGenerator(SequenceGenerator):
     def __init__(
         self, models: list[Any], tgt_dict: Any, search_strategy: Any = None, **kwargs: Any
     ):
+        if getattr(kwargs.get("lm_model"), "has_latents", False):
+            raise VATError("--lm-path needs a language model, such as transformer_decoder_lm")
         symbols = (tgt_dict.bos(), tgt_dict.pad(), tgt_dict.eos(), tgt_dict.unk())
         columns = Columns(special=max(symbols) + 1)
         strategy = search.BeamSearch(tgt_dict) if search_strategy is None else search_strategy
@@ -54,6 +56,7 @@ class LatentSequenceGenerator(SequenceGenerator):
             takes_columns = False
         ensemble = LatentEnsembleModel(models, columns)
         super().__init__(ensemble, tgt_dict, search_strategy=strategy, **kwargs)
+        self.model.set_decoder_beam_size(1)  # until the search: the model is others' too
         self.columns = columns
         self._takes_columns = (
             takes_columns
@@ -92,12 +95,26 @@ class LatentSequenceGenerator(SequenceGenerator):
     ) -> list[list[dict[str, Tensor]]]:
         """fairseq's search, on columns where nothing needs the whole vocabulary."""
         whole = len(self.tgt_dict)
+        if self.match_source_len:  # fairseq counts start token and end where it is given lengths
+            tokens_BT, ends = (
+                sample["net_input"]["src_tokens"],
+                (self.tgt_dict.bos(), self.pad, self.eos),
+            )
+            words_B = sum(tokens_BT.ne(symbol) for symbol in ends).eq(len(ends)).sum(dim=1)
+            sample = {**sample, "net_input": {**sample["net_input"], "src_lengths": words_B}}
         if self._takes_columns and prefix_tokens is None:
             self.columns.best = min(2 * self.beam_size, whole - self.columns.special)
             self.vocab_size = self.columns.special + self.columns.best
         self.model.set_decoder_beam_size(self.beam_size)
         try:
             return super()._generate(sample, prefix_tokens, constraints, bos_token)
+        except AssertionError as error:
+            if "min_len" not in str(error):
+                raise
+            raise VATError(
+                f"--min-len {self.min_len}: longer than the longest output, which --max-len-a, "
+                "--max-len-b and the model's positions limit"
+            ) from None
         finally:  # the model is others' too
             self.model.set_decoder_beam_size(1)
             self.columns.clear()
@@ -204,9 +221,16 @@ def check_generation(models: list[Any], args: Any, sampling: LatentSampling | No
     """Raise `VATError` for models, or settings of fairseq's generation, that don't go together."""
     if len({hasattr(model, "encoder") for model in models}) > 1:
         raise VATError("--path: an ensemble can't mix language models and models with latents")
+    levels = {str(model.encoder.latent_level) for model in models if hasattr(model, "encoder")}
+    if len(levels) > 1:
+        raise VATError("--path: an ensemble can't mix latents of sentences and of tokens")
     types = min((len(model.decoder.dictionary) for model in models), default=args.beam)
     if args.beam > types:
         raise VATError(f"--beam {args.beam}: the dictionary has {types} types; give fewer")
+    if getattr(args, "sampling_topk", -1) > types:
+        raise VATError(
+            f"--sampling-topk {args.sampling_topk}: the dictionary has {types} types; give fewer"
+        )
     for flag in ("print_alignment", "score_reference"):
         if sampling is not None and getattr(args, flag, None):
             name = flag.replace("_", "-")
@@ -219,6 +243,22 @@ def _aligns(model: Any) -> bool:
     """Whether the decoder attends to latents of single tokens, and says how much."""
     level = getattr(getattr(model, "encoder", None), "latent_level", None)
     return level == "token" and model.cfg.decoder_type == "transformer"
+
+
+def align_words(hypotheses: list[list[dict[str, Any]]], start_token: bool) -> Any:
+    """Alignments, pairs or rows of shares, that count the source's words as they are printed."""
+
+    def shifted(alignment: Any) -> Any:
+        if len(alignment) == 0 or not start_token:
+            return alignment
+        if isinstance(alignment[0], tuple):
+            return [(source - 1, target) for source, target in alignment if source > 0]
+        return [shares[1:] for shares in alignment]
+
+    return [
+        [{**one, "alignment": shifted(one["alignment"])} for one in of_sentence]
+        for of_sentence in hypotheses
+    ]
 
 
 def answer_empty(

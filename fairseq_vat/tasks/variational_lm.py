@@ -240,7 +240,8 @@ class VariationalLMTask(AggressiveTask):
         """fairseq's generator, or with ``--latent-sampling`` one that draws latents first."""
         kwargs = dict(extra_gen_cls_kwargs or {})
         generation.check_generation(models, args, self.latent_sampling)
-        args.print_step = all(getattr(model, "has_latents", False) for model in models)  # "I-"
+        have_latents = all(getattr(model, "has_latents", False) for model in models)
+        args.print_step = have_latents and not getattr(args, "score_reference", False)  # "I-"
         if self.latent_sampling is not None:
             self.latent_selection.check_models(models)
             seq_gen_cls = generation.VariationalSequenceGenerator
@@ -270,6 +271,7 @@ class VariationalLMTask(AggressiveTask):
         if hasattr(generator, "beam_size"):  # else a scorer, which generates nothing
             tokens_BT = sample["net_input"]["src_tokens"]
             hypotheses = generation.answer_empty(hypotheses, tokens_BT, self.dictionary)
+            hypotheses = generation.align_words(hypotheses, self.start_token)
         return hypotheses
 
     def state_dict(self) -> dict[str, Any]:
