@@ -25,7 +25,7 @@ PPLS = {"PPL", "PPL per piece", "per BERT word", "per word", "per word, without 
 NOT_MEASURED = ("system", "annealing", "epochs", "(paper")
 TABLES = {  # section, a column of this table alone: the files
     ("Table 2 under BERT's WordPiece", "per BERT word"): (
-        "table2-ptb-wordpiece", "table2-ptb-wordpiece-unfinished", "table5-ptb-wordpiece"
+        "table2-ptb-wordpiece", "table5-ptb-wordpiece"
     ),
     ("Table 2 by words, at the paper's length", "epochs"): (
         "table2-ptb", "table2-ptb-unfinished"
