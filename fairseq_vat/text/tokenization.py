@@ -57,13 +57,14 @@ def tokenize(
     """
     out = Path(out)
     digests = {name: files.sha256(texts[name]) for name in SPLITS}
-    files.lock_folder(out, files.OTHER_RUN)
+    lock = partial(files.lock_folder, out, files.OTHER_RUN)  # makes it
     if drop_unused and not wordpiece:
         raise VATError("--drop-unused: only of --wordpiece; the other vocabularies fit the text")
     if wordpiece or train_wordpiece:
         if character_coverage is not None:
             raise VATError("--character-coverage is sentencepiece's; leave it out for WordPiece")
         path = out / "vocab.txt"
+        lock()
         if wordpiece:
             _given_wordpiece(wordpiece, path, texts if drop_unused else {}, digests, tell)
         else:
@@ -77,8 +78,10 @@ def tokenize(
         from fairseq_vat.text.gpt2_vocabulary import GPT2Vocabulary  # here, as it loads fairseq
 
         vocabulary = GPT2Vocabulary(gpt2)
+        lock()
         origin, digest = gpt2, {"gpt2_sha256": vocabulary.digest()}
     else:
+        lock()
         if sentencepiece_model:
             if character_coverage is not None:
                 raise VATError("--character-coverage is of a new model's training; leave it out")
