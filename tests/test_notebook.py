@@ -21,7 +21,7 @@ def test_it_runs(tmp_path, monkeypatch):
         f"text, updates, folder = {str(tmp_path / 'lines.txt')!r}, 3, {str(tmp_path)!r}"
     )
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(DOCS.parent))
+    monkeypatch.setenv("PYTHONPATH", f"{DOCS.parent}:{os.environ['PYTHONPATH']}")
     client = nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": DOCS}})
     client.execute()
     assert (tmp_path / "vat" / "checkpoint_last.pt").is_file()
