@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from fairseq_vat.cli import main as cli
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.labelled import LabelledFiles
-from fairseq_vat.evaluation.probe import Probe, splits_of
+from fairseq_vat.evaluation.probe import Probe, SavedRuns, splits_of
 from fairseq_vat.evaluation.probed_encoders import CheckpointEncoder, PretrainedEncoder
 from fairseq_vat.files import sha256
 from fairseq_vat.hub.huggingface import HuggingFaceEncoder
@@ -204,6 +204,14 @@ def test_stopped_and_gone_on_with(probe, tmp_path, count_runs):
         error = probe(*flags, "--save", save, *change, status=1)
         assert error.startswith(f"--save {save}: its runs were made with another {name}")
     assert save.read_text() == kept
+
+
+def test_two_at_once_keep_each_other_s_runs(tmp_path):
+    path = str(tmp_path / "runs.json")
+    first, second = SavedRuns(path, {"--seeds": 1}), SavedRuns(path, {"--seeds": 1})
+    first.add("a", {"epoch": 1})
+    second.add("b", {"epoch": 2})
+    assert SavedRuns(path, {"--seeds": 1}).runs == {"a": {"epoch": 1}, "b": {"epoch": 2}}
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,9 @@ class SavedRuns:
         return parts["runs"]
 
     def add(self, key: str, run: dict[str, Any]) -> None:
-        """Keep a run."""
+        """Keep a run, beside those that another process has kept there since."""
+        if self.path is not None:
+            self.runs |= self._read(self.path)
         self.runs[key] = run
         self._write()
 
