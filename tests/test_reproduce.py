@@ -52,9 +52,13 @@ if name == "fairseq-vat" and args[0] == "classify":
 """
 
 
+RATE_DISTORTION = tables.rate_distortion
+
+
 @pytest.fixture
-def work(tmp_path: Path) -> Workplace:
-    """A folder with toy data sets."""
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
+    """A folder with toy data sets; no figures are drawn, which takes seconds."""
+    monkeypatch.setattr(tables, "rate_distortion", lambda *args: None)
     for name in ("ptb", "sst2"):
         (tmp_path / name).mkdir()
     for split, count in (("train", 70), ("valid", 3), ("test", 3)):
@@ -77,8 +81,7 @@ def result(work: Workplace, name: str) -> dict:
     return json.loads((work.folder / "out" / name / "result.json").read_text())
 
 
-def test_every_step_is_done_once(work, monkeypatch):
-    monkeypatch.setattr(tables, "rate_distortion", lambda *args: None)
+def test_every_step_is_done_once(work):
     both = (*SMALL, "--annealings", "linear,cyclic", "--latent-dim", "64,32", "--seeds", "1,5")
     both = (*both, "ptb=ptb", "sst2=sst2")
     done = work.run("out", *both)
@@ -452,7 +455,8 @@ def test_the_script_ends_with_them(work):
     assert "give at least one data set" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_free_bits_are_a_setting_of_their_own(work):
+def test_free_bits_are_a_setting_of_their_own(work, monkeypatch):
+    monkeypatch.setattr(tables, "rate_distortion", RATE_DISTORTION)
     few = ("--only", "vae_transformer", "--annealings", "free-bits,cyclic", "--seeds", "1")
     done = work.run("out", *few, "--latent-dim", "64", "--tables", "2", "ptb=ptb")
     assert done.returncode == 0, done.stderr
@@ -462,3 +466,5 @@ def test_free_bits_are_a_setting_of_their_own(work):
     document = squeezed((work.folder / "out" / "results" / "tables.md").read_text())
     assert "| VAE-Transformer | free-bits | 1 | 2 | 2 | 70.50 |" in document
     assert "20 nats of each KL free" in document
+    picture = work.folder / "out" / "results" / "rate-distortion-ptb.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")

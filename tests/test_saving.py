@@ -60,8 +60,9 @@ def test_a_cut_checkpoint_is_replaced_by_the_newest_whole_one(data_dir, run, cop
     newest = next(copied.glob("checkpoint_*_8.pt"))
     log = commands.train(data_dir, copied, *FLAGS, "--disable-validation")
     assert f"checkpoint_last.pt is cut off or damaged: going on from {newest.name}" in log
+    found = parameters(copied / "checkpoint_last.pt")
     for key, value in parameters(run / "checkpoint_last.pt").items():
-        assert torch.equal(parameters(copied / "checkpoint_last.pt")[key], value), key
+        assert torch.equal(found[key], value), key
 
 
 def test_without_a_whole_one_training_ends_and_leaves_everything(data_dir, copied):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 import subprocess
 import sys
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
@@ -58,13 +60,13 @@ def test_every_line_of_the_log_has_its_record(run):
 def test_a_run_that_goes_on_forgets_what_it_does_again(run, data_dir, tmp_path):
     _, whole = run
     flags = (*FLAGS, "--valid-subset", "valid,test", "--save-interval-updates", "15")
-    commands.train(data_dir, tmp_path, *flags, "--max-update", "40")
-    path = tmp_path / "metrics.jsonl"
+    folder = Path(shutil.copytree(whole, tmp_path / "run"))
+    path = folder / "metrics.jsonl"
     # killed after its last line, and once within it, when it had saved update 30 last
-    (tmp_path / "checkpoint_2_30.pt").replace(tmp_path / "checkpoint_last.pt")
+    (folder / "checkpoint_2_30.pt").replace(folder / "checkpoint_last.pt")
     with open(path, "a", encoding="utf-8") as file:
         file.write('{"update": 41, "ep')
-    commands.train(data_dir, tmp_path, *flags, "--max-update", "40")
+    commands.train(data_dir, folder, *flags, "--max-update", "40")
     keys = _keys(_records(path))
     assert keys == _keys(_records(whole / "metrics.jsonl"))
     assert len(set(keys)) == len(keys)

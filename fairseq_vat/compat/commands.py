@@ -52,7 +52,7 @@ class _Checked:
         whole = cfg if isinstance(cfg, DictConfig) else convert_namespace_to_omegaconf(cfg)
         try:
             self._check(whole, command)
-            return self.unchecked(cfg, *args, **kwargs)
+            return self.unchecked(whole, *args, **kwargs)
         except Exception as error:
             # fairseq-hydra-train: Hydra would print it among lines of its own
             if not HydraConfig.initialized() or explain(error, error.__traceback__) is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from helpers.scripts import ROOT
 
 CONFIGS = ROOT / "configs"
 EXPERIMENTS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+_stored = functools.cache(hydra_init)  # the same nodes each time
 
 
 @contextlib.contextmanager
@@ -35,7 +37,7 @@ def no_hydra() -> Iterator[None]:
 def composed(name: str, *overrides: str) -> DictConfig:
     """What `fairseq-hydra-train --config-dir configs --config-name NAME` trains with."""
     with no_hydra():
-        hydra_init(name)
+        _stored(name)
         with initialize_config_dir(str(CONFIGS), version_base="1.1"):
             cfg = compose(name, [f"common.user_dir={commands.PLUGIN}", *overrides])
     add_defaults(cfg)
