@@ -10,6 +10,7 @@ setting's declared type and range.
 from __future__ import annotations
 
 import ast
+import functools
 import math
 import re
 from argparse import Namespace
@@ -271,16 +272,20 @@ def _type_name(declared: Any) -> str:
     return "None" if declared is type(None) else names.get(declared, str(declared))
 
 
+_structured = functools.cache(OmegaConf.structured)  # merged into a copy
+
+
 def _check_ranges(cfg: dict[str, Any], kinds: dict[str, tuple[type, type]]) -> None:
     """What the plugin's classes check of their settings when they are made from flags.
 
     A setting that is younger than the checkpoint gets its default on the way.
     """
+    sections = [*kinds, "common", "dataset", "optimization"]  # of others some settings are taken
     whole = OmegaConf.create(
-        {section: values for section, values in cfg.items() if isinstance(values, dict)}
+        {section: cfg[section] for section in sections if isinstance(cfg.get(section), dict)}
     )
     for section, (_, dataclass) in kinds.items():
-        whole[section] = OmegaConf.merge(OmegaConf.structured(dataclass), whole[section])
+        whole[section] = OmegaConf.merge(_structured(dataclass), whole[section])
     check_config(whole.model)
     task = kinds["task"][0](whole.task, Dictionary())
     kinds["criterion"][0](whole.criterion, task)
