@@ -89,13 +89,13 @@ run fairseq-train "$demo/data-bin" --user-dir "$plugin" --task variational_lm \
     --kl-annealing logistic --kl-annealing-updates 1400 \
     --optimizer adam --lr 3e-3 --lr-scheduler inverse_sqrt --warmup-updates 300 --clip-norm 1.0 \
     --max-tokens 1200 --required-batch-size-multiple 1 --max-update "$max_update" --seed 1 \
-    "${device[@]}" "${precision_flags[@]}" \
+    --distributed-world-size 1 "${device[@]}" "${precision_flags[@]}" \
     --log-format simple --log-interval 50 --log-file "$demo/train.log" \
     --save-dir "$demo/checkpoints" --no-epoch-checkpoints
 
 step "4. How many tokens of the test sentences come back from the mean of their latents"
 run fairseq-validate "$demo/data-bin" --user-dir "$plugin" --task variational_lm --path "$checkpoint" \
-    --valid-subset test --max-tokens 4000 "${device[@]}" \
+    --valid-subset test --max-tokens 4000 --distributed-world-size 1 "${device[@]}" \
     --model-overrides "{'valid_latents': 'mean', 'report_accuracy': True}"
 
 step "5. Reconstructions: beam search from the mean"

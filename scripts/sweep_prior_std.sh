@@ -131,7 +131,8 @@ train() {
     begin_training "$save" "$data" "${command[@]}" || return 1
     [ ! -e "$save/done" ] || return 0
     say "$name: training, $updates updates ($save/train.log)"
-    run "$save/out.log" "${command[@]}" ${device[@]+"${device[@]}"} || return 1
+    # fairseq's own default is all GPUs, with other batches
+    run "$save/out.log" "${command[@]}" --distributed-world-size 1 ${device[@]+"${device[@]}"} || return 1
     [ -n "$dry_run" ] || : >"$save/done"
 }
 

@@ -240,6 +240,7 @@ class Recipe:
         stopped = watch()
         if not stopped:
             flags = [*self._device_flags, "--precision", precision]
+            flags += ["--distributed-world-size", "1"]  # fairseq's own default is all GPUs
             stopped = run_command([*command, *flags], folder / "out.log", watch, self._deadline)
         checkpoint = self._measured_checkpoint()
         trained = {

@@ -40,6 +40,8 @@ from fairseq_vat.tasks.flag_checks import check_flags
         (["--criterion", "cross_entropy"], "--criterion cross_entropy leaves the KL out"),
         (["--fp16"], "--fp16 needs a CUDA device"),
         (["--bf16"], "--bf16 and --tpu need a TPU"),
+        (["--lr-scheduler", "cosine", "--max-update", "0"], "--lr-period-updates is needed"),
+        (["--amp", "--checkpoint-activations"], "--checkpoint-activations with --amp"),
         (["--decoder-layers-to-keep", "0"], "--decoder-layers-to-keep 0: prunes a trained model"),
         (
             ["--precision", "bfloat16", "--fp16", "--memory-efficient-fp16"],

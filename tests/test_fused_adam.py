@@ -42,6 +42,12 @@ def test_steps_are_those_of_fairseqs_adam(betas: str):
     assert (ours - other).abs().max() > 1e-3  # steps that differ would be seen
 
 
+def test_betas_may_be_whole_numbers():
+    torch.testing.assert_close(
+        _stepped(FusedAdam, "(0, 0.98)"), _stepped(FairseqAdam, "(0, 0.98)"), atol=1e-7, rtol=0
+    )
+
+
 def test_a_stopped_run_ends_as_one_that_never_stopped(data_dir: Path, tmp_path: Path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     commands.train(data_dir, whole, *FLAGS, "--max-update", "12")

@@ -11,6 +11,7 @@ import torch
 from helpers import huggingface
 from helpers.text import WORDS
 from safetensors.torch import load_file, save_file
+from transformers import BatchEncoding
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.hub.huggingface import HuggingFaceEncoder
@@ -92,6 +93,23 @@ def test_a_sentence_longer_than_the_positions_is_cut_and_told(bert, caplog):
     (pieces,) = encoder.subwords([" ".join(WORDS)])
     assert len(pieces) == huggingface.POSITIONS
     assert "1 of 1 sentences cut to 16 subwords" in caplog.text
+
+
+def test_a_tokenizer_in_python_tells_of_a_cut_too(bert, caplog):
+    """It tells only what is left of a sentence."""
+    encoder = HuggingFaceEncoder(bert)
+    fast = encoder.tokenizer
+
+    class Slow:
+        model_max_length = fast.model_max_length
+
+        def __call__(self, *args, **options):
+            return BatchEncoding(dict(fast(*args, **options)))
+
+    encoder.tokenizer = Slow()
+    pieces = encoder.subwords([" ".join(WORDS), WORDS[0]])
+    assert [len(sentence) for sentence in pieces] == [huggingface.POSITIONS, 3]
+    assert "1 of 2 sentences cut to 16 subwords" in caplog.text
 
 
 def test_a_pooler_that_is_missing_and_half_precision(bert, changed):

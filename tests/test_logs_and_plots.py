@@ -1,6 +1,8 @@
 """Reading fairseq's logs back, and the figures drawn from them."""
 
+import json
 import logging
+import math
 from collections import OrderedDict
 
 import pytest
@@ -14,6 +16,7 @@ from fairseq_vat.evaluation.generation_log import (
 )
 from fairseq_vat.evaluation.training_log import Record, last_validation, read_training_log
 from fairseq_vat.report import plots
+from fairseq_vat.report.plots import panel_curves
 
 
 def _stats(update: int) -> OrderedDict:
@@ -102,6 +105,33 @@ def test_a_resumed_run_overwrites(log):
     again = [line for line in lines if "valid" in line][-1].replace("1", "7", 1)
     log.write_text("\n".join([*lines, "{cut off", again]), encoding="utf-8")
     assert len(read_training_log(log)) == 8
+
+
+def test_of_an_abandoned_run_nothing_is_left_past_a_resumed_one_s_start(log):
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = read_training_log(log)
+    of_the_first_epoch = [line for line in lines if '"epoch": 1' in line or "epoch 001" in line]
+    log.write_text("".join([*lines, *of_the_first_epoch]), encoding="utf-8")
+    assert read_training_log(log) == [one for one in whole if one.num_updates <= 10]
+    assert len(whole) == 8
+
+
+def test_the_weighted_kl_is_the_loss_s_term():
+    """Under noise of the prior's width the latents' KL is another number."""
+    stats = {"kl_nats": 6.0, "kl_weight": 0.5, "nll_loss": 1.0}
+    for more, expected in (({}, 3.0), ({"penalty_nats": 1.0}, 0.5)):
+        record = Record("train_inner", 1, 10, stats | more)
+        assert panel_curves([record], "Weighted KL").train == ([10], [expected])
+
+
+def test_what_is_no_number_leaves_a_gap(tmp_path):
+    """Null in metrics.jsonl, as "nan" in a log."""
+    record = {"epoch": 1, "subset": "train_inner", "kind": "train_inner", "nll_loss": 1.0}
+    lines = [{**record, "update": n, "kl_nats": kl} for n, kl in ((100, 5), (200, None), (300, 4))]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    updates, values = panel_curves(read_training_log(tmp_path), "KL divergence").train
+    assert updates == [100, 200, 300]
+    assert values == pytest.approx([5, math.nan, 4], nan_ok=True)
 
 
 def test_no_record_is_said(tmp_path):

@@ -6,14 +6,18 @@ On a CPU without instructions for bfloat16 these tests take torch's emulation.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from fairseq import options
+from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
+from fairseq.optim.amp_optimizer import AMPOptimizer
 from fairseq_cli import preprocess as fairseq_preprocess
 from helpers import commands, gpt2
 from helpers.configs import hydra_train
@@ -21,12 +25,15 @@ from helpers.distributed import train_with_two
 from helpers.models import batch, build
 from helpers.runs import assert_same_end
 from helpers.systems import LANGUAGE_MODELS, SYSTEMS, TINY
+from torch import nn
 
 from fairseq_vat import hardware
 from fairseq_vat.cli import main as cli
 from fairseq_vat.errors import VATError
 from fairseq_vat.models import precision
 from fairseq_vat.models.vat_transformer import VATModel
+from fairseq_vat.optim.fused_adam import FusedAdam
+from fairseq_vat.tasks.aggressive import Step, keep_gradients
 
 BF16 = ["--precision", "bfloat16", "--emulate-bfloat16"]
 FLOAT32 = ["--precision", "float32"]
@@ -37,6 +44,29 @@ TRAINED = {
     if name in ("transformer-transformer-token", "lstm-lstm-sentence", "gru-lm")
 }
 WARNING = "--precision bfloat16: this CPU has no instructions for it"
+
+
+@pytest.mark.parametrize("kind", [FairseqAdam, FusedAdam])
+@pytest.mark.parametrize("overflow", [False, True])
+def test_amp_divides_gradients_by_the_scale_once(kind: type, overflow: bool):
+    """And an overflow takes no step, nor one of gradients that aggressive training leaves out."""
+    model = nn.Module()
+    model.encoder, model.decoder = nn.Linear(2, 2), nn.Linear(2, 2)
+    before = model.encoder.weight.detach().clone()
+    adam = kind(FairseqAdamConfig(adam_betas="(0.9, 0.98)", lr=[0.1]), list(model.parameters()))
+    common = SimpleNamespace(fp16_init_scale=1, amp_scale_window=None, min_loss_scale=1e-4)
+    optimizer = AMPOptimizer(SimpleNamespace(optimizer=None, common=common), None, adam)
+    # its own is torch.cuda's, which does nothing on a CPU
+    optimizer._grad_scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    optimizer.backward(sum(parameter.sum() for parameter in model.parameters()))
+    if overflow:
+        model.decoder.weight.grad.fill_(math.inf)
+    optimizer.clip_grad_norm(0.0)
+    keep_gradients(optimizer, model, Step.encoder)
+    optimizer.step()
+    assert (model.encoder.weight.grad == 1).all()
+    assert torch.equal(model.encoder.weight, before) == overflow
+    assert optimizer.scaler.get_scale() == (2.0**15 if overflow else 2.0**16)
 
 
 def vector(parameters: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -2,8 +2,10 @@
 
 import importlib
 import json
+import os
 import random
 import re
+import socket
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -22,6 +24,7 @@ from omegaconf import OmegaConf
 from fairseq_vat.cli.main import main
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import read_json
+from fairseq_vat.recipes import launcher
 from fairseq_vat.recipes.prepare import prepare
 from fairseq_vat.recipes.train import (
     Processes,
@@ -112,6 +115,36 @@ def test_the_vocabulary_fits_the_text(texts, tmp_path, prepared):
         tokenize(small, tmp_path / "2", vocab_size=2048)
 
 
+def test_a_vocabulary_fits_the_characters(texts, tmp_path):
+    """Without spaces there are few words, and of Chinese more characters than subwords for them."""
+    rng = random.Random(1)
+    characters = [chr(0x4E00 + i) for i in range(400)]
+    text = tmp_path / "text"
+    lines = ("".join(rng.choices(characters, k=12)) for _ in range(300))
+    text.write_text("\n".join(lines), encoding="utf-8")
+    assert fitting_vocab_size(text) == 256
+    told = []
+    tokenize({**texts, "train": text}, tmp_path / "out", tell=told.append)
+    assert any("the text's characters take 40" in line for line in told)
+    assert not any("unknown" in line and "0.000%" not in line for line in told if "train:" in line)
+    with pytest.raises(VATError, match="--vocab-size 256 is too small"):
+        tokenize({**texts, "train": text}, tmp_path / "2", vocab_size=256)
+
+
+def test_a_pipe_is_refused(texts, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(VATError, match=r"--valid .*pipe: is a pipe; give a file"):
+        tokenize({**texts, "valid": tmp_path / "pipe"}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_lines_that_are_all_too_long_are_told(texts, tmp_path):
+    text = tmp_path / "text"
+    text.write_text("one line\r" * 9000)
+    with pytest.raises(VATError, match=r"no line with text of up to 65,536 bytes .* end with \\n"):
+        tokenize({**texts, "train": text}, tmp_path / "out")
+
+
 def test_a_folder_in_use_is_left_alone(texts, tmp_path):
     with (
         locked_by_another(tmp_path),
@@ -187,6 +220,51 @@ def test_the_command_is_fairseq_s(prepared, tmp_path):
     assert "--standalone" in two
 
 
+@pytest.mark.parametrize(("flags", "processes"), [([], 1), (["--distributed-world-size", "4"], 4)])
+def test_it_is_one_process_where_there_are_several_gpus(flags, processes, prepared, monkeypatch):
+    """fairseq's own default is a process for each."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    command = training_command(str(prepared), "none", "demo", flags=flags)
+    parser = options.get_training_parser()
+    args = options.parse_args_and_arch(parser, command[3:])
+    cfg = convert_namespace_to_omegaconf(args).distributed_training
+    assert cfg.distributed_world_size == processes
+
+
+@pytest.mark.parametrize(
+    ("flags", "without"),
+    [
+        (["--lr-scheduler", "inverse_sqrt"], {"min_lr", "lr_period_updates", "lr_shrink"}),
+        (["--lr-scheduler=fixed"], {"min_lr", "lr_period_updates"}),
+        (["--optimizer", "sgd"], {"adam_betas"}),
+        (["--optimizer", "adam"], set()),
+        (["--lr-scheduler", "cosine", "--optimizer", "fused_adam"], set()),
+    ],
+)
+def test_settings_of_what_another_replaces_are_left_out(flags, without):
+    kept, all_of_it = (
+        preset_flags("vae_transformer_ptb", flags),
+        preset_flags("vae_transformer_ptb"),
+    )
+    gone = {
+        word[2:].replace("-", "_") for word in all_of_it if word[:2] == "--" and word not in kept
+    }
+    assert gone == without
+    flags = ["DATA", "--user-dir", commands.PLUGIN, *kept, *flags]
+    options.parse_args_and_arch(options.get_training_parser(), flags)  # none is unrecognized
+
+
+def test_an_address_in_use_is_told_in_one_line(capfd):
+    with socket.create_server(("localhost", 0)) as server:
+        port = str(server.getsockname()[1])
+        flags = ["--nproc_per_node", "1", "--nnodes", "2", "--node_rank", "0"]
+        flags += ["--master_addr", "localhost", "--master_port", port, "-m", "fairseq_vat.errors"]
+        assert launcher.main(flags) == 1
+    error = capfd.readouterr().err
+    assert re.search(r"^fairseq_vat: error: --master: .*address already in use$", error, re.M)
+    assert "Traceback" not in error
+
+
 def test_a_training_keeps_its_memory(tmp_path, monkeypatch):
     code = "import os, sys; open(sys.argv[1], 'w').write(os.environ['GLIBC_TUNABLES'])"
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
@@ -211,6 +289,10 @@ def test_a_training_keeps_its_memory(tmp_path, monkeypatch):
         (
             ["demo", "DATA", "out", "--cpus", "1", "--nodes", "2", "--master", "a"],
             "--master a: must be HOST:PORT",
+        ),
+        (
+            ["demo", "DATA", "out", "--cpus", "1", "--nodes", "2", "--master", "a:65536"],
+            "--master a:65536: must be HOST:PORT, the port up to 65535",
         ),
     ],
 )

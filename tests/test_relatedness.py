@@ -56,6 +56,8 @@ def test_features_and_agreement_by_hand():
     assert found.spearman == pytest.approx(0.8)
     constant = agreement(torch.ones(4), scores)
     assert (constant.pearson, constant.spearman) == (None, None)
+    rounding = agreement(torch.tensor([3, 3 + 2.4e-7, 3 - 2.4e-7, 3]), scores)
+    assert (rounding.pearson, rounding.spearman) == (None, None)
 
 
 def pairs_of_vectors(seed, counts=(400, 100, 200)):

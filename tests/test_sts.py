@@ -274,10 +274,11 @@ def test_files_that_are_wrong(tmp_path, text, message):
     assert str(caught.value).startswith(f"{tmp_path / 'x.tsv'}{message}")
 
 
-def test_reading(tmp_path):
+def test_reading(tmp_path, caplog):
     path = tmp_path / "x.tsv"
     path.write_bytes(b'\xef\xbb\xbf4.5\t"a  b\t c"\r\n\n-1e0\tcaf\xe9\t\'\n')
     assert read_pairs(path) == [(4.5, '"a b', 'c"'), (-1, "caf\ufffd", "'")]
+    assert "1 lines aren't UTF-8, line 3 the first" in caplog.text
 
 
 @pytest.mark.parametrize(

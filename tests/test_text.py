@@ -1,5 +1,6 @@
 """Cleaning of raw text and the sentence splitter."""
 
+import bz2
 import gzip
 import lzma
 
@@ -74,6 +75,16 @@ def test_read_lines_names_utf16(tmp_path):
     path = tmp_path / "utf16.txt"
     path.write_bytes("Hello.\n".encode("utf-16"))
     with pytest.raises(VATError, match="iconv"):
+        list(read_lines(path))
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, lzma.compress, bz2.compress])
+def test_read_lines_names_what_is_compressed(compress, tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_bytes(compress(b"Hello.\n"))
+    with pytest.raises(
+        VATError, match=r"text\.txt is compressed with (gzip|xz|bzip2): .*\.gz|\.xz"
+    ):
         list(read_lines(path))
 
 

@@ -30,6 +30,7 @@ def install(
     checkpoints.resume_safely()
     training.end_where_nothing_is_finite()
     training.save_what_counts()
+    training.unscale_once()
     training.save_whole_or_say_why()
     commands.check_flags_first(check_flags)
     logs.record_metrics()

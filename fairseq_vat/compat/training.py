@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from fairseq import checkpoint_utils
+from fairseq.optim.amp_optimizer import AMPOptimizer
 from fairseq.trainer import Trainer
 
 from fairseq_vat.compat import patience
@@ -37,6 +38,21 @@ def save_what_counts() -> None:
         global _fairseq_save_checkpoint
         _fairseq_save_checkpoint = Trainer.save_checkpoint
         Trainer.save_checkpoint = _save_checkpoint
+
+
+def unscale_once() -> None:
+    """Let ``--amp`` divide gradients by the loss's scale once.
+
+    fairseq lets torch's scaler unscale torch's optimizer, before it clips, and step fairseq's,
+    which to the scaler is another: it divides again, and Adam's epsilon is no longer small. It also
+    looks for overflows again, where those of gradients that are left out are gone.
+    """
+    AMPOptimizer.step = _step_unscaled
+
+
+def _step_unscaled(self: AMPOptimizer) -> None:
+    self.scaler.step(self.optimizer)
+    self.scaler.update()
 
 
 _fairseq_clip_grad_norm = Trainer.clip_grad_norm

@@ -30,6 +30,8 @@ from fairseq_vat.text.columns import ScoredPair
 # end after four that brought nothing, or after the first one past 1,000 epochs
 TRAINING = Training(1050, 64, 1e-3, chosen_by="pearson", look_every=50, tenacity=3)
 FIGURES = ("pearson", "spearman", "mse")
+# of predicted grades, which a softmax in single precision gives
+_LEAST_SPREAD = 1e-5
 
 
 @dataclass(frozen=True)
@@ -148,5 +150,5 @@ def grade_distribution(scores_N: Tensor, least: int, most: int) -> Tensor:
 def agreement(predicted_N: Tensor, scores_N: Tensor) -> Agreement:
     """How predictions go together with people's scores."""
     predicted, scores = predicted_N.double().numpy(), scores_N.double().numpy()
-    found = correlate(predicted, scores)
+    found = correlate(predicted, scores, _LEAST_SPREAD)
     return Agreement(found.pearson, found.spearman, float(np.mean((predicted - scores) ** 2)))

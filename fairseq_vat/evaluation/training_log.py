@@ -1,6 +1,7 @@
 """Read a training's statistics: ``metrics.jsonl``, or a log of fairseq."""
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable
@@ -41,8 +42,8 @@ def read_training_log(path: str | os.PathLike) -> list[Record]:
     From ``metrics.jsonl`` if it is given or lies beside the log; what the log has from before it is
     added. Of a log it understands ``--log-format json`` and ``simple``, from ``--log-file`` or from
     standard output. Of several records for one kind and update the last counts: fairseq opens the
-    log file once more in every epoch and then writes each line several times, and a run resumed
-    from a checkpoint does over again what came after it.
+    log file once more in every epoch and then writes each line several times. A run resumed from a
+    checkpoint does over again what came after it, of which nothing is left.
 
     Args:
         path: a log, ``metrics.jsonl``, or a folder with ``train.log`` or ``metrics.jsonl`` in it.
@@ -76,7 +77,7 @@ def _files(run: Path) -> tuple[Path | None, Path]:
 
 
 def _read(path: Path, parse: Callable[[str], Record | None]) -> dict[_Key, Record]:
-    records = {}
+    records, last = {}, 0
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
@@ -84,8 +85,11 @@ def _read(path: Path, parse: Callable[[str], Record | None]) -> dict[_Key, Recor
             # numbers that are none or without end, brackets likewise
             except (ValueError, OverflowError, RecursionError):
                 continue
-            if record is not None:
-                records[record.kind, record.subset, record.num_updates] = record
+            if record is None:
+                continue
+            if (update := record.num_updates) < last:  # a run that goes on from before, or anew
+                records = {key: one for key, one in records.items() if key[-1] <= update}
+            records[record.kind, record.subset, update], last = record, update
     return records
 
 
@@ -95,6 +99,7 @@ def _parse_figures(line: str) -> Record | None:
         head = {name: stats.pop(name) for name in ("epoch", "update", "subset", "kind")}
     except (ValueError, AttributeError, TypeError, KeyError):  # cut off by a crash
         return None
+    stats = {name: math.nan if value is None else value for name, value in stats.items()}
     if not (isinstance(head["kind"], str) and isinstance(head["subset"], str)):
         return None
     subset = head["subset"] if head["kind"] == "valid" else "train"

@@ -121,7 +121,11 @@ class HuggingFaceEncoder:
         if not sentences:
             return []
         found = self._tokenized(sentences, seconds)
-        cut = sum(bool(one.overflowing) for one in found.encodings or ())
+        if found.encodings is None:  # a tokenizer in Python, which tells of nothing
+            whole = self._tokenized(sentences, seconds, truncation=False)["input_ids"]
+            cut = sum(len(sentence) > self.max_positions for sentence in whole)
+        else:
+            cut = sum(bool(one.overflowing) for one in found.encodings)
         if cut:
             logger.warning(
                 f"{self.directory}: {cut:,} of {len(sentences):,} sentences cut to "
@@ -135,12 +139,15 @@ class HuggingFaceEncoder:
         """Which of a pair's sentences each of its subwords is of; None: the model has no types."""
         return self._tokenized(sentences, seconds).get("token_type_ids")
 
-    def _tokenized(self, sentences: Sequence[str], seconds: Sequence[str] | None) -> Any:
+    def _tokenized(
+        self, sentences: Sequence[str], seconds: Sequence[str] | None, truncation: bool = True
+    ) -> Any:
         return self.tokenizer(
             list(sentences),
             None if seconds is None else list(seconds),
-            truncation=True,
-            max_length=self.max_positions,
+            truncation=truncation,
+            max_length=self.max_positions if truncation else None,
+            verbose=False,
             return_attention_mask=False,
         )
 

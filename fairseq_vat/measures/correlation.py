@@ -50,16 +50,19 @@ def cosines(first_NL: np.ndarray, second_NL: np.ndarray) -> np.ndarray:
         return ((first_NL * second_NL).sum(axis=1) / lengths_N).round(12)
 
 
-def correlate(similarities: np.ndarray, scores: np.ndarray) -> Correlation:
+def correlate(
+    similarities: np.ndarray, scores: np.ndarray, least_spread: float = LEAST_SPREAD
+) -> Correlation:
     """Spearman's and Pearson's correlation of two rows of N, or why there is none.
 
     Args:
         similarities: a model's; NaN where there is none.
         scores: people's.
+        least_spread: similarities that differ by no more are one, but for rounding.
     """
     similarities_N, scores_N = np.asarray(similarities, float), np.asarray(scores, float)
     count = len(scores_N)
-    if reason := _undefined(similarities_N, scores_N):
+    if reason := _undefined(similarities_N, scores_N, least_spread):
         return Correlation(count, None, None, reason)
     found = (of(similarities_N, scores_N).statistic for of in (spearmanr, pearsonr))
     return Correlation(count, *map(float, found))
@@ -87,13 +90,13 @@ def average(correlations: Mapping[str, Correlation], weighted: bool = False) -> 
     return Correlation(sum(counts), *(float(np.average(one, weights=weights)) for one in columns))
 
 
-def _undefined(similarities_N: np.ndarray, scores_N: np.ndarray) -> str | None:
+def _undefined(similarities_N: np.ndarray, scores_N: np.ndarray, least_spread: float) -> str | None:
     if len(scores_N) < 2:
         return "a correlation needs two pairs at least"
     bad = int((~np.isfinite(similarities_N)).sum())
     if bad:
         return f"{bad:,} of {len(scores_N):,} pairs have a vector that is zero or isn't finite"
-    if np.ptp(similarities_N) <= LEAST_SPREAD:
+    if np.ptp(similarities_N) <= least_spread:
         return "all pairs have the same cosine, as where all sentences have one vector"
     if np.ptp(scores_N) == 0:
         return "all pairs have the same gold score"

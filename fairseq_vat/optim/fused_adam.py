@@ -31,6 +31,12 @@ class FusedAdam(FairseqAdam):
         self._optimizer = torch.optim.AdamW(params, fused=True, **self.optimizer_config)
 
     @property
+    def optimizer_config(self) -> dict[str, Any]:
+        """What a resumed training sets again; torch takes betas of one type alone."""
+        config = super().optimizer_config
+        return config | {"betas": tuple(map(float, config["betas"]))}
+
+    @property
     def supports_flat_params(self) -> bool:
         """Whether all parameters may come as one vector, as ``--fp16`` has them."""
         return True

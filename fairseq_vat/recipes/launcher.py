@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from torch.distributed import run
+from torch.distributed import DistError, run
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
@@ -30,6 +30,9 @@ def main(args: Sequence[str] | None = None) -> int:
             run.main(["--log-dir", folder, *args])
     except SignalException as stopped:
         return 128 + stopped.sigval
+    except DistError as error:  # such as an address in use, of another training with this --master
+        print(f"fairseq_vat: error: --master: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 1
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode >= 0:

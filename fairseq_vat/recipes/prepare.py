@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.files import OTHER_RUN, lock_folder, read_json
+from fairseq_vat.files import read_json
 from fairseq_vat.text.subword_files import SubwordFiles
 from fairseq_vat.text.tokenization import SPLITS, tokenize
 
@@ -42,7 +42,6 @@ def prepare(
     out = Path(out)
     for path in texts.values():  # before the folder is made
         open(path, "rb").close()
-    lock_folder(out, OTHER_RUN)
     made_from = tokenize(texts, out, tell=tell, warn=warn, **tokenization)
     data = out / "data-bin"
     if read_json(data / "made_from.json") == made_from and _is_whole(data):

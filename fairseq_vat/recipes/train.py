@@ -1,5 +1,6 @@
 """`fairseq-train` with an experiment's flags, in one process or several."""
 
+import argparse
 import itertools
 import math
 import os
@@ -48,10 +49,14 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in preset_folder().glob("*.yaml"))
 
 
-def preset_flags(name: str) -> list[str]:
+def preset_flags(name: str, flags: Sequence[str] = ()) -> list[str]:
     """Flags for `fairseq-train` that are the experiment ``configs/NAME.yaml``, data left out.
 
     The same file is what `fairseq-hydra-train` trains with.
+
+    Args:
+        flags: to follow them. Where they choose another optimizer, scheduler or criterion, what the
+            experiment sets of its own and the other doesn't have is left out.
     """
     path = preset_folder() / f"{name}.yaml"
     if name not in preset_names():
@@ -63,15 +68,39 @@ def preset_flags(name: str) -> list[str]:
     assert isinstance(cfg, DictConfig)
     (arch,) = (entry["model"] for entry in cfg.pop("defaults") if not isinstance(entry, str))
     cfg.pop("hydra", None)
-    flags = ["--arch", arch]
+    given, experiment = _values(flags), ["--arch", arch]
     for group, values in cfg.items():
-        for key, value in OmegaConf.to_container(values).items():
+        values = OmegaConf.to_container(values)
+        flag = f"--{str(group).replace('_', '-')}"
+        chosen = given.get(flag, values.get("_name"))
+        known = None if chosen == values.get("_name") else _fields(str(group), chosen)
+        for key, value in values.items():
             if key == "_name":
                 assert group in _CHOICES
-                flags += [f"--{str(group).replace('_', '-')}", value]
-            elif value != "???" and key not in _LEFT_OUT:
-                flags += _flag(key, value)
-    return flags
+                experiment += [flag, value]
+            elif value != "???" and key not in _LEFT_OUT and (known is None or key in known):
+                experiment += _flag(key, value)
+    return experiment
+
+
+def _values(flags: Sequence[str]) -> dict[str, str]:
+    """What follows each word of a command line: of flags, given twice, the later value."""
+    words = [part for word in flags for part in word.split("=", 1)]
+    return dict(itertools.pairwise(words))
+
+
+def _fields(group: str, name: str) -> set[str] | None:
+    """What one of fairseq's optimizers, schedulers or criteria has; None where it is unknown."""
+    from fairseq.registry import REGISTRIES
+
+    import fairseq_vat.plugin  # noqa: F401  -- fills the registries
+
+    kind = REGISTRIES[group]["registry"].get(name)
+    if kind is None:
+        return None
+    parser = argparse.ArgumentParser(add_help=False)
+    kind.add_args(parser)
+    return set(vars(parser.parse_known_args([])[0]))
 
 
 def _flag(key: str, value: Any) -> list[str]:
@@ -103,8 +132,9 @@ class Processes:
             raise VATError(
                 f"--node-rank {self.node_rank}: must be from 0 to --nodes less 1, {self.nodes - 1}"
             )
-        if self.master is not None and not self.master.rpartition(":")[2].isdigit():
-            raise VATError(f"--master {self.master}: must be HOST:PORT")
+        host, _, port = (self.master or "host:1").rpartition(":")
+        if not (host and port.isdecimal() and 0 < int(port) < 2**16):
+            raise VATError(f"--master {self.master}: must be HOST:PORT, the port up to 65535")
 
     def launcher(self) -> list[str]:
         """What starts `fairseq-train`, its flags to follow."""
@@ -143,7 +173,7 @@ def training_command(
     import torch
 
     processes = processes or Processes()
-    experiment = preset_flags(preset)
+    experiment = preset_flags(preset, flags)
     first, colon, _ = data.partition(":")
     if (Path(first) / "data-bin" / "dict.txt").is_file():
         raise VATError(f"{first} is a folder of fairseq-vat prepare: give {first}/data-bin")
@@ -158,6 +188,8 @@ def training_command(
         raise VATError(f"--gpus {processes.count}: torch sees {there} here")
     on_cpu = processes.device == "cpu" or not has_gpu
     command = [*processes.launcher(), data, "--user-dir", str(PLUGIN)]
+    if processes.device is None:  # fairseq's own default is all GPUs, with other batches
+        command += ["--distributed-world-size", "1"]
     command += [*experiment, "--save-dir", save_dir]
     command += ["--log-file", str(Path(save_dir) / "train.log")]
     command += ["--log-format", "tqdm" if sys.stderr.isatty() else "simple"]
@@ -184,8 +216,7 @@ def unfinished_annealing(command: Sequence[str], save_dir: str) -> str | None:
     """
     from fairseq_vat.evaluation.training_log import read_training_log
 
-    words = [part for word in command for part in word.split("=", 1)]
-    given = dict(itertools.pairwise(words))  # a later flag wins
+    given = _values(command)
     flag = "--kl-annealing-updates"
     constant = given.get("--kl-annealing") == "constant"
     wanted = 0 if constant else int(given.get(flag, 0))

@@ -127,12 +127,19 @@ def _plain(label: str) -> str:
 
 
 # title of a panel: its label, and its value in a record's statistics
+def _weighted(stats: dict[str, float]) -> float | None:
+    """The loss's term; under --latent-noise prior it isn't the latents' KL."""
+    if not {"kl_nats", "kl_weight"} <= stats.keys():
+        return None
+    return stats.get("penalty_nats", stats["kl_nats"]) * stats["kl_weight"]
+
+
 PANELS: dict[str, tuple[str, Callable[[dict[str, float]], float | None]]] = {
     "Reconstruction": ("nll (bits per token)", lambda s: s.get("nll_loss")),
     "KL divergence": ("KL (nats per latent)", lambda s: s.get("kl_nats")),
     "Weighted KL": (
         "weight \u00d7 KL (nats per latent)",
-        lambda s: s["kl_nats"] * s["kl_weight"] if {"kl_nats", "kl_weight"} <= s.keys() else None,
+        _weighted,
     ),
     "KL weight": ("weight", lambda s: s.get("kl_weight")),
 }

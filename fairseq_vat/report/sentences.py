@@ -47,9 +47,14 @@ def read_subset(vat: VATHubInterface, split: str, count: int) -> Sentences:
 
 def read_text(vat: VATHubInterface, path: str | os.PathLike, count: int) -> Sentences:
     """At most `count` sentences of a text file, a sentence a line, in the model's subwords."""
-    lines = list(read_lines(path))
-    pieces = [vat.apply_bpe(lines[number]) for number in _spread(len(lines), count)]
-    return _fitting(vat, pieces, os.fspath(path), len(lines))
+    if os.path.isfile(path):  # in two passes, so that a large one isn't held
+        total = sum(1 for _ in read_lines(path))
+        chosen = {*_spread(total, count)}
+        lines = [line for number, line in enumerate(read_lines(path)) if number in chosen]
+    else:
+        whole = list(read_lines(path))
+        total, lines = len(whole), [whole[number] for number in _spread(len(whole), count)]
+    return _fitting(vat, [vat.apply_bpe(line) for line in lines], os.fspath(path), total)
 
 
 def _fitting(vat: VATHubInterface, pieces: list[str], source: str, total: int) -> Sentences:

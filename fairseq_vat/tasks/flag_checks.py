@@ -225,7 +225,13 @@ def _check_training(cfg: DictConfig) -> None:
     betas = getattr(cfg.optimizer, "adam_betas", None)
     if betas is not None and not _are_betas(betas):
         raise _wrong("adam_betas", betas, "must be two numbers of [0, 1), such as (0.9, 0.98)")
+    cosine = getattr(cfg.lr_scheduler, "_name", None) == "cosine"
+    if cosine and max(cfg.lr_scheduler.lr_period_updates, cfg.optimization.max_update) <= 0:
+        raise VATError("--lr-period-updates is needed and was not given, a cosine's updates")
     task, model, criterion = cfg.task, cfg.model, cfg.criterion
+    for flag in ("checkpoint_activations", "offload_activations"):
+        if half.amp and getattr(model, flag, False):
+            raise _wrong(flag, "with --amp", "fairseq would recompute in single precision")
     if getattr(task, "_name", None) != "variational_lm":
         return
     for flag in ("encoder_layers_to_keep", "decoder_layers_to_keep"):

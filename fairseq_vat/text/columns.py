@@ -4,6 +4,7 @@ Plain, ``.gz`` or ``.xz``. Quotes are characters like any other. Empty lines are
 that aren't UTF-8 become U+FFFD.
 """
 
+import logging
 import math
 import os
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import NamedTuple
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.text.lines import clean_line, decode_line, read_raw_lines
+
+logger = logging.getLogger(__name__)
 
 _SENTENCES = {1: ("sentence",), 2: ("first sentence", "second sentence")}
 
@@ -79,9 +82,11 @@ def read_columns(
             a file that holds none.
     """
     form = "<TAB>".join(name.split()[-1] for name in names)
-    rows = []
+    rows, replaced = [], []
     for number, raw in enumerate(read_raw_lines(path), start=1):
         line = decode_line(raw)
+        if "\ufffd" in line and b"\xef\xbf\xbd" not in raw:
+            replaced.append(number)
         if not line.strip():
             continue
         columns = line.split("\t")
@@ -96,6 +101,11 @@ def read_columns(
         rows.append((number, columns))
     if not rows:
         raise VATError(f"{path} holds no line; each must be {form}")
+    if replaced:
+        logger.warning(
+            f"{path}: {len(replaced):,} lines aren't UTF-8, line {replaced[0]} the first: what "
+            "isn't became U+FFFD; convert it, such as with iconv -f latin1 -t utf-8"
+        )
     return rows
 
 

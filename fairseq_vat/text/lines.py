@@ -92,7 +92,7 @@ def raw_lines(file: BinaryIO, name: str | os.PathLike) -> Iterator[bytes]:
     """`read_raw_lines` of an open file; `name` is for errors."""
     for number, raw in enumerate(file):
         if number == 0:
-            raw = _without_byte_order_mark(raw, name)
+            raw = _checked_start(raw, name)
         yield raw.removesuffix(b"\n").removesuffix(b"\r")
 
 
@@ -105,7 +105,21 @@ def _open_bytes(path: str | os.PathLike) -> BinaryIO:
     return open(name, "rb")
 
 
-def _without_byte_order_mark(raw: bytes, path: str | os.PathLike) -> bytes:
+# how files begin that aren't text, though their names may say so
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip: its name must end in .gz",
+    b"\xfd7zXZ\0": "xz: its name must end in .xz",
+    b"BZh91AY&SY": "bzip2: give plain text, .gz or .xz",
+    b"PK\x03\x04": "zip: give plain text, .gz or .xz",
+    b"\x28\xb5\x2f\xfd": "zstd: give plain text, .gz or .xz",
+}
+
+
+def _checked_start(raw: bytes, path: str | os.PathLike) -> bytes:
+    """A file's first line without a byte-order mark; raises `VATError` where it is no text."""
+    for start, advice in _COMPRESSED.items():
+        if raw.startswith(start):
+            raise VATError(f"{path} is compressed with {advice}")
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise VATError(
             f"{path} is UTF-16, not UTF-8; convert it with "

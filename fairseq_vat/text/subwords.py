@@ -37,6 +37,7 @@ _UNK_PIECE = "\u2581" + UNK_WORD
 # text gives the same model on every machine.
 _THREADS = 4
 _BATCH = 2000
+_LONGEST = 1 << 16  # bytes of a line
 
 
 @dataclass
@@ -58,6 +59,14 @@ class VocabularyTooLargeError(VATError):
     def __init__(self, message: str, largest: int):
         super().__init__(message)
         self.largest = largest
+
+
+class VocabularyTooSmallError(VATError):
+    """A vocabulary that has not enough subwords for a text's characters."""
+
+    def __init__(self, message: str, needed: int):
+        super().__init__(message)
+        self.needed = needed
 
 
 def load_model(path: str | os.PathLike) -> sentencepiece.SentencePieceProcessor:
@@ -101,7 +110,10 @@ def train_sentencepiece(
     """
     count, characters, has_unk = _survey(train_txt)
     if count == 0:
-        raise VATError(f"{train_txt} has no line with text to train sentencepiece on")
+        raise VATError(
+            f"{train_txt} has no line with text of up to {_LONGEST:,} bytes to train sentencepiece "
+            "on: a sentence a line, lines end with \\n"
+        )
     proto = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -124,7 +136,7 @@ def train_sentencepiece(
             eos_piece="</s>",
             pad_piece="<pad>",
             # Longer lines are left out without a word; the default, 4192 bytes, is one paragraph.
-            max_sentence_length=1 << 16,
+            max_sentence_length=_LONGEST,
             num_threads=_THREADS,
             minloglevel=2,
         )
@@ -137,16 +149,19 @@ def train_sentencepiece(
 
 
 def _survey(path: str | os.PathLike) -> tuple[int, str, bool]:
-    """How many lines a text has, which visible ASCII characters, and if it has the word <unk>."""
-    count = 0
-    has_unk = False
+    """How many lines a text has, which visible ASCII characters, and if it has the word <unk>.
+
+    None, where all are too long to train on.
+    """
+    count, has_unk, fits = 0, False, False
     characters: set[str] = set()
     for line in read_lines(path):
         count += 1
+        fits = fits or len(line.encode()) <= _LONGEST
         characters.update(line)
         has_unk = has_unk or UNK_WORD in line.split()
     visible = sorted(c for c in characters if c.isascii() and not c.isspace())
-    return count, "".join(visible), has_unk
+    return count * fits, "".join(visible), has_unk
 
 
 def _sample(path: str | os.PathLike, count: int, size: int, seed: int) -> Iterator[str]:
@@ -169,8 +184,8 @@ def _explained(message: str, train_txt: str | os.PathLike, vocab_size: int) -> V
         text = f"{flag} is too large for {train_txt}: the largest that works is {largest}{eights}"
         return VocabularyTooLargeError(text, largest)
     if found := re.search(r"required_chars\. \d+ vs (\d+)", message):
-        needed = f"its characters alone need {found[1]}"
-        return VATError(f"{flag} is too small for {train_txt}: {needed}")
+        text = f"{flag} is too small for {train_txt}: its characters alone need {found[1]}"
+        return VocabularyTooSmallError(text, int(found[1]))
     return VATError(
         f"sentencepiece can't be trained on {train_txt} with {vocab_size} pieces: {message}"
     )

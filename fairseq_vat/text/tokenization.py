@@ -56,6 +56,9 @@ def tokenize(
         VATError: for files that aren't what they should be, and a text that nothing is left of.
     """
     out = Path(out)
+    for name in SPLITS:
+        if Path(texts[name]).is_fifo():
+            raise VATError(f"--{name} {texts[name]}: is a pipe; give a file, which is read twice")
     digests = {name: files.sha256(texts[name]) for name in SPLITS}
     lock = partial(files.lock_folder, out, files.OTHER_RUN)  # makes it
     if drop_unused and not wordpiece:
@@ -169,14 +172,23 @@ def _trained_model(
         character_coverage=made_from["character_coverage"],
     )
     tell(f"{path}: training with {size:,} symbols on {text} ...")
-    try:
-        train(vocab_size=size)
-    except subwords.VocabularyTooLargeError as error:
-        if made_from["vocab_size"] is not None:
-            raise
-        size = error.largest // 8 * 8 if error.largest >= 64 else error.largest
-        tell(f"{path}: the text has subwords for {size:,}: training with that ...")
-        train(vocab_size=size)
+    needed = 0
+    while True:  # too small at most once, and too large at most once
+        try:
+            train(vocab_size=size)
+            break
+        except subwords.VocabularyTooSmallError as error:
+            if made_from["vocab_size"] is not None:
+                raise
+            needed = error.needed
+            size = 2 ** math.ceil(math.log2(2 * needed))  # as many again or more for what they make
+            tell(f"{path}: the text's characters take {needed:,}: training with {size:,} ...")
+        except subwords.VocabularyTooLargeError as error:
+            if made_from["vocab_size"] is not None:
+                raise
+            eights = error.largest // 8 * 8
+            size = eights if eights >= max(64, needed) else error.largest
+            tell(f"{path}: the text has subwords for {size:,}: training with that ...")
     files.write_json(note, made_from)
     return path
 

@@ -80,7 +80,8 @@ def keep_used(
 ) -> None:
     """Write a vocabulary's ``vocab.txt`` without the pieces that none of the texts uses.
 
-    The texts' pieces stay the same: what is longest from the left in all of them is so in fewer.
+    The texts' pieces stay the same: what is longest from the left in all of them is so in fewer. A
+    word without pieces can get some, where a longer one that led nowhere is gone.
 
     Args:
         given: the whole one.
