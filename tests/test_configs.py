@@ -22,6 +22,7 @@ from helpers.configs import CONFIGS, EXPERIMENTS, composed, hydra_train, no_hydr
 from helpers.scripts import ROOT
 from omegaconf import DictConfig, OmegaConf
 
+from fairseq_vat.criterions.config import TokenKLCrossEntropyConfig, annealing_of
 from fairseq_vat.errors import VATError
 
 MODELS = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
@@ -261,7 +262,8 @@ def test_wmt19_is_the_papers():
     assert cfg.optimization.max_epoch == 3 and cfg.optimization.max_update == 0
     criterion = cfg.criterion
     assert (criterion.kl_annealing, criterion.kl_annealing_updates) == ("logistic", 50_000)
-    assert criterion.kl_annealing_init == 0.00025
+    cfg_of_criterion = OmegaConf.merge(TokenKLCrossEntropyConfig, criterion)
+    assert annealing_of(cfg_of_criterion).weight(0) == pytest.approx(0.00025)
     assert criterion.prior_std == 0.4
     assert (criterion.kl_weight, criterion.kl_reduction) == (1.0, "sum")
     assert (model.latent_noise, model.prior_std) == ("prior", 0.4)

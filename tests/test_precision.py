@@ -55,10 +55,12 @@ def test_amp_divides_gradients_by_the_scale_once(kind: type, overflow: bool):
     before = model.encoder.weight.detach().clone()
     adam = kind(FairseqAdamConfig(adam_betas="(0.9, 0.98)", lr=[0.1]), list(model.parameters()))
     common = SimpleNamespace(fp16_init_scale=1, amp_scale_window=None, min_loss_scale=1e-4)
-    optimizer = AMPOptimizer(SimpleNamespace(optimizer=None, common=common), None, adam)
-    # its own is torch.cuda's, which does nothing on a CPU
-    optimizer._grad_scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
-    optimizer.backward(sum(parameter.sum() for parameter in model.parameters()))
+
+    class Scaled(AMPOptimizer):
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)  # torch.cuda's does nothing here
+
+    optimizer = Scaled(SimpleNamespace(optimizer=None, common=common), None, adam)
+    optimizer.scaler.scale(sum(parameter.sum() for parameter in model.parameters())).backward()
     if overflow:
         model.decoder.weight.grad.fill_(math.inf)
     optimizer.clip_grad_norm(0.0)

@@ -82,9 +82,7 @@ def test_read_lines_names_utf16(tmp_path):
 def test_read_lines_names_what_is_compressed(compress, tmp_path):
     path = tmp_path / "text.txt"
     path.write_bytes(compress(b"Hello.\n"))
-    with pytest.raises(
-        VATError, match=r"text\.txt is compressed with (gzip|xz|bzip2): .*\.gz|\.xz"
-    ):
+    with pytest.raises(VATError, match=r"text\.txt is compressed with (gzip|xz|bzip2): "):
         list(read_lines(path))
 
 
