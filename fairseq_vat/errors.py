@@ -25,9 +25,15 @@ from omegaconf.errors import (
     MissingMandatoryValue,
 )
 
+# names come from files, and a terminal obeys some characters
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
 
 class VATError(CompactHydraException, ValueError):
     """A mistake in the input; the message names what, where, and what would be right."""
+
+    def __str__(self) -> str:
+        return _CONTROL.sub("\ufffd", super().__str__())
 
 
 def explain(error: BaseException, tb: TracebackType | None) -> str | None:
@@ -43,6 +49,11 @@ def explain(error: BaseException, tb: TracebackType | None) -> str | None:
         error: the exception that ended the command.
         tb: its traceback.
     """
+    line = _explain(error, tb)
+    return None if line is None else _CONTROL.sub("\ufffd", line)
+
+
+def _explain(error: BaseException, tb: TracebackType | None) -> str | None:
     cause: BaseException | None = error
     while cause is not None:  # fairseq wraps some of ours in an Exception that says less
         if isinstance(cause, VATError):

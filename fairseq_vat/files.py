@@ -113,7 +113,13 @@ def lock_folder(folder: str | os.PathLike, otherwise: str) -> None:
     path = str(Path(folder).resolve() / ".lock")
     if path in _LOCKS:
         return
-    file = open(path, "w")  # noqa: SIM115 -- closing it would unlock
+    try:  # somebody else's folder may have a link there, to anything
+        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise VATError(f"{path}: is a link; remove it") from None
+        raise
+    file = os.fdopen(number, "r+")  # closing it would unlock
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -136,6 +142,16 @@ class SaveFolder:
             self._folder,
             "another training writes there; give another --save-dir, or wait for its end",
         )
+
+    def refuse_links(self, log: str | None) -> None:
+        """Raise `VATError` where what a training writes is a link: others chose where it leads.
+
+        Args:
+            log: of ``--log-file``.
+        """
+        for path in (self._folder / "dummy", metrics_path(log or self._folder / METRICS), log):
+            if path is not None and os.path.islink(path) and os.path.isfile(path):
+                raise VATError(f"{path}: is a link, and a training writes there: remove it")
 
     def mend(self, name: str) -> None:
         """Put the newest whole checkpoint in the place of one that is cut short, and say so."""

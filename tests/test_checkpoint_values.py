@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import copy
 import itertools
 import math
@@ -103,6 +104,18 @@ def test_a_value_of_a_wrong_type_or_out_of_range(
         ("extra_state", {"a": OmegaConf.create({"b": "${oc.env:HOME}"})}, "holds a DictConfig"),
         ("extra_state", {"a": [argparse.Namespace()]}, "holds a Namespace"),
         ("task_state", {"dictionary": 1}, "dictionary is 1, no fingerprint"),
+        ("task_state", {"lengths": torch.ones(3).to_sparse()}, "task_state is no plain tensor"),
+        ("task_state", {"lengths": torch.ones(3, device="meta")}, "task_state is no plain tensor"),
+        (
+            "last_optimizer_state",
+            {"state": {0: {"momentum_buffer": torch.ones(3).to_sparse()}}},
+            "last_optimizer_state is no plain tensor",
+        ),
+        (
+            "extra_state",
+            {"metrics": {"train_inner": [(0, "$(touch ran)", "AverageMeter", {})]}},
+            r"extra_state: '\$\(touch ran\)' is no figure's name",
+        ),
     ],
 )
 def test_what_is_beside_the_configuration(name, value, reason, good, data_dir, tmp_path):
@@ -120,10 +133,7 @@ def test_what_is_beside_the_configuration(name, value, reason, good, data_dir, t
         # as long as 10^13 numbers, in a file of a few bytes
         ("lengths", torch.ones(1, dtype=torch.int64).expand(10**13), "lengths of sentences"),
         ("lengths", torch.ones(3, dtype=torch.complex64), "lengths of sentences"),
-        ("lengths", torch.ones(3, dtype=torch.int64, device="meta"), "lengths of sentences"),
-        ("lengths", torch.ones(3, dtype=torch.int64).to_sparse(), "lengths of sentences"),
         ("symbols", "\ud800 1\n", "dictionary"),
-        ("subwords", {"bpe": "bert", "files": {"a": torch.ones(1, device="meta")}}, "subwords"),
         ("subwords", {"bpe": "bert", "files": {"a": torch.ones(1).expand(10**13)}}, "subwords"),
     ],
 )
@@ -132,6 +142,34 @@ def test_a_vocabulary_that_can_not_be_read(name, value, told, good, tmp_path):
     torch.save({**good, "task_state": {**good["task_state"], name: value}}, path)
     line = refused(load_model, path)
     assert line.startswith(f"the checkpoint's {told} ") and "can't be read" in line
+
+
+@pytest.mark.parametrize("part", ["model", "extra_state", "common"])
+def test_a_dictionary_that_hides_what_it_holds(part, good, data_dir, tmp_path):
+    """Its own attribute stands before the method of the same name."""
+    state = {**good, "cfg": dict(good["cfg"])}
+    where = state["cfg"] if part == "common" else state
+    where[part] = collections.OrderedDict(where[part])
+    where[part].items = where[part].values = collections.OrderedDict  # a class: it can be called
+    path = tmp_path / "crafted.pt"
+    torch.save(state, path)
+    assert "holds a dictionary with the attribute " in refused(load_model, path, data_dir)
+    whole = collections.OrderedDict(good)
+    whole.get = collections.OrderedDict
+    torch.save(whole, path)
+    assert "it holds a dictionary with the attribute 'get'" in refused(load_model, path, data_dir)
+
+
+@pytest.mark.parametrize("name", ["../other/train", "/etc/train", "a/../../b"])
+def test_a_training_text_elsewhere(name, good, data_dir, tmp_path):
+    path = crafted(good, tmp_path, lambda cfg: cfg["task"].update(train_subset=name))
+    assert f"cfg.task.train_subset is '{name}'" in refused(load_model, path, data_dir)
+
+
+def test_what_a_terminal_obeys_is_taken_out(good, tmp_path):
+    torch.save({**good, "model": {"\x1b]0;owned\x07w": torch.tensor(torch.inf)}}, tmp_path / "x.pt")
+    line = refused(load_model, tmp_path / "x.pt")
+    assert "its parameter \ufffd]0;owned\ufffdw holds values that aren't finite" in line
 
 
 @pytest.mark.parametrize("part", ["cfg", "extra_state"])

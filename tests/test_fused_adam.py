@@ -58,6 +58,18 @@ def test_a_stopped_run_ends_as_one_that_never_stopped(data_dir: Path, tmp_path: 
     assert history[-1]["optimizer_name"] == "FusedAdam"
 
 
+@pytest.mark.parametrize("moment", [torch.ones(4), torch.ones(1).expand(10**6)])
+def test_moments_of_another_shape_are_refused(moment, data_dir: Path, tmp_path: Path):
+    """The kernel writes as many numbers as the parameter has, whatever room there is."""
+    commands.train(data_dir, tmp_path, *FLAGS, "--max-update", "2")
+    path = tmp_path / "checkpoint_last.pt"
+    saved = state(path)
+    saved["last_optimizer_state"]["state"][0]["exp_avg"] = moment
+    torch.save(saved, path)
+    with pytest.raises(VATError, match=r"moments of shape .* it is damaged; --reset-optimizer"):
+        commands.train(data_dir, tmp_path, *FLAGS, "--max-update", "4")
+
+
 def test_another_optimizer_is_refused_in_one_line(data_dir: Path, tmp_path: Path):
     commands.train(data_dir, tmp_path, *FLAGS, "--max-update", "2")
     adam = [*FLAGS, "--optimizer", "adam", "--max-update", "4"]

@@ -16,6 +16,7 @@ from fairseq_vat.errors import VATError
 from fairseq_vat.files import read_json, read_json_object
 from fairseq_vat.models.gpt2_weights import fresh
 from fairseq_vat.tasks.data_directory import load_dictionary, load_sentences
+from fairseq_vat.text.subword_files import SubwordFiles
 
 
 @pytest.fixture
@@ -118,6 +119,48 @@ def test_negative_sizes_that_agree_with_each_other(cached):
     overwrite(cached / "cached.idx", CACHED_DIMS + 16 * 401 + 8, "<q", second)
     with pytest.raises(VATError, match="its sentence 1 has -1 tokens"):
         load_sentences(str(cached / "cached"), load_dictionary(str(cached)))
+
+
+def test_other_files_of_the_same_name_are_not_opened(folder, monkeypatch):
+    """fairseq takes one for text, or for proteins, and gives its path to a shell."""
+    monkeypatch.chdir(folder)
+    dictionary = load_dictionary(str(folder))
+    (folder / "x$(touch ran).fasta").write_text(">a\nACGT\n")
+    (folder / "train").write_text("w1 w2\n")
+    assert load_sentences("x$(touch ran)", dictionary) is None
+    assert len(load_sentences("train", dictionary)) == 400
+    assert not (folder / "ran").exists()
+
+
+def test_parts_of_a_split_are_one(folder):
+    dictionary = load_dictionary(str(folder))
+    for end in ("idx", "bin"):
+        shutil.copyfile(folder / f"valid.{end}", folder / f"train1.{end}")
+        shutil.copyfile(folder / f"valid.{end}", folder / f"train3.{end}")  # after a gap
+    alone, valid = (load_sentences(str(folder / name), dictionary) for name in ("train", "valid"))
+    both = load_sentences(str(folder / "train"), dictionary, combine=True)
+    assert len(both) == len(alone) + len(valid)
+    assert both[len(alone)].tolist() == valid[0].tolist()
+
+
+def test_a_link_out_of_the_folder_is_not_read(folder, tmp_path):
+    """What it leads to would go into every checkpoint."""
+    (tmp_path / "private").write_text("secret\n")
+    (folder / "vocab.txt").symlink_to(tmp_path / "private")
+    (folder / "subwords.json").write_text('{"bpe": "bert"}')
+    with pytest.raises(VATError, match=r"vocab\.txt: is a link to another folder"):
+        SubwordFiles.read(folder)
+
+
+@pytest.mark.parametrize("name", ["dummy", ".lock", "metrics.jsonl", "train.log"])
+def test_a_link_where_a_training_writes(name, data_dir, tmp_path):
+    (tmp_path / "mine").write_text("mine\n")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to(tmp_path / "mine")
+    log = ["--log-file", str(tmp_path / "run/train.log")]
+    line = refused(commands.train, data_dir, tmp_path / "run", *log)
+    assert line.startswith(f"{tmp_path}/run/{name}: is a link")
+    assert (tmp_path / "mine").read_text() == "mine\n"
 
 
 def test_each_part_of_a_split_is_checked(folder):

@@ -95,6 +95,25 @@ def test_a_sentence_longer_than_the_positions_is_cut_and_told(bert, caplog):
     assert "1 of 1 sentences cut to 16 subwords" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"attn_implementation": "kernels-community/flash-attn2"},
+        {"_attn_implementation_internal": "a/b"},
+        {"text_config": [{"_attn_implementation": {"": "a/b:c"}}]},
+    ],
+)
+def test_a_configuration_chooses_no_kernel(more, changed):
+    """transformers would fetch one from the network, and run it."""
+    config = json.loads((changed / "config.json").read_text())
+    (changed / "config.json").write_text(json.dumps(config | more))
+    with pytest.raises(VATError, match=r"config\.json: _?attn_imp.*: names a kernel"):
+        HuggingFaceEncoder(changed)
+    more = {"attn_implementation": "eager"}
+    (changed / "config.json").write_text(json.dumps(config | more))
+    HuggingFaceEncoder(changed)
+
+
 def test_a_tokenizer_in_python_tells_of_a_cut_too(bert, caplog):
     """It tells only what is left of a sentence."""
     encoder = HuggingFaceEncoder(bert)

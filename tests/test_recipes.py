@@ -32,6 +32,7 @@ from fairseq_vat.recipes.train import (
     preset_names,
     run_command,
     training_command,
+    training_environment,
     unfinished_annealing,
 )
 from fairseq_vat.text.subword_files import SubwordFiles
@@ -262,6 +263,7 @@ def test_an_address_in_use_is_told_in_one_line(capfd):
 
 def test_a_training_keeps_its_memory(tmp_path, monkeypatch):
     code = "import os, sys; open(sys.argv[1], 'w').write(os.environ['GLIBC_TUNABLES'])"
+    assert training_environment()["PYTHONSAFEPATH"] == "1"
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     for given in (None, "glibc.malloc.check=1"):
         if given is not None:

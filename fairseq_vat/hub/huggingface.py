@@ -4,6 +4,7 @@ Shape legend: N sentences asked for, B of a batch, T subwords of a sentence, C w
 """
 
 import contextlib
+import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -219,6 +220,12 @@ def _check_config(directory: str) -> None:
         )
     if "model_type" not in config:
         raise VATError(f"{path} names no model_type, as a Hugging Face model's does")
+    try:
+        kernel = _kernel(config)
+    except RecursionError:
+        raise VATError(f"{path} is nested without end") from None
+    if kernel is not None:  # transformers would fetch it and run its code
+        raise VATError(f"{path}: {kernel}: names a kernel of the network's; leave it out")
     layers = config.get("num_hidden_layers", 0)
     if isinstance(layers, (int, float)) and layers > _MOST_LAYERS:  # would take hours
         raise VATError(f"{path}: num_hidden_layers {layers}: more than {_MOST_LAYERS}")
@@ -228,6 +235,19 @@ def _check_config(directory: str) -> None:
             f"{directory} has no tokenizer (none of {', '.join(_TOKENIZER_FILES)}); give a folder "
             "that AutoTokenizer.save_pretrained wrote to, too"
         )
+
+
+def _kernel(config: Any) -> str | None:
+    """A setting, or one inside another, that names an implementation by its address."""
+    if isinstance(config, list):
+        return next((found for item in config if (found := _kernel(item))), None)
+    for name, value in config.items() if isinstance(config, dict) else ():
+        if name.endswith("_implementation") or name.startswith("_attn_implementation"):
+            if "/" in json.dumps(value):
+                return f"{name} {json.dumps(value)[:60]}"
+        elif found := _kernel(value):
+            return found
+    return None
 
 
 @contextlib.contextmanager

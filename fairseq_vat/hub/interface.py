@@ -90,8 +90,8 @@ class VATHubInterface(LatentOperations, nn.Module):
         return self.bpe.encode(sentence) if self.bpe is not None else sentence
 
     def remove_bpe(self, sentence: str) -> str:
-        """A sentence from its subwords; bytes of GPT-2's that break a line become spaces."""
-        return clean_line(self.bpe.decode(sentence)) if self.bpe is not None else sentence
+        """A sentence from its subwords; what would break a line becomes a space."""
+        return clean_line(sentence if self.bpe is None else self.bpe.decode(sentence))
 
     def binarize(self, sentence: str) -> Tensor:
         """Token indices, (T,), of a sentence that is subwords already; the last is its end."""

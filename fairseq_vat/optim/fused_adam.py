@@ -36,6 +36,21 @@ class FusedAdam(FairseqAdam):
         config = super().optimizer_config
         return config | {"betas": tuple(map(float, config["betas"]))}
 
+    def load_state_dict(self, state_dict: Any, optimizer_overrides: Any = None) -> None:
+        """As fairseq's, for moments of their parameters' shapes; the kernel looks at no shape."""
+        super().load_state_dict(state_dict, optimizer_overrides)
+        for parameter, moments in self._optimizer.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                moment = moments.get(name)
+                if moment is not None and not (
+                    moment.shape == parameter.shape and moment.stride() == parameter.stride()
+                ):
+                    raise VATError(
+                        f"the checkpoint's optimizer has moments of shape {[*moment.shape]} for a "
+                        f"parameter of {[*parameter.shape]}: it is damaged; --reset-optimizer "
+                        "leaves it out"
+                    )
+
     @property
     def supports_flat_params(self) -> bool:
         """Whether all parameters may come as one vector, as ``--fp16`` has them."""

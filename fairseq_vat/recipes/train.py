@@ -235,8 +235,11 @@ def unfinished_annealing(command: Sequence[str], save_dir: str) -> str | None:
 
 
 def training_environment() -> dict[str, str]:
-    """This process's, with what makes a training on a CPU faster where it isn't set."""
-    return _ALLOCATION | dict(os.environ)
+    """This process's, with what makes a training on a CPU faster where it isn't set.
+
+    No module is looked for in the working directory.
+    """
+    return _ALLOCATION | {"PYTHONSAFEPATH": "1"} | dict(os.environ)
 
 
 def run_command(command: Sequence[str], save_dir: str, processes: Processes | None = None) -> int:

@@ -14,7 +14,6 @@ import functools
 import math
 import re
 from argparse import Namespace
-from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from types import UnionType
@@ -25,20 +24,21 @@ from fairseq.data import Dictionary
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.registry import REGISTRIES
 from omegaconf import MISSING, OmegaConf
-from omegaconf.base import Node
 from omegaconf.errors import OmegaConfBaseException
-from torch import Tensor
 
 from fairseq_vat.criterions.token_kl_cross_entropy import TokenKLCrossEntropy
 from fairseq_vat.errors import VATError
 from fairseq_vat.models.config import check_config
 from fairseq_vat.models.vat_transformer import VATModel
+from fairseq_vat.tasks.checkpoint_parts import check_no_attributes, check_parts, told
 from fairseq_vat.tasks.variational_lm import VariationalLMTask
 
 # files that a training read and whose content the checkpoint holds: nobody needs to open them
 _FILES_READ = ("encoder_embed_path", "decoder_embed_path", "gpt2_dir")
 # settings of fairseq's optimizers and schedulers that it evaluates where they are strings
 _EVALUATED = re.compile(r"(betas|_eps|2lr)$")
+# out of the data directory
+_ELSEWHERE = re.compile(r"^/|(^|/)\.\.(/|$)")
 # of optimizers that have no dataclass fairseq keeps argparse's whole result
 _MAY_BE_NAMESPACE = ("optimizer", "lr_scheduler")
 
@@ -58,6 +58,10 @@ def check_checkpoint(path: str, state: Any) -> None:
             a setting this version doesn't know, a value of another type or out of range, an
             interpolation, or objects beside tensors and plain data.
     """
+    try:
+        check_no_attributes(state, "it")
+    except VATError as error:
+        raise VATError(f"checkpoint {path} is refused: {error}") from None
     cfg = state.get("cfg") if isinstance(state, dict) else None
     if isinstance(state, dict) and state.get("args") is not None:
         raise VATError(
@@ -69,12 +73,14 @@ def check_checkpoint(path: str, state: Any) -> None:
             f"checkpoint {path} is no checkpoint of fairseq's: it holds no model and configuration"
         )
     try:
-        _check_parts(state)
+        check_parts(state)
         kinds = _kinds(cfg)
         _check_sections(cfg, {name: dataclass for name, (_, dataclass) in kinds.items()})
         for name in _FILES_READ:
             if name in cfg["model"]:
                 cfg["model"][name] = None
+        if _ELSEWHERE.search(str(cfg["task"].get("train_subset"))):
+            raise VATError(f"cfg.task.train_subset is {told(cfg['task']['train_subset'])}")
         _check_ranges(cfg, kinds)
         for name in ("encoder_layers", "decoder_layers"):
             if (count := cfg["model"][name]) > max(100, len(state["model"])):  # takes too long
@@ -108,8 +114,8 @@ def _kinds(cfg: dict[str, Any]) -> dict[str, tuple[type, type]]:
     for ours, kind, dataclass in found.values():
         if kind is None or dataclass is None or not issubclass(kind, ours):
             raise VATError(
-                f"it is of architecture {_told(names['model'])}, task {_told(names['task'])} and "
-                f"criterion {_told(names['criterion'])}; one of this plugin's architectures is "
+                f"it is of architecture {told(names['model'])}, task {told(names['task'])} and "
+                f"criterion {told(names['criterion'])}; one of this plugin's architectures is "
                 "needed, such as vat_transformer, trained with --task variational_lm and "
                 "--criterion token_kl_cross_entropy"
             )
@@ -120,45 +126,6 @@ def _name(section: Any) -> str | None:
     section = vars(section) if isinstance(section, Namespace) else section
     name = section.get("_name") if isinstance(section, dict) else None
     return name if isinstance(name, str) else None
-
-
-def _check_parts(state: dict[str, Any]) -> None:
-    """What is beside the configuration: tensors and plain data, each where fairseq expects it."""
-    for name, value in state["model"].items():
-        if not (isinstance(name, str) and isinstance(value, Tensor)):
-            raise VATError(f"model: {_told(name)} is no tensor")
-        if value.is_complex():  # torch would drop their imaginary parts
-            raise VATError(f"model: {_told(name)} holds complex numbers")
-        if value.is_floating_point() and not value.isfinite().all():
-            raise VATError(
-                f"its parameter {name} holds values that aren't finite: the training diverged; use "
-                "an earlier checkpoint"
-            )
-    for name, kind in {"optimizer_history": list, "extra_state": dict, "task_state": dict}.items():
-        if not isinstance(state.get(name, kind()), kind):
-            raise VATError(f"{name} is {_told(state[name])}, no {kind.__name__}")
-    for entry in state.get("optimizer_history", []):
-        updates = entry.get("num_updates", 0) if isinstance(entry, dict) else None
-        if type(updates) is not int or updates < 0:
-            raise VATError(f"optimizer_history: num_updates is {_told(updates)}, no number")
-    dictionary = state.get("task_state", {}).get("dictionary", "0 0")
-    if not (isinstance(dictionary, str) and dictionary.split()):
-        raise VATError(f"task_state: dictionary is {_told(dictionary)}, no fingerprint")
-    for name, part in state.items():
-        if name not in ("cfg", "model"):
-            _check_no_configuration(str(name), part)
-
-
-def _check_no_configuration(where: str, value: Any) -> None:
-    """OmegaConf's containers resolve what they hold when they are read; only cfg is one."""
-    if isinstance(value, (Node, Namespace)):
-        raise VATError(f"{where} holds a {type(value).__name__} in place of plain data")
-    if isinstance(value, Mapping):
-        value = value.values()
-    elif not isinstance(value, (list, tuple)):
-        return
-    for item in value:
-        _check_no_configuration(where, item)
 
 
 def _check_sections(cfg: dict[str, Any], ours: dict[str, type]) -> None:
@@ -180,20 +147,21 @@ def _check_sections(cfg: dict[str, Any], ours: dict[str, type]) -> None:
 
 def _check_plain(where: str, value: Any) -> None:
     if isinstance(value, dict):
+        check_no_attributes(value, where)
         for key, item in value.items():
             if not isinstance(key, str):
-                raise VATError(f"{where} has the key {_told(key)}, which is no name")
-            _check_plain(f"{where}.{_told(key)[1:-1]}", item)
+                raise VATError(f"{where} has the key {told(key)}, which is no name")
+            _check_plain(f"{where}.{told(key)[1:-1]}", item)
     elif isinstance(value, (list, tuple)):
         for item in value:
             _check_plain(where, item)
     elif isinstance(value, str):
         if "${" in value:
-            raise VATError(f"{where} is {_told(value)}, an interpolation in place of a value")
+            raise VATError(f"{where} is {told(value)}, an interpolation in place of a value")
         if _EVALUATED.search(where) and not _is_literal(value):
-            raise VATError(f"{where} is {_told(value)}; must be numbers")
+            raise VATError(f"{where} is {told(value)}; must be numbers")
     elif not (value is None or type(value) in (bool, int, float)):
-        raise VATError(f"{where} is {_told(value)}, no plain data")
+        raise VATError(f"{where} is {told(value)}, no plain data")
 
 
 def _check_ours(section: str, values: dict[str, Any], dataclass: type) -> None:
@@ -203,11 +171,11 @@ def _check_ours(section: str, values: dict[str, Any], dataclass: type) -> None:
         if name not in types:
             raise VATError(
                 f"cfg.{section} has a setting that this version of fairseq_vat doesn't know, "
-                f"{_told(name)}: it is damaged or of a newer version"
+                f"{told(name)}: it is damaged or of a newer version"
             )
         if name != "_name" and not fits(value, types[name]):
             raise VATError(
-                f"cfg.{section}.{name} is {_told(value)}; must be {_type_name(types[name])}"
+                f"cfg.{section}.{name} is {told(value)}; must be {_type_name(types[name])}"
             )
 
 
@@ -216,12 +184,12 @@ def _check_fairseqs(section: str, values: dict[str, Any], dataclass: type | None
     known = fields(dataclass) if is_dataclass(dataclass) else ()
     types = {field.name: field.type for field in known}
     for name, value in values.items():
-        where = f"cfg.{section}.{_told(name)[1:-1]}"
+        where = f"cfg.{section}.{told(name)[1:-1]}"
         declared = types.get(name)
         if not _is_numeric(declared) or value is None or value == MISSING:
             continue
         if not fits(value, declared, finite=False):
-            raise VATError(f"{where} is {_told(value)}; must be {_type_name(declared)}")
+            raise VATError(f"{where} is {told(value)}; must be {_type_name(declared)}")
 
 
 def _is_literal(text: str) -> bool:
@@ -292,9 +260,3 @@ def _check_ranges(cfg: dict[str, Any], kinds: dict[str, tuple[type, type]]) -> N
     for section in kinds:
         complete = OmegaConf.to_container(whole[section], resolve=True, enum_to_str=True)
         cfg[section] = {**complete, **cfg[section]}
-
-
-def _told(value: Any) -> str:
-    """A value for a message: on one line, and short."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]} ..."

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from fairseq import utils
-from fairseq.data import Dictionary, data_utils, indexed_dataset
+from fairseq.data import ConcatDataset, Dictionary, indexed_dataset
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.text.subword_files import SubwordFiles, is_plain
@@ -76,14 +76,20 @@ def load_sentences(path: str, dictionary: Dictionary, combine: bool = False) -> 
         VATError: for an index that doesn't fit its .bin file, and for a .bin file with words that
             the dictionary doesn't have.
     """
-    for part in itertools.count():
-        prefix = f"{path}{part or ''}"
-        if not indexed_dataset.IndexedDataset.exists(prefix):
+    parts: list[Any] = []
+    for number in itertools.count():
+        prefix = f"{path}{number or ''}"
+        if not indexed_dataset.IndexedDataset.exists(prefix) or (parts and not combine):
             break
-        _check_index(prefix, len(dictionary))
-        if not combine:
-            break
-    return data_utils.load_indexed_dataset(path, dictionary, combine=combine)
+        # fairseq's load_indexed_dataset would take other files of the same name for text or for
+        # proteins, and hand the path to a shell
+        kind = _check_index(prefix, len(dictionary))
+        part = indexed_dataset.make_dataset(
+            prefix, impl=kind, fix_lua_indexing=True, dictionary=dictionary
+        )
+        logger.info(f"loaded {len(part):,} examples from: {prefix}")
+        parts.append(part)
+    return ConcatDataset(parts) if len(parts) > 1 else (parts or [None])[0]
 
 
 def load_split(folder: str, split: str, dictionary: Dictionary, combine: bool = False) -> Any:
@@ -109,11 +115,15 @@ _AT_ONCE = 1 << 24  # tokens looked at together
 _MMAP, _CACHED = b"MMIDIDX\x00\x00", b"TNTIDX\x00\x00"
 
 
-def _check_index(prefix: str, types: int) -> None:
-    """Raise `VATError` unless every sentence of an index lies in its .bin file, in known words."""
+def _check_index(prefix: str, types: int) -> str:
+    """fairseq's name for the kind of an index.
+
+    Raises:
+        VATError: unless its every sentence lies in its .bin file, in known words.
+    """
     index, tokens = f"{prefix}.idx", f"{prefix}.bin"
     try:
-        sizes_N, starts_N, kind = _read_index(index)
+        name, sizes_N, starts_N, kind = _read_index(index)
         width = kind.itemsize
     except (KeyError, ValueError, OverflowError, struct.error):
         raise VATError(
@@ -130,6 +140,7 @@ def _check_index(prefix: str, types: int) -> None:
         )
     if room:
         _check_tokens(np.memmap(tokens, kind, "r", shape=room), tokens, types)
+    return name
 
 
 def _check_tokens(tokens_T: np.ndarray, path: str, types: int) -> None:
@@ -145,14 +156,15 @@ def _check_tokens(tokens_T: np.ndarray, path: str, types: int) -> None:
             )
 
 
-def _read_index(path: str) -> tuple[np.ndarray, np.ndarray, np.dtype]:
-    """Length and start of every sentence, in tokens, and a token's type.
+def _read_index(path: str) -> tuple[str, np.ndarray, np.ndarray, np.dtype]:
+    """Its kind, length and start of every sentence, in tokens, and a token's type.
 
     The two kinds of fairseq's `indexed_dataset`: MMapIndexedDataset and IndexedCachedDataset.
     """
     content = np.memmap(path, np.uint8, "r")
     head = content[:64].tobytes()
     if head.startswith(_MMAP):
+        name = "mmap"
         version, code, count = struct.unpack_from("<QBQ", head, len(_MMAP))
         kind = np.dtype(indexed_dataset._code_to_dtype[code])
         width = kind.itemsize
@@ -162,6 +174,7 @@ def _read_index(path: str) -> tuple[np.ndarray, np.ndarray, np.dtype]:
         starts_N = bytes_N // width
         consistent = version == 1 and not (bytes_N % width).any()
     elif head.startswith(_CACHED):
+        name = "cached"
         version, code, width, count, total = struct.unpack_from("<QQQQQ", head, len(_CACHED))
         offset = len(_CACHED) + struct.calcsize("<QQQQQ")
         dims = np.frombuffer(content, np.int64, count + 1, offset)
@@ -179,7 +192,7 @@ def _read_index(path: str) -> tuple[np.ndarray, np.ndarray, np.dtype]:
         consistent = False
     if not (consistent and np.issubdtype(kind, np.integer)):
         raise ValueError(path)
-    return sizes_N.astype(np.int64), starts_N, kind
+    return name, sizes_N.astype(np.int64), starts_N, kind
 
 
 def fingerprint(dictionary: Dictionary) -> str:

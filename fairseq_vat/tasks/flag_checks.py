@@ -24,6 +24,7 @@ from omegaconf import DictConfig
 
 from fairseq_vat.criterions.config import TokenKLCrossEntropyConfig
 from fairseq_vat.errors import VATError
+from fairseq_vat.files import SaveFolder
 from fairseq_vat.models.config import VATTransformerConfig
 from fairseq_vat.models.precision import WITH_FP16
 from fairseq_vat.models.vat_transformer import VATModel
@@ -209,8 +210,7 @@ def _check_training(cfg: DictConfig) -> None:
         ("lr", lambda value: 0 < value < math.inf, "numbers above 0"),
         ("update_freq", lambda value: value >= 1, "whole numbers, at least 1"),
     ):
-        values = list(cfg.optimization[name])
-        if not values or not all(map(holds, values)):
+        if not (values := list(cfg.optimization[name])) or not all(map(holds, values)):
             raise _wrong(name, ",".join(map(str, values)) or "''", f"must be {wanted}")
     half = cfg.common
     flat = not (half.fp16_no_flatten_grads or half.memory_efficient_fp16)
@@ -220,6 +220,7 @@ def _check_training(cfg: DictConfig) -> None:
         raise VATError("--tensorboard-logdir needs tensorboard: pip install tensorboard")
     if cfg.optimizer is None:
         raise VATError("--optimizer is needed and was not given, such as --optimizer adam")
+    SaveFolder(cfg.checkpoint.save_dir).refuse_links(cfg.common.log_file)
     if half.memory_efficient_fp16 and cfg.optimizer._name == "fused_adam":
         raise VATError("--memory-efficient-fp16 needs another --optimizer, such as adam")
     betas = getattr(cfg.optimizer, "adam_betas", None)

@@ -39,9 +39,12 @@ class SubwordFiles:
 
     @classmethod
     def in_folder(cls, kind: str, folder: str | os.PathLike) -> Self:
-        """Of the files of a folder, by their usual names."""
-        names = KINDS.get(kind, {})
-        return cls.of(kind, {setting: Path(folder) / name for setting, name in names.items()})
+        """Of the files of a folder, by their usual names; what they hold enters checkpoints."""
+        paths = {setting: Path(folder) / name for setting, name in KINDS.get(kind, {}).items()}
+        for path in paths.values():
+            if path.is_symlink() and path.resolve().parent != path.parent.resolve():
+                raise VATError(f"{path}: is a link to another folder; copy the file")
+        return cls.of(kind, paths)
 
     @classmethod
     def read(cls, folder: str | os.PathLike) -> Self | None:
