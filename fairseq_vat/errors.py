@@ -218,6 +218,9 @@ def _flag_of(value: object) -> str:
 
 def _less_memory(tb: TracebackType | None) -> str:
     """Which flags ask for the memory that isn't there, with their values where they are known."""
+    hub = "VATHubInterface"
+    if any(type(f.f_locals.get("self")).__name__ == hub for f, _ in traceback.walk_tb(tb)):
+        return "lower --beam, or give fewer or shorter sentences at a time"
     names, cfg = [frame.f_code.co_name for frame, _ in traceback.walk_tb(tb)], None
     for frame, _ in traceback.walk_tb(tb):
         cfg = getattr(frame.f_locals.get("self"), "cfg", frame.f_locals.get("cfg", cfg))

@@ -225,6 +225,14 @@ def test_what_the_machine_lacks(error, message):
     assert line is None if message is None else line.startswith(message)
 
 
+def test_memory_that_the_python_interface_lacks(vat, monkeypatch):
+    monkeypatch.setattr(vat, "batches", mock.Mock(side_effect=MemoryError))
+    with pytest.raises(MemoryError) as caught:
+        vat.encode(["w1"])
+    line = explain(caught.value, caught.tb)
+    assert line == "out of memory: lower --beam, or give fewer or shorter sentences at a time"
+
+
 @pytest.mark.parametrize("lines", ["2 3\nw1 1 2 3\n", "1 32\nw1 a b\n"])
 def test_word_vectors_that_are_none(lines, data_dir, tmp_path):
     path = tmp_path / "vectors.txt"

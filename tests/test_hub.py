@@ -198,6 +198,36 @@ def test_nothing_in_nothing_out(vat):
     assert vat.encode([]).mean.shape == (0, 0, 16)
 
 
+def test_sentences_may_come_one_by_one(vat):
+    some = SENTENCES[:3]
+    assert vat.reconstruct(one for one in some) == vat.reconstruct(some)
+    assert vat.sample((one for one in some), 2) == vat.sample(some, 2)
+    assert np.array_equal(vat.embed(one for one in some), vat.embed(some))
+    assert vat.decode(vat.posteriors(some)) == vat.decode(vat.encode(some))
+
+
+def test_a_model_in_training_is_used_without_dropout(vat):
+    expected = vat.embed(SENTENCES), vat.reconstruct(SENTENCES)
+    vat.train()
+    frozen = next(vat.model.encoder.children()).eval()
+    try:
+        assert np.array_equal(vat.embed(SENTENCES), expected[0])
+        assert vat.reconstruct(SENTENCES) == expected[1]
+        assert vat.decode(vat.encode(SENTENCES)) == expected[1]
+        assert vat.training and vat.model.training and not frozen.training
+    finally:
+        vat.eval()
+
+
+def test_vectors_are_in_single_precision_whatever_torch_makes(vat, monkeypatch):
+    expected = vat.embed(SENTENCES)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert np.array_equal(vat.embed(SENTENCES), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_wrong_calls(vat):
     with pytest.raises(TypeError, match="a list of sentences"):
         vat.encode("w1 w2")

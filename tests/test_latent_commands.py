@@ -11,6 +11,7 @@ import pytest
 
 from fairseq_vat import VATModel, pretrained
 from fairseq_vat.cli import main as cli
+from fairseq_vat.cli.tables import to_json
 from fairseq_vat.cli.terminal import highlighted
 
 LINES = ["w1 w2 w3", "", "w9 w8"]
@@ -45,6 +46,40 @@ def test_text_may_begin_with_a_dash(checkpoint, capsys):
     assert cli.main(command) == 0
     lines = [json.loads(line)["sentence"] for line in capsys.readouterr().out.splitlines()]
     assert lines == ["- w1 w2 .", "w3"]
+
+
+@pytest.mark.parametrize(
+    "words", [["w1", "--", "-h w2", "--json"], ["-have w1"], ["--", "-Yes"], ["w1\u00a0w2"]]
+)
+def test_text_that_looks_like_flags(words, capsys):
+    command = ["reconstruct", "vat-small", "--cpu", "--json", *words]
+    assert cli.main(command) == 0
+    lines = [json.loads(line)["sentence"] for line in capsys.readouterr().out.splitlines()]
+    assert lines == [word.replace("\u00a0", " ") for word in words if word != "--"]
+
+
+def test_text_that_looks_like_flags_without_its_sign(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["reconstruct", "vat-small", "-Yes"])
+    assert "-Yes; -- goes before text that begins so" in capsys.readouterr().err
+
+
+def test_a_model_without_a_name_is_not_the_packaged_one(tmp_path, capsys):
+    """Such as of a variable of the shell's that isn't set."""
+    (tmp_path / "text").write_text("w1\n")
+    for command in (["prior", ""], ["embed", "", "--input", "text", "--output", "x.npy"]):
+        assert cli.main([part.replace("text", str(tmp_path / "text")) for part in command]) == 1
+        assert "checkpoint '' doesn't exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("encoding", "text"), [("ascii", r"\u00e9\ud83d\ude00"), ("utf-8", "é😀")])
+def test_json_in_a_terminal_s_characters(encoding, text, monkeypatch):
+    written = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="backslashreplace")
+    monkeypatch.setattr("sys.stdout", written)
+    print(to_json({"a": "é😀"}), flush=True)
+    line = written.buffer.getvalue().decode(encoding)
+    assert line == f'{{"a": "{text}"}}\n'
+    assert json.loads(line) == {"a": "é😀"}
 
 
 def test_max_len_b(run, vat):
@@ -147,7 +182,9 @@ def test_sample_and_vary(run, vat, tmp_path):
     assert [line["mean"] for line in found] == vat.reconstruct(LINES, beam=2)
 
     text = "w1 {w2} w3\n"
-    _, out, _ = run("vary", *flags, "--marks", "{}", text=text)
+    _, out, _ = run("vary", *flags, "--marks", "{}", text=f"\n{text}")
+    empty, out = out.split("\n", 1)  # a result for each line
+    assert json.loads(empty) == {"sentence": "", "mean": "", "samples": [""] * 3}
     expected = vat.vary(["w1 {w2} w3"], 3, temperature=4, beam=2, marks="{}")[0]
     assert json.loads(out)["samples"] == expected
     assert json.loads(out)["mean"] == vat.reconstruct(["w1 w2 w3"], beam=2)[0]

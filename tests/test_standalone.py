@@ -157,7 +157,7 @@ def test_words_need_none(built_model):
     check_subwords(["any words"], task.source_dictionary)
 
 
-def test_a_packed_model_is_the_model(trained, data, tmp_path):
+def test_a_packed_model_is_the_model(trained, data, tmp_path, caplog):
     path = pack(trained, tmp_path / "packed")
     assert sorted(file.name for file in path.parent.iterdir()) == [
         *("README.md", "dict.txt", "model.pt", "sentencepiece.model", "subwords.json"),
@@ -172,9 +172,26 @@ def test_a_packed_model_is_the_model(trained, data, tmp_path):
     assert commands.hypotheses(commands.generate(data, path, "--gen-subset", "test"))
     card = path.parent / "README.md"
     assert f'from_pretrained("{path.parent.name}")' in card.read_text()
+    assert "in half precision" in card.read_text() and "and its subwords" in card.read_text()
+    pack(trained, path.parent, half=False)
+    assert "in single precision" in card.read_text()
     card.write_text("my own")
     pack(trained, path.parent)
     assert card.read_text() == "my own"
+    assert f"{card}: is another's, and stays as it is" in caplog.text
+
+
+def test_a_packed_language_model(data_dir, tmp_path):
+    """Of words, where another model's subwords were."""
+    lm = ("--arch", "transformer_decoder_lm", "--decoder-embed-dim", "16", "--max-update", "1")
+    commands.train(data_dir, tmp_path / "run", *lm)
+    out = tmp_path / "packed"
+    out.mkdir()
+    (out / "subwords.json").write_text('{"bpe": "words"}')
+    pack(tmp_path / "run", out)
+    card = (out / "README.md").read_text()
+    assert "reconstruct" not in card and "`fairseq-vat evaluate packed --data DATA`" in card
+    assert "its subwords" not in card and not (out / "subwords.json").exists()
 
 
 def test_what_is_beyond_half_precision_is_not_packed(alone, tmp_path):

@@ -81,7 +81,7 @@ def locate(args: argparse.Namespace) -> None:
     """
     if hasattr(args, "model_and_text"):
         words = args.model_and_text
-        text_only = not words or (" " in words[0].strip() and not os.path.exists(words[0]))
+        text_only = not words or (len(words[0].split()) > 1 and not os.path.exists(words[0]))
         args.model, args.lines = (None, words) if text_only else (words[0], words[1:])
         packaged = packaged_models()
         named = text_only or os.path.exists(words[0]) or words[0] in packaged
@@ -91,7 +91,7 @@ def locate(args: argparse.Namespace) -> None:
                 f"{' or '.join(packaged)}; before a text of one word give MODEL"
             )
     if args.path is None:
-        args.path = args.model or DEFAULT
+        args.path = DEFAULT if args.model is None else args.model
     elif args.data is None:
         args.data = args.model
     elif args.model is not None:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from fairseq_vat.errors import VATError
 
@@ -45,6 +45,11 @@ class Parser(argparse.ArgumentParser):
         parts = ["%(prog)s", _written(positionals), _written(flags)]
         parts += [f"({text})" for text in either]
         return " ".join(filter(None, [*parts, "[options]"]))
+
+    def _parse_optional(self, arg_string: str) -> Any:
+        """argparse's, but "-have a look" is text, and not -h."""
+        is_text = arg_string[:2] != "--" and " " in arg_string
+        return None if is_text else super()._parse_optional(arg_string)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the command line, and exit with 2."""

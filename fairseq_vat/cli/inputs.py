@@ -1,12 +1,12 @@
 """Lines of text into a subcommand, and flags and form of what is generated from them."""
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 from fairseq_vat.cli.flags import add_number, at_least
+from fairseq_vat.cli.tables import to_json
 from fairseq_vat.errors import VATError
 from fairseq_vat.latent.choices import POOLINGS
 from fairseq_vat.text.lines import clean_line, decode_line, raw_lines, read_raw_lines
@@ -101,4 +101,4 @@ def generation(args: argparse.Namespace) -> dict[str, Any]:
 
 def json_line(**values: Any) -> str:
     """An object with these values, as one line."""
-    return json.dumps(values, ensure_ascii=False)
+    return to_json(values)

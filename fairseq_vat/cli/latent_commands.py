@@ -176,7 +176,8 @@ def _sample(args: argparse.Namespace) -> None:
 
 def _vary(args: argparse.Namespace) -> None:
     parse_marks(args.marks)  # what is wrong with them is no line's fault
-    lines = {number: line for number, line in enumerate(read_sentences(args), 1) if line}
+    every = read_sentences(args)
+    lines = {number: line for number, line in enumerate(every, 1) if line}
     if not lines:
         raise VATError("vary: the input has empty lines only")
     marked = [*lines.values()]
@@ -186,7 +187,10 @@ def _vary(args: argparse.Namespace) -> None:
         warn_of_subwords(vat, input_name(args), plain)
         samples = vat.vary(marked, marks=args.marks, **_drawing(args))
         means = vat.reconstruct(plain, **generation(args))
-    _print_samples(args, marked, plain, means, samples)
+    found = dict(zip(lines, zip(plain, means, samples, strict=True), strict=True))
+    nothing = ("", "", [""] * args.samples)  # of an empty line, so that there is one for each
+    columns = zip(*(found.get(n, nothing) for n in range(1, len(every) + 1)), strict=True)
+    _print_samples(args, every, *map(list, columns))
 
 
 def _unmarked(vat: VATHubInterface, args: argparse.Namespace, number: int, line: str) -> str:

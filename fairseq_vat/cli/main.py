@@ -137,11 +137,14 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     args, further = parser.parse_known_args(argv)
     if hasattr(args, "model_and_text"):
         # argparse takes positional arguments from before the flags only
-        flags = [word for word in further if word.startswith("-") and " " not in word]
-        args.model_and_text += [word for word in further if word not in flags]
+        end = further.index("--") if "--" in further else len(further)
+        flags = [word for word in further[:end] if word.startswith("-") and " " not in word]
+        args.model_and_text += [word for word in further[:end] if word not in flags]
+        args.model_and_text += further[end + 1 :]
         further = flags
     if further and not hasattr(args, "takes_further_flags"):
-        parser.error(f"unrecognized arguments: {' '.join(further)}")
+        text = "; -- goes before text that begins so" * hasattr(args, "model_and_text")
+        parser.error(f"unrecognized arguments: {' '.join(further)}{text}")
     args.further_flags = [flag for flag in further if flag != "--"]
     if hasattr(args, "path"):
         locate(args)

@@ -4,6 +4,7 @@ import argparse
 import csv
 import io
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Number
 from typing import Any, NamedTuple, Self
@@ -32,12 +33,18 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
+def to_json(value: object) -> str:
+    """One line of JSON, in characters that standard output has."""
+    encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
+    return json.dumps(value, ensure_ascii=encoding != "utf8", allow_nan=False)
+
+
 def show(
     args: argparse.Namespace, found: dict[str, Any], tables: Callable[[dict[str, Any], str], str]
 ) -> None:
     """Print figures, as one JSON object or as the tables that are made of them."""
     if args.json:
-        print(json.dumps(found, ensure_ascii=False, allow_nan=False))
+        print(to_json(found))
     else:
         print(tables(found, args.format))
 

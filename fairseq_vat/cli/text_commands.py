@@ -1,12 +1,12 @@
 """``fairseq-vat tokenize`` and ``show``: text before the training, and after the generation."""
 
 import argparse
-import json
 import sys
 from functools import partial
 from typing import Any
 
 from fairseq_vat.cli.flags import above, add_number, at_least
+from fairseq_vat.cli.tables import to_json
 from fairseq_vat.cli.terminal import warn
 
 _SPLITS = ("train", "valid", "test")
@@ -129,7 +129,7 @@ def _show(args: argparse.Namespace) -> None:
     found = compare_generations(args.mean, args.samples)
     found["sentences"] = found["sentences"][:: args.every][: args.examples]
     if args.json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(to_json(found))
         return
     _print_generations(**found)
 

@@ -4,21 +4,22 @@ Shape legend: P latents of a sentence (its source positions at token level, 1 at
 B sentences of a batch, L latent width.
 """
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from fairseq.dataclass.configs import GenerationConfig
 from omegaconf import OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import atomic_path
-from fairseq_vat.latent.gaussian import Latents
+from fairseq_vat.latent.gaussian import DiagonalGaussian, Latents
 from fairseq_vat.latent.prior import LARGEST_STD
 from fairseq_vat.models.latent_encoder import as_memory
 from fairseq_vat.tasks.flag_checks import check_search
@@ -64,7 +65,8 @@ class LatentDecoding:
         order = [number for number, point in enumerate(points) if len(point) >= least]
         order.sort(key=lambda number: len(points[number]))
         at_once = max(1, MAX_ROWS // generator.beam_size)
-        with tqdm(total=len(order), unit=" sentences", delay=1, leave=False, disable=None) as bar:
+        progress = tqdm(total=len(order), unit=" sentences", delay=1, leave=False, disable=None)
+        with in_evaluation(self.model), progress as bar:
             for first in range(0, len(order), at_once):
                 numbers = order[first : first + at_once]
                 found = generator.generate(
@@ -144,13 +146,20 @@ class LatentDecoding:
             }
         elif latents_given:
             kwargs = {"seq_gen_cls": LatentSequenceGenerator}
-        return self.task.build_generator([self.model], settings, **kwargs)
+        with in_evaluation(self.model):  # which fairseq's would leave it in
+            return self.task.build_generator([self.model], settings, **kwargs)
 
     def _generate(
         self, generator: Any, sentences: Sequence[str], positions: list[list[int]] | None = None
     ) -> list[list[str]]:
         """The hypotheses of each sentence, one a draw."""
-        found: list[list[str]] = [[] for _ in sentences]
+        with in_evaluation(self.model):
+            return self._generated(generator, sentences, positions)
+
+    def _generated(
+        self, generator: Any, sentences: Sequence[str], positions: list[list[int]] | None
+    ) -> list[list[str]]:
+        found: dict[int, list[str]] = {}
         for sample in self.batches(sentences, rows=max(1, MAX_ROWS // generator.beam_size)):
             numbers = sample["id"].tolist()
             if positions is not None:
@@ -163,18 +172,30 @@ class LatentDecoding:
                 sampling = getattr(generator, "latent_sampling", None)
                 count = 1 if sampling is None else sampling.samples
                 found[number] = [self._text(hypothesis) for hypothesis in hypotheses[:count]]
-        return found
+        return [found[number] for number in range(len(found))]
 
     def _text(self, hypothesis: dict[str, Tensor]) -> str:
         tokens = hypothesis["tokens"].int().cpu()
         return self.remove_bpe(self.task.target_dictionary.string(tokens))
 
 
+@contextlib.contextmanager
+def in_evaluation(model: nn.Module) -> Iterator[None]:
+    """Without dropout; each part is as it was afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def separate(latents: Any) -> list[Any]:
-    """One array a sentence, out of what `encode` gives or a list of arrays."""
+    """One array a sentence, out of what `encode` or `posteriors` gives, or a list of arrays."""
     if hasattr(latents, "mask"):
         return [mean[mask] for mean, mask in zip(latents.mean, latents.mask, strict=True)]
-    return list(latents)
+    return [one.mean if isinstance(one, DiagonalGaussian) else one for one in latents]
 
 
 def save_vectors(path: str | os.PathLike, vectors: np.ndarray) -> None:

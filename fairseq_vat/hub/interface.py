@@ -25,6 +25,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from fairseq_vat.errors import VATError
+from fairseq_vat.hub.decoding import in_evaluation
 from fairseq_vat.hub.latent_operations import LatentOperations
 from fairseq_vat.hub.loading import TASK_SETTINGS, LoadedModel, bpe_of, build_bpe, load_model
 from fairseq_vat.latent.choices import POOLINGS
@@ -148,13 +149,14 @@ class VATHubInterface(LatentOperations, nn.Module):
     ) -> dict[str, DiagonalGaussian]:
         """`embed_posterior` for several poolings, the encoder run once."""
         encoder = self.model.encoder
+        sentences = sentences if isinstance(sentences, str) else list(sentences)
         for name in poolings:
             check_pooling(name)
             if name == "start" and encoder.latent_level == "token" and not self.task.start_token:
                 raise VATError("pooling 'start': the model was trained with --no-start-token")
         found = {}
         for name in poolings:
-            mean_NL = torch.zeros(len(sentences), encoder.latent_dim)
+            mean_NL = torch.zeros(len(sentences), encoder.latent_dim, dtype=torch.float32)
             found[name] = DiagonalGaussian(mean_NL, torch.zeros_like(mean_NL))
         for numbers, out in self._encoded(sentences):
             for name, whole in found.items():
@@ -212,11 +214,12 @@ class VATHubInterface(LatentOperations, nn.Module):
 
     def _encoded(self, sentences: Sequence[str]) -> Iterator[tuple[list[int], EncoderOut]]:
         """The encoder's output, batch by batch, with the numbers of the batch's sentences."""
-        for sample in self.batches(sentences):
-            net_input = sample["net_input"]
-            with torch.no_grad():
-                out = self.model.encoder(net_input["src_tokens"], net_input["src_lengths"])
-            yield sample["id"].tolist(), out
+        with in_evaluation(self.model):
+            for sample in self.batches(sentences):
+                net_input = sample["net_input"]
+                with torch.no_grad():
+                    out = self.model.encoder(net_input["src_tokens"], net_input["src_lengths"])
+                yield sample["id"].tolist(), out
 
 
 def from_pretrained(
@@ -231,7 +234,8 @@ def from_pretrained(
 
     Args:
         model_name_or_path: the checkpoint, its folder, or ``vat-small``; nothing is downloaded.
-        checkpoint_file: the checkpoint's name in the folder; None takes ``checkpoint_last.pt``.
+        checkpoint_file: the checkpoint's name in the folder; None takes ``checkpoint_last.pt``, or
+            else ``model.pt``.
         data_name_or_path: the data directory, for its dict.txt; one that starts with a dot is
             looked for in `model_name_or_path`, as everywhere in fairseq's hub. None takes the
             dictionary that the checkpoint holds, or one beside it.

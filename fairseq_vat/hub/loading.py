@@ -131,7 +131,7 @@ def checkpoint_of(name_or_path: str | os.PathLike) -> str:
     if not os.path.isdir(path):
         names = " or ".join(packaged_models())
         raise VATError(
-            f"checkpoint {path} doesn't exist: give one, or the folder of one"
+            f"checkpoint {path or repr('')} doesn't exist: give one, or the folder of one"
             + (f", or {names}" if names else "")
         )
     for name in _IN_A_FOLDER:

@@ -1,6 +1,7 @@
 """A checkpoint as a small folder to give away."""
 
 import copy
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,29 +18,38 @@ from fairseq_vat.files import atomic_path
 from fairseq_vat.hub.loading import checkpoint_of, load_model
 from fairseq_vat.models.vat_transformer import VATModel
 from fairseq_vat.tasks.data_directory import vocabulary_of
+from fairseq_vat.text.subword_files import NOTE
+
+logger = logging.getLogger(__name__)
 
 _CARD = """# {name}
 
 A {architecture} of fairseq_vat: {parameters:,} parameters in {precision}, {updates:,} updates.
 
-```python
+{python}The folder has the model, its dictionary{subwords}; {opened} open it.
+
+| setting | value |
+| --- | --- |
+{settings}
+
+{mark}
+"""
+_OF_LATENTS = """```python
 from fairseq_vat import VATModel
 
 vat = VATModel.from_pretrained("{name}")
 vat.reconstruct(["A sentence."])
 ```
 
-The folder has the model, its dictionary and its subwords; `fairseq-vat COMMAND {name}` and
-`fairseq-generate DATA --path {name}/model.pt` open it too.
-
-| setting | value |
-| --- | --- |
-{settings}
 """
+# a card with it is made anew; another is somebody's own
+_MARK = "<!-- written by fairseq-vat pack: without this line it stays as it is -->"
 
 
 def pack(model: str | os.PathLike, out: str | os.PathLike, half: bool = True) -> Path:
-    """Write ``model.pt``, ``dict.txt``, the subwords' files and, if there is none, ``README.md``.
+    """Write ``model.pt``, ``dict.txt``, the subwords' files and a card, ``README.md``.
+
+    A ``README.md`` that it didn't write stays, and is warned of.
 
     What only training needs is left out (optimizer, meters), and so are the paths of the machine
     that it ran on. Parameters that aren't finite in half precision are refused.
@@ -107,21 +117,33 @@ def write_packed(
     out.mkdir(parents=True, exist_ok=True)
     with atomic_path(out / "dict.txt") as temporary:
         vocabulary.dictionary.save(str(temporary))
+    (out / NOTE).unlink(missing_ok=True)
     if vocabulary.subwords is not None:
         vocabulary.subwords.write(out)
     criterion = state["cfg"].criterion
     names = [name for name in criterion if name.startswith(("prior", "kl_", "free"))]
     settings = [f"| `--{name.replace('_', '-')}` | {criterion[name]} |" for name in names]
+    name = out.resolve().name
+    opened = f"`fairseq-vat COMMAND {name}` and `fairseq-generate DATA --path {name}/model.pt`"
+    if not model.has_latents:
+        opened = f"`fairseq-vat evaluate {name} --data DATA` and fairseq's commands"
     card = _CARD.format(
-        name=out.resolve().name,
+        name=name,
+        python=_OF_LATENTS.format(name=name) if model.has_latents else "",
+        subwords=" and its subwords" if vocabulary.subwords is not None else "",
+        opened=opened,
+        mark=_MARK,
         architecture=state["cfg"].model._name,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         precision="half precision" if half else "single precision",
         updates=model.num_updates,
         settings="\n".join(settings),
     )
-    if not (out / "README.md").exists():  # it may be somebody's own
-        with atomic_path(out / "README.md") as temporary:
+    path = out / "README.md"
+    if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace"):
+        logger.warning(f"{path}: is another's, and stays as it is")
+    else:
+        with atomic_path(path) as temporary:
             # a folder's name may be no UTF-8
             temporary.write_text(card, encoding="utf-8", errors="replace")
     with atomic_path(out / "model.pt") as temporary:

@@ -59,7 +59,7 @@ def check_checkpoint(path: str, state: Any) -> None:
             interpolation, or objects beside tensors and plain data.
     """
     try:
-        check_no_attributes(state, "it")
+        check_no_attributes(state, "it", {"_metadata"})  # torch's, of parameters alone
     except VATError as error:
         raise VATError(f"checkpoint {path} is refused: {error}") from None
     cfg = state.get("cfg") if isinstance(state, dict) else None

@@ -51,7 +51,7 @@ def read_pairs(path: str | os.PathLike) -> list[ScoredPair]:
 
 
 def read_task(path: str | os.PathLike) -> dict[str, list[ScoredPair]]:
-    """The subsets of a task by name: every ``*.tsv`` of a folder, in the names' order; or a file.
+    """The subsets of a task by name: a folder's ``.tsv`` files, in the names' order; or a file.
 
     Raises:
         VATError: for a path that isn't there, a folder that has no such file, and as `read_pairs`.
@@ -61,7 +61,8 @@ def read_task(path: str | os.PathLike) -> dict[str, list[ScoredPair]]:
         return {path.stem: read_pairs(path)}
     if not path.is_dir():
         raise VATError(f"{path} doesn't exist; give a folder of .tsv files, or a file")
-    paths = sorted(path for path in path.glob("*.tsv") if path.is_file())
+    ends = (".tsv", ".tsv.gz", ".tsv.xz")
+    paths = sorted(one for one in path.iterdir() if one.name.endswith(ends) and one.is_file())
     if not paths:
         form = "score<TAB>sentence<TAB>sentence"
         raise VATError(f"{path} has no .tsv file; each line of one must be {form}")
