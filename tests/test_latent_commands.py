@@ -11,6 +11,7 @@ import pytest
 
 from fairseq_vat import VATModel, pretrained
 from fairseq_vat.cli import main as cli
+from fairseq_vat.cli import parts
 from fairseq_vat.cli.tables import to_json
 from fairseq_vat.cli.terminal import highlighted
 
@@ -39,6 +40,21 @@ def test_reconstruct_gives_a_line_for_every_line(run, vat):
     status, out, _ = run("reconstruct", "--beam", "2", text="\n".join(LINES) + "\n")
     assert status == 0
     assert out.split("\n") == [*vat.reconstruct(LINES, beam=2), ""]
+
+
+def test_input_is_worked_on_in_parts(run, monkeypatch):
+    """What is printed is the same."""
+    commands = [
+        ("reconstruct", "w1\n\nw2 w3\nw4\nw5\n"),
+        ("sample", "w1\n\nw2 w3\nw4\nw5\n"),
+        ("vary", "[w1]\n\nw2 [w3]\n[w1]\n\n"),
+        ("interpolate", "w1\tw2\nw3\tw4\nw5\tw6\n"),
+        ("arithmetic", "w1\tw2\tw3\nw3\tw4\tw5\nw1\tw1\tw1\n"),
+    ]
+    whole = [run(name, "--beam", "2", text=text) for name, text in commands]
+    monkeypatch.setattr(parts, "AT_ONCE", 2)
+    assert [run(name, "--beam", "2", text=text) for name, text in commands] == whole
+    assert all(status == 0 and not error for status, _, error in whole)
 
 
 def test_text_may_begin_with_a_dash(checkpoint, capsys):

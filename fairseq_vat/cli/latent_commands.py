@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from fairseq_vat.cli.inputs import (
     read_input,
     read_sentences,
 )
+from fairseq_vat.cli.parts import by_parts, print_samples, print_texts
 from fairseq_vat.cli.terminal import highlighted, quiet
 from fairseq_vat.errors import VATError
 from fairseq_vat.latent.choices import INTERPOLATION_METHODS
@@ -154,43 +155,47 @@ def _drawing(args: argparse.Namespace) -> dict[str, Any]:
 def _reconstruct(args: argparse.Namespace) -> None:
     sentences = read_sentences(args)
     with quiet():
-        found = load_for(args, sentences).reconstruct(sentences, **generation(args))
-    _print_texts(args, sentences, mean=found)
-
-
-def _print_texts(args: argparse.Namespace, sentences: list[str], **found: list[str]) -> None:
-    ((name, texts),) = found.items()
-    for sentence, text in zip(sentences, texts, strict=True):
-        line = json_line(sentence=sentence, **{name: text})
-        print(line if args.json else highlighted(sentence, text))
+        vat = load_for(args, sentences)
+    found = by_parts(lambda part: vat.reconstruct(part, **generation(args)), sentences)
+    print_texts(args, "mean", found)
 
 
 def _sample(args: argparse.Namespace) -> None:
     sentences = read_sentences(args)
     with quiet():
         vat = load_for(args, sentences)
-        samples = vat.sample(sentences, **_drawing(args))
-        means = vat.reconstruct(sentences, **generation(args))
-    _print_samples(args, sentences, sentences, means, samples)
+
+    def work(part: list[str]) -> Iterable:
+        means = vat.reconstruct(part, **generation(args))
+        return zip(part, means, vat.sample(part, **_drawing(args)), strict=True)
+
+    print_samples(args, by_parts(work, sentences))
 
 
 def _vary(args: argparse.Namespace) -> None:
     parse_marks(args.marks)  # what is wrong with them is no line's fault
-    every = read_sentences(args)
-    lines = {number: line for number, line in enumerate(every, 1) if line}
-    if not lines:
+    marked = read_sentences(args)
+    if not any(marked):
         raise VATError("vary: the input has empty lines only")
-    marked = [*lines.values()]
     with quiet():
         vat = load_hub(args)
-        plain = [_unmarked(vat, args, number, line) for number, line in lines.items()]
-        warn_of_subwords(vat, input_name(args), plain)
-        samples = vat.vary(marked, marks=args.marks, **_drawing(args))
-        means = vat.reconstruct(plain, **generation(args))
-    found = dict(zip(lines, zip(plain, means, samples, strict=True), strict=True))
-    nothing = ("", "", [""] * args.samples)  # of an empty line, so that there is one for each
-    columns = zip(*(found.get(n, nothing) for n in range(1, len(every) + 1)), strict=True)
-    _print_samples(args, every, *map(list, columns))
+        plain = {
+            line: _unmarked(vat, args, number, line)
+            for number, line in enumerate(marked, 1)
+            if line
+        }
+        warn_of_subwords(vat, input_name(args), plain.values())
+
+    def work(part: list[str]) -> Iterable:
+        lines = [line for line in part if line]
+        sentences = [plain[line] for line in lines]
+        means = vat.reconstruct(sentences, **generation(args))
+        samples = vat.vary(lines, marks=args.marks, **_drawing(args))
+        found = iter(zip(sentences, means, samples, strict=True))
+        # something for each line, so that they can be counted
+        return [next(found) if line else ("", "", [""] * args.samples) for line in part]
+
+    print_samples(args, by_parts(work, marked))
 
 
 def _unmarked(vat: VATHubInterface, args: argparse.Namespace, number: int, line: str) -> str:
@@ -202,40 +207,13 @@ def _unmarked(vat: VATHubInterface, args: argparse.Namespace, number: int, line:
     return plain
 
 
-def _print_samples(
-    args: argparse.Namespace,
-    titles: list[str],
-    sentences: list[str],
-    means: list[str],
-    samples: list[list[str]],
-) -> None:
-    rows = zip(titles, sentences, means, samples, strict=True)
-    for number, (title, sentence, mean, drawn) in enumerate(rows):
-        if args.json:
-            print(json_line(sentence=title, mean=mean, samples=drawn))
-            continue
-        if number:
-            print()
-        print(f"{'sentence':12}{title}")
-        print(f"{'mean':12}{highlighted(sentence, mean)}")
-        # equal samples are one line, with their number
-        for text in dict.fromkeys(drawn):
-            count = drawn.count(text)
-            name = "sample" if count == 1 else f"sample x{count}"
-            print(f"{name:12}{highlighted(sentence, text)}")
-
-
 def _interpolate(args: argparse.Namespace) -> None:
     rows = read_input(args, columns=2)
+    how = {"steps": args.steps, "method": args.method, **generation(args)}
     with quiet():
-        ways = load_for(args, chain.from_iterable(rows)).interpolate(
-            [row[0] for row in rows],
-            [row[1] for row in rows],
-            steps=args.steps,
-            method=args.method,
-            **generation(args),
-        )
-    for number, (row, way) in enumerate(zip(rows, ways, strict=True)):
+        vat = load_for(args, chain.from_iterable(rows))
+    found = by_parts(lambda part: vat.interpolate(*_columns(part), **how), rows)
+    for number, (row, way) in enumerate(found):
         if args.json:
             print(json_line(first=row[0], second=row[1], steps=way))
             continue
@@ -245,6 +223,11 @@ def _interpolate(args: argparse.Namespace) -> None:
         for step, (last, text) in enumerate(pairwise([row[0], *way])):
             print(f"{step / (len(way) - 1):<8.2f}{highlighted(last, text)}")
         print(f"{'second':8}{row[1]}")
+
+
+def _columns(rows: list[list[str]]) -> list[list[str]]:
+    """Of rows that are all as long."""
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def _arithmetic(args: argparse.Namespace) -> None:
@@ -260,13 +243,10 @@ def _arithmetic(args: argparse.Namespace) -> None:
 
 def _three(args: argparse.Namespace) -> None:
     rows = read_input(args, columns=3)
+    how = {"pooling": args.pooling, **generation(args)}
     with quiet():
-        found = load_for(args, chain.from_iterable(rows)).arithmetic(
-            *([row[column] for row in rows] for column in range(3)),
-            pooling=args.pooling,
-            **generation(args),
-        )
-    for (a, b, c), text in zip(rows, found, strict=True):
+        vat = load_for(args, chain.from_iterable(rows))
+    for (a, b, c), text in by_parts(lambda part: vat.arithmetic(*_columns(part), **how), rows):
         print(json_line(a=a, b=b, c=c, result=text) if args.json else text)
 
 
@@ -278,8 +258,9 @@ def _shift(args: argparse.Namespace) -> None:
         for path, lines in attributes:
             warn_of_subwords(vat, path, lines)
         direction = vat.direction(*(lines for _, lines in attributes), pooling=args.pooling)
-        found = vat.shift(sentences, direction, args.scale, **generation(args))
-    _print_texts(args, sentences, result=found)
+    how = generation(args)
+    found = by_parts(lambda part: vat.shift(part, direction, args.scale, **how), sentences)
+    print_texts(args, "result", found)
 
 
 def _prior(args: argparse.Namespace) -> None:
