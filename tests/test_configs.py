@@ -9,9 +9,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import hydra.experimental
 import pytest
 import torch
 from fairseq import options, tasks
+from fairseq.dataclass import utils as dataclass_utils
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq.optim import FairseqOptimizer
@@ -247,6 +249,25 @@ class KeepsRate(FairseqOptimizer):
 
     def get_lr(self) -> float:
         return self.lr
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        (),
+        ("--lr-scheduler", "cosine", "--lr-period-updates", "9", "--optimizer", "fused_adam"),
+        ("--arch", "vae_gru", "--update-freq", "2,3", "--save-dir", "a b", "--truncate"),
+    ],
+)
+def test_kept_compositions_are_hydra_s(flags, monkeypatch):
+    """The tests' own, which spare each command a third of a second."""
+    parser = options.get_training_parser()
+    args = options.parse_args_and_arch(parser, ["data-bin", *commands.TRAIN_FLAGS, *flags])
+    kept = convert_namespace_to_omegaconf(args)
+    monkeypatch.setattr(dataclass_utils, "compose", hydra.experimental.compose)
+    monkeypatch.setattr(dataclass_utils, "initialize", hydra.experimental.initialize)
+    with no_hydra():
+        assert convert_namespace_to_omegaconf(args) == kept
 
 
 def test_wmt19_is_the_papers():

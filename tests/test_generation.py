@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 import pytest
+import sacrebleu
 from helpers import commands
 from helpers.models import batch
 
@@ -15,10 +16,17 @@ from fairseq_vat.tasks.generation import LatentSampling, VariationalSequenceGene
 SAMPLING = ("--latent-sampling", "--latent-samples", "3", "--latent-temperature", "2")
 
 
-def test_from_the_mean_sentences_come_back(data_dir, checkpoint):
+def test_what_is_decoded_from_the_mean_is_of_its_own_sentence(data_dir, text_dir, checkpoint):
     output = commands.generate(data_dir, checkpoint, "--scoring", "sacrebleu")
-    assert len(commands.hypotheses(output)) == 20
     assert "Generate test with beam=2: BLEU" in output
+    found = commands.hypotheses(output)
+    texts = [found[number][0] for number in range(20)]
+    lines = (text_dir / "test").read_text().splitlines()
+    others = [*lines[1:], lines[0]]
+    own, other = (
+        sacrebleu.corpus_bleu(texts, [some], force=True).score for some in (lines, others)
+    )
+    assert own > 2 * other
 
 
 def test_k_times_nbest_hypotheses_in_draw_order(data_dir, checkpoint):
@@ -79,6 +87,8 @@ def test_fairseq_s_sampling_flags_work_with_and_without_latents(data_dir, checkp
     both = commands.hypotheses(commands.generate(data_dir, checkpoint, *tokens, *SAMPLING))
     assert {len(found) for found in plain.values()} == {2}
     assert {len(found) for found in both.values()} == {6}
+    for flags in (("--nbest", "2"), (*tokens[:-1], "5")):  # no sampling, another seed
+        assert commands.hypotheses(commands.generate(data_dir, checkpoint, *flags)) != plain
 
 
 def test_the_encoder_runs_once_however_many_draws(data_dir, checkpoint, monkeypatch):
@@ -128,7 +138,10 @@ def test_an_ensemble_of_checkpoints_decodes(data_dir, checkpoint, tmp_path):
 
 def test_references_are_scored(data_dir, checkpoint):
     output = commands.generate(data_dir, checkpoint, "--score-reference")
-    assert len(commands.hypotheses(output)) == 20 and "\nI-" not in output
+    rows = [line.split("\t") for line in output.splitlines()]
+    targets = {row[0][2:]: row[-1] for row in rows if row[0].startswith("T-")}
+    assert targets == {row[0][2:]: row[-1] for row in rows if row[0].startswith("H-")}
+    assert len(targets) == 20 and "\nI-" not in output
 
 
 def test_alignments_count_the_words_that_are_printed(data_dir, checkpoint):
@@ -147,7 +160,9 @@ def test_alignments_count_the_words_that_are_printed(data_dir, checkpoint):
 def test_a_language_model_beside(data_dir, checkpoint, tmp_path):
     commands.train(data_dir, tmp_path, "--arch", "transformer_decoder_lm", "--max-update", "2")
     beside = ("--lm-path", str(tmp_path / "checkpoint_last.pt"), "--lm-weight", "0.1")
-    assert len(commands.hypotheses(commands.generate(data_dir, checkpoint, *beside))) == 20
+    found = commands.hypotheses(commands.generate(data_dir, checkpoint, *beside))
+    assert len(found) == 20
+    assert found != commands.hypotheses(commands.generate(data_dir, checkpoint))
     with pytest.raises(VATError, match="--lm-path needs a language model"):
         commands.generate(data_dir, checkpoint, "--lm-path", str(checkpoint))
 

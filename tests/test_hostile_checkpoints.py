@@ -1,7 +1,7 @@
 """Checkpoints made to do harm: harmless tensors, and a configuration that fairseq would evaluate.
 
-A payload makes a file. Each is tried through every way a checkpoint is opened, and once with the
-check taken away, to see that it would have run.
+A payload makes a file. They are tried through every way a checkpoint is opened, and each once with
+the check taken away, to see that it would have run.
 """
 
 from __future__ import annotations
@@ -74,8 +74,11 @@ ROUTES = {
 }
 
 
-@pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("change", CLASSES)
+# every way with two of the classes, every class in three ways
+PAIRS = [(route, CLASSES[(n + k) % 5]) for n, route in enumerate(ROUTES) for k in (0, 2)]
+
+
+@pytest.mark.parametrize(("route", "change"), PAIRS)
 def test_another_class_runs_nothing(route, change, good, data_dir, tmp_path, marker):
     path = crafted(good, tmp_path, change, payload(marker))
     line = refused(ROUTES[route], data_dir, path, tmp_path)

@@ -164,8 +164,8 @@ def test_repeated_sentences_draw_by_themselves_in_the_set_s_order():
 
 @pytest.mark.parametrize("kinds", [1, 12])
 def test_the_spread_of_mutual_information_is_that_over_seeds(kinds):
-    """96 sentences, of which some or all may be equal: 300 seeds tell what the spread is."""
-    model, count, seeds = LinearGaussian(kinds), 96, 300
+    """96 sentences, of which some or all may be equal: 150 seeds tell what the spread is."""
+    model, count, seeds = LinearGaussian(kinds), 96, 150
     settings = [
         evaluate.EvaluationSettings(prior_std=PRIOR_STD, iw_samples=0, seed=seed, mi_draws=4)
         for seed in range(seeds)

@@ -57,7 +57,7 @@ def probe(data_dir, checkpoint, capsys):
         except SystemExit as stop:  # of a flag that is refused while parsing
             found = stop.code
         captured = capsys.readouterr()
-        assert found == status or not status or found == 2, captured.err
+        assert found == status or (status and found == 2), captured.err
         if found:
             assert not captured.out
             assert captured.err.count("\n") == 1

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 
 import pytest
+from fairseq import options
 from helpers import commands
 
 from fairseq_vat.cli.main import build_parser
@@ -66,6 +68,30 @@ def test_our_subcommands_parse(page):
         assert not further or args.takes_further_flags
 
 
+FAIRSEQ = {
+    "fairseq-train": options.get_training_parser,
+    "fairseq-validate": options.get_validation_parser,
+    "fairseq-generate": options.get_generation_parser,
+    "fairseq-interactive": partial(options.get_generation_parser, interactive=True),
+}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_fairseq_s_commands_parse(page):
+    for program, parser in FAIRSEQ.items():
+        for flags in printed(program, page):
+            if "..." not in flags:
+                flags = ["1" if flag == "W" else flag.replace("$PWD/", "") for flag in flags]
+                options.parse_args_and_arch(parser(), flags)
+
+
+def test_its_python_runs(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    found = {}
+    exec(code, found)
+    assert len(found["vectors"]) == 2 and found["latents"].mean.size(0) == 1
+
+
 def test_validate_and_generate(data_dir, checkpoint):
     (flags,) = printed("fairseq-validate", TRAINING)
     log = commands.validate(data_dir, checkpoint, *without_plugin(flags, data_dir, checkpoint))
@@ -81,7 +107,7 @@ def test_files_it_names_are_there():
     assert [name for name in names if not (ROOT / name).exists()] == []
 
 
-def test_flags_and_presets_it_names_exist(capsys):
+def test_subcommands_it_names_exist(capsys):
     text = (ROOT / "README.md").read_text()
     with pytest.raises(SystemExit):
         build_parser().parse_args(["--help"])

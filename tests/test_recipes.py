@@ -219,6 +219,12 @@ def test_the_command_is_fairseq_s(prepared, tmp_path):
     two = training_command(str(prepared), str(tmp_path), "demo", Processes("cpu", 2))
     assert two[1:5] == ["-m", "fairseq_vat.recipes.launcher", "--nproc_per_node", "2"]
     assert "--standalone" in two
+    many = Processes("cpu", 2, nodes=3, node_rank=1, master="host.org:29500")
+    of_three = training_command(str(prepared), str(tmp_path), "demo", many)
+    assert of_three[3:13] == [
+        *("--nproc_per_node", "2", "--nnodes", "3", "--node_rank", "1"),
+        *("--master_addr", "host.org", "--master_port", "29500"),
+    ]
 
 
 @pytest.mark.parametrize(("flags", "processes"), [([], 1), (["--distributed-world-size", "4"], 4)])

@@ -70,18 +70,18 @@ def test_sharded_directories_are_gone_through_by_epoch(data_dir, text_dir, tmp_p
 
 
 @pytest.mark.parametrize(
-    "flags",
+    ("flags", "sentences"),
     [
-        ("--batch-size", "4"),
-        ("--update-freq", "3"),
-        ("--num-workers", "1"),
-        ("--max-tokens", "60", "--batch-size", "3"),
+        (("--batch-size", "4"), "4"),
+        (("--update-freq", "3"), "66.7"),
+        (("--num-workers", "1"), "24"),
+        (("--max-tokens", "60", "--batch-size", "3"), "3"),
     ],
 )
-def test_fairseq_s_batching_flags(data_dir, tmp_path, flags):
+def test_fairseq_s_batching_flags(data_dir, tmp_path, flags, sentences):
     log = commands.train(data_dir, tmp_path, "--max-update", "3", *flags)
     (last,) = commands.stats(log, "train")
-    assert last["num_updates"] == "3"
+    assert (last["num_updates"], last["bsz"]) == ("3", sentences)
 
 
 def test_data_that_is_not_there_or_of_another_kind(data_dir, text_dir, tmp_path):

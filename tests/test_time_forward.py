@@ -8,6 +8,7 @@ import pytest
 import time_forward
 
 SYSTEMS = ["vae_gru", "gru_decoder_lm"]
+FORWARD_SECONDS = time_forward.forward_seconds
 
 
 @pytest.fixture
@@ -17,7 +18,12 @@ def run(data_dir, tmp_path, capsys, monkeypatch):
     def measured(*flags: str, passes: int) -> dict:
         """`passes`: how many there may be, those to warm up included."""
         clock = iter(range(1, passes + 1))
-        monkeypatch.setattr(time_forward, "forward_seconds", lambda *_: next(clock))
+
+        def timed(*args) -> int:
+            assert FORWARD_SECONDS(*args) > 0
+            return next(clock)
+
+        monkeypatch.setattr(time_forward, "forward_seconds", timed)
         every = ["time_forward.py", str(data_dir), "--archs", ",".join(SYSTEMS), "--cpu", "--json"]
         every += ["-V", "60", "--batches", "3", "--repeats", "2", "--precision", "float32", *flags]
         monkeypatch.setattr("sys.argv", every)

@@ -1,15 +1,18 @@
 """How text becomes the tokens of a data directory, kept with the data and with every checkpoint."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
-
-import torch
+from typing import TYPE_CHECKING, Any, Self
 
 from fairseq_vat.errors import VATError
 from fairseq_vat.files import atomic_path, read_json, sha256, write_json
+
+if TYPE_CHECKING:
+    import torch
 
 NOTE = "subwords.json"
 # fairseq's --bpe, its settings that name a file, and what the file is called here
@@ -89,6 +92,8 @@ class SubwordFiles:
 
     def state(self) -> dict[str, Any]:
         """Plain data and tensors, for a checkpoint."""
+        import torch  # here, as `fairseq-vat prepare` needs none of it
+
         files = {
             setting: torch.frombuffer(bytearray(content), dtype=torch.uint8)
             for setting, content in self.files.items()
@@ -98,6 +103,8 @@ class SubwordFiles:
     @classmethod
     def from_state(cls, state: Any) -> Self:
         """What `state` gave."""
+        import torch
+
         try:
             if not all(is_plain(content, torch.uint8) for content in state["files"].values()):
                 raise ValueError("a file is no bytes")
@@ -112,6 +119,8 @@ def is_plain(value: Any, dtype: torch.dtype) -> bool:
 
     A view can have any length, and a tensor of another layout or without content can't be read.
     """
+    import torch
+
     return (
         isinstance(value, torch.Tensor)
         and (value.layout, value.device.type) == (torch.strided, "cpu")

@@ -77,7 +77,7 @@ def data_dir(text_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoint(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny VAT that has begun to copy."""
+    """A tiny VAT that has begun to learn to copy."""
     folder = tmp_path_factory.mktemp("checkpoint")
     commands.train(
         *(data_dir, folder, "--max-update", "150", "--kl-weight", "0.01", "--dropout", "0")

@@ -29,8 +29,8 @@ if name == "fairseq-train":
     with zipfile.ZipFile(last, "w") as file:
         file.writestr("data", "x")
     with open(value("--log-file"), "a") as file:
-        file.write("epoch 003 | valid on 'valid' subset | " + metric + " 4 | num_updates 9\\n")
         file.write("epoch 002 | loss 1 | num_updates 8\\n")
+        file.write("epoch 003 | valid on 'valid' subset | " + metric + " 4 | num_updates 9\\n")
 if name == "fairseq-vat" and args[0] == "evaluate":
     nll = {"ppl_per_token": 70.5, "ppl_per_word": 81, "per_sentence": 94}
     measured = {"nll": nll | {"ppl_per_token": 70}, "nll_samples": nll, "kl_nats": 6.25}
