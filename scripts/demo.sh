@@ -101,7 +101,7 @@ run fairseq-validate "$demo/data-bin" --user-dir "$plugin" --task variational_lm
 step "5. Reconstructions: beam search from the mean"
 generate=(fairseq-generate "$demo/data-bin" --user-dir "$plugin" --task variational_lm
     --path "$checkpoint" --gen-subset test
-    --beam 5 --max-tokens 4000 --scoring sacrebleu
+    --beam 5 --max-len-b 60 --max-tokens 4000 --scoring sacrebleu
     --bpe sentencepiece --sentencepiece-model "$demo/sentencepiece.model" "${device[@]}")
 run "${generate[@]}" --results-path "$demo/mean"
 
