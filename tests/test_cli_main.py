@@ -152,6 +152,15 @@ def test_errors_are_one_line(command, message, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_tracebacks_are_there_for_who_asks(monkeypatch, capsys):
+    command = ["reconstruct", "none.pt", "--input", "none.txt"]
+    monkeypatch.setenv("FAIRSEQ_VAT_DEBUG", "0")
+    assert cli.main(command) == 1
+    monkeypatch.setenv("FAIRSEQ_VAT_DEBUG", "1")
+    with pytest.raises(FileNotFoundError):
+        cli.main(command)
+
+
 def test_wrong_usage_exits_with_2(capsys):
     for command, message in (
         ([], "fairseq-vat: error: the following arguments are required: COMMAND"),

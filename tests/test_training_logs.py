@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -132,6 +133,15 @@ def _write_messages(path, log: str) -> None:
     """As --log-file has them."""
     messages = [line.split(" | ", 3)[-1] for line in log.splitlines()]
     path.write_text("\n".join(messages), encoding="utf-8")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="it is Linux's")
+def test_a_log_that_cannot_be_written_is_one_warning(data_dir, tmp_path, capfd):
+    commands.train(data_dir, tmp_path, "--max-update", "6", "--log-file", "/dev/full")
+    told = capfd.readouterr().err
+    assert told.count("warning: the log is lost: No space left on device") == 1
+    assert "Traceback" not in told
+    assert (tmp_path / "checkpoint_last.pt").is_file()
 
 
 def test_the_reader_prefers_the_figures(run, tmp_path):

@@ -57,12 +57,14 @@ def _tell_once(handler: logging.Handler, record: logging.LogRecord) -> None:
     error = sys.exc_info()[1]
     if not isinstance(error, OSError):
         _handle_error(handler, record)
-    elif not hasattr(handler, "told"):
-        handler.told = True
+    # fairseq opens the file anew for each epoch
+    elif (place := getattr(handler, "baseFilename", handler)) not in _lost:
+        _lost.add(place)
         print(f"fairseq_vat: warning: the log is lost: {error.strerror}", file=sys.stderr)
 
 
 _handle_error = logging.Handler.handleError
+_lost: set[Any] = set()
 
 
 def format_figures() -> None:
