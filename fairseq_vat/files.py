@@ -144,13 +144,18 @@ class SaveFolder:
         )
 
     def refuse_links(self, log: str | None) -> None:
-        """Raise `VATError` where what a training writes is a link: others chose where it leads.
+        """Raise `VATError` where what a training writes here is a link, whose end others chose.
 
         Args:
-            log: of ``--log-file``.
+            log: of ``--log-file``; one elsewhere, such as /dev/stdout, may be one.
         """
-        for path in (self._folder / "dummy", metrics_path(log or self._folder / METRICS), log):
-            if path is not None and os.path.islink(path) and os.path.isfile(path):
+        paths = [self._folder / "dummy", self._folder / METRICS]
+        if log is not None and os.path.abspath(self._folder) == os.path.dirname(
+            os.path.abspath(log)
+        ):
+            paths += [Path(log), metrics_path(log)]
+        for path in paths:
+            if path.is_symlink() and path.is_file():
                 raise VATError(f"{path}: is a link, and a training writes there: remove it")
 
     def mend(self, name: str) -> None:

@@ -13,7 +13,7 @@ from helpers import commands
 from helpers.checkpoints import refused
 
 from fairseq_vat.errors import VATError
-from fairseq_vat.files import read_json, read_json_object
+from fairseq_vat.files import SaveFolder, read_json, read_json_object
 from fairseq_vat.models.gpt2_weights import fresh
 from fairseq_vat.tasks.data_directory import load_dictionary, load_sentences
 from fairseq_vat.text.subword_files import SubwordFiles
@@ -161,6 +161,8 @@ def test_a_link_where_a_training_writes(name, data_dir, tmp_path):
     line = refused(commands.train, data_dir, tmp_path / "run", *log)
     assert line.startswith(f"{tmp_path}/run/{name}: is a link")
     assert (tmp_path / "mine").read_text() == "mine\n"
+    (tmp_path / "log").symlink_to(tmp_path / "mine")  # as /dev/stdout is
+    SaveFolder(tmp_path / "other").refuse_links(str(tmp_path / "log"))
 
 
 def test_each_part_of_a_split_is_checked(folder):
