@@ -256,6 +256,10 @@ def test_settings_of_what_another_replaces_are_left_out(flags, without):
     options.parse_args_and_arch(options.get_training_parser(), flags)  # none is unrecognized
 
 
+def test_another_task_is_left_to_fairseq():
+    assert preset_flags("demo", ["--task", "language_modeling"]) == preset_flags("demo")
+
+
 def test_an_address_in_use_is_told_in_one_line(capfd):
     with socket.create_server(("localhost", 0)) as server:
         port = str(server.getsockname()[1])

@@ -95,7 +95,7 @@ def _fields(group: str, name: str) -> set[str] | None:
 
     import fairseq_vat.plugin  # noqa: F401  -- fills the registries
 
-    kind = REGISTRIES[group]["registry"].get(name)
+    kind = REGISTRIES.get(group, {"registry": {}})["registry"].get(name)  # tasks have none
     if kind is None:
         return None
     parser = argparse.ArgumentParser(add_help=False)
