@@ -165,3 +165,25 @@ def test_the_papers_figures_are_beside_it(cells, names):
     expected = [text.format(x) for text, x in zip(spellings, found, strict=True) if x is not None]
     printed = [text.replace(" ", "") for column, text in cells if column.startswith("(paper")]
     assert [text for text in printed if text not in ("", "-")] == expected
+
+
+def output(name: str) -> dict[str, Any]:
+    return json.loads((DOCS / "results" / f"{name}.json").read_text())["output"]
+
+
+def test_sizes_are_those_counted():
+    rows = [dict(cells) for cells in rows_of("Tables 7 and 8", "parameters")]
+    counted = output("table8")["parameters"]
+    assert len(rows) == len(counted)
+    for row in rows:
+        system = SYSTEMS[row["system"]] + ("_1024" if row["width"] == "1024" else "")
+        assert row["parameters"] == f"{counted[system]:,}"
+        paper = int(row["(paper)"].replace(",", ""))
+        assert row["difference"] == f"{counted[system] - paper:+,}"
+
+
+def test_seconds_are_those_measured():
+    rows = [dict(cells) for cells in rows_of("Tables 7 and 8", "width 128")]
+    seconds = output("table7-ptb-128")["seconds"]
+    printed = {SYSTEMS[row["system"]]: row["width 128"] for row in rows}
+    assert printed == {system: f"{taken:.0f}" for system, taken in seconds.items()}
