@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import json
 import math
 import random
 import re
@@ -12,6 +14,7 @@ import pytest
 from helpers import commands
 from helpers.text import sentences
 
+from fairseq_vat.cli import main as cli
 from fairseq_vat.cli.tables import WIDTH
 from fairseq_vat.errors import VATError
 from fairseq_vat.evaluation.classify import classify as run_classify
@@ -42,9 +45,20 @@ def classify(subcommand):
     return subcommand("classify", *QUICK)
 
 
-def test_two_labels(classify, tmp_path):
-    flags = write(tmp_path, by_words)
-    found = classify(*flags, "--json")
+@pytest.fixture(scope="module")
+def two_labels(data_dir, checkpoint, tmp_path_factory):
+    """The folder of files with two labels, flags that name them, and what comes of them."""
+    folder = tmp_path_factory.mktemp("two_labels")
+    flags = write(folder, by_words)
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        command = ["classify", str(data_dir), "--path", str(checkpoint), *QUICK, *flags, "--json"]
+        assert cli.main(command) == 0
+    return folder, flags, json.loads(output.getvalue())
+
+
+def test_two_labels(classify, two_labels):
+    folder, flags, found = two_labels
     assert found["protocol"] == "converged"
     assert found["standardized"]
     assert found["converged"] == [True, True]
@@ -54,7 +68,6 @@ def test_two_labels(classify, tmp_path):
     assert found["latent_level"] == "token"
     assert found["pooling"] == "sum"
     assert found["unknown_share"] == dict.fromkeys(SPLITS, 0)
-    assert not classify.warnings
     for name in SPLITS:
         nothing, classifier = found["majority"][name], found["classifier"][name]
         assert classifier["accuracy"] > nothing["accuracy"] + 5
@@ -63,16 +76,17 @@ def test_two_labels(classify, tmp_path):
         regression = found["logistic_regression"][name]
         assert regression["accuracy"] > nothing["accuracy"] + 5
     assert found["logistic_regression"]["converged"]
-    test = [by_words(*line.sentences) for line in read_labelled(tmp_path / "test")]
+    test = [by_words(*line.sentences) for line in read_labelled(folder / "test")]
     majority = max(found["labels"], key=found["labels"].get)
     share = 100 * test.count(majority) / len(test)
     assert found["majority"]["test"]["accuracy"] == pytest.approx(share)
     assert classify(*flags, "--json") == found  # nothing is left to chance
+    assert not classify.warnings
 
 
-def test_the_table_shows_the_same_figures(classify, tmp_path):
-    flags = write(tmp_path, by_words)
-    found, table = classify(*flags, "--json"), classify(*flags)
+def test_the_table_shows_the_same_figures(classify, two_labels):
+    _, flags, found = two_labels
+    table = classify(*flags)
     assert "300 train, 90 valid, 90 test" in table
     *_, losses, accuracies = table.split("\n\n")
     for text, figure, title, form in (

@@ -14,7 +14,7 @@ from helpers import commands
 from helpers.distributed import FLAGS, train_with_two
 from helpers.scripts import SCRIPTS, run
 
-STOP, END = 6, 12  # 9 updates an epoch
+STOP, END = 4, 8  # of the 9 updates of an epoch
 COMPARED = ["loss", "nll_loss", "kl_loss", "kl_nats", "kl_weight", "active_units", "wpb", "bsz"]
 
 

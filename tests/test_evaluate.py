@@ -46,7 +46,7 @@ def evaluate(capsys):
 @pytest.fixture(scope="module")
 def sentence_level(data_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("vae")
-    flags = ("--arch", "vae_transformer", "--kl-weight", "0.01", "--max-update", "60")
+    flags = ("--arch", "vae_transformer", "--kl-weight", "0.01", "--max-update", "25")
     commands.train(data_dir, folder, *flags, *SMALL)
     return folder / "checkpoint_last.pt"
 
@@ -55,7 +55,7 @@ def sentence_level(data_dir, tmp_path_factory):
 def language_model(data_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("lm")
     commands.train(
-        *(data_dir, folder, "--arch", "transformer_decoder_lm", "--max-update", "30", *SMALL)
+        *(data_dir, folder, "--arch", "transformer_decoder_lm", "--max-update", "5", *SMALL)
     )
     return folder / "checkpoint_last.pt"
 
@@ -153,7 +153,7 @@ def test_a_language_model_has_the_columns_that_apply(data_dir, language_model, e
 
 
 def test_a_collapsed_model_is_told(data_dir, tmp_path, evaluate):
-    flags = ("--arch", "vae_transformer", "--kl-weight", "20", "--max-update", "80", *SMALL)
+    flags = ("--arch", "vae_transformer", "--kl-weight", "20", "--max-update", "40", *SMALL)
     commands.train(data_dir, tmp_path, *flags)
     table = evaluate(data_dir, tmp_path / "checkpoint_last.pt", "--no-bleu")
     (line,) = (line for line in table.splitlines() if line.startswith("warning: "))

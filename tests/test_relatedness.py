@@ -60,7 +60,7 @@ def test_features_and_agreement_by_hand():
     assert (rounding.pearson, rounding.spearman) == (None, None)
 
 
-def pairs_of_vectors(seed, counts=(400, 100, 200)):
+def pairs_of_vectors(seed, counts=(192, 64, 128)):
     """Scores that the vectors' distance decides."""
     generator = torch.Generator().manual_seed(seed)
     features, scores = {}, {}
@@ -120,7 +120,7 @@ def write(folder, lowest=1):
     """Pairs whose score is the share of their words that are the same."""
     rng = random.Random(1)
     flags = []
-    for seed, (name, count) in enumerate(zip(FILES, (200, 60, 80), strict=True)):
+    for seed, (name, count) in enumerate(zip(FILES, (128, 60, 80), strict=True)):
         lines = []
         for first in sentences(count, 20 + seed):
             rate = rng.random()
@@ -151,7 +151,7 @@ def test_the_command_with_a_hugging_face_encoder_beside(probe, vat, tmp_path):
     found = probe(*flags, "--hf", tmp_path / "tiny", "--json")
     assert not probe.warnings
     assert found["grades"] == [1, 5]
-    assert found["examples"] == {"train": 200, "valid": 60, "test": 80}
+    assert found["examples"] == {"train": 128, "valid": 60, "test": 80}
     named = [(result["encoder"], result["pooling"]) for result in found["results"]]
     assert named == [(name, p) for name in ("checkpoint", "tiny") for p in ("sum", "mean")]
     for result in found["results"]:

@@ -50,6 +50,7 @@ def test_the_weight_follows_the_schedule(unstopped: tuple[Path, str]):
 def test_patience_is_counted_over_stops(data_dir: Path, tmp_path: Path):
     """Nothing gets better at this rate: the end comes two validations after the first."""
     flags = [*FLAGS, "--kl-annealing", "constant", "--lr", "1e-30", "--patience", "2"]
+    flags += ["--max-tokens", "2000"]
     commands.train(data_dir, tmp_path, *flags, "--max-epoch", "2")
     ended = commands.train(data_dir, tmp_path, *flags, "--max-epoch", "9")
     assert "early stop since valid performance" in ended
@@ -87,12 +88,15 @@ def test_stopped_and_resumed(
 
 
 def test_a_line_over_the_end_of_an_epoch_is_of_its_whole_interval(data_dir: Path, tmp_path: Path):
-    """An epoch has 18 updates, and a line is that of ten, or of all since the last one."""
-    flags = [*FLAGS, "--log-interval", "10"]
+    """An epoch has 6 updates, and a line is that of four, or of all since the last one."""
+    flags = [*FLAGS, "--log-interval", "4", "--max-tokens", "600"]
     commands.train(data_dir, tmp_path / "stopped", *flags, "--max-epoch", "1")
-    resumed = commands.train(data_dir, tmp_path / "stopped", *flags, "--max-update", "24")
-    unstopped = commands.train(data_dir, tmp_path / "unstopped", *flags, "--max-update", "24")
-    one, other = (commands.updates(log)[20] for log in (unstopped, resumed))
+    assert (
+        state(tmp_path / "stopped/checkpoint_last.pt")["optimizer_history"][-1]["num_updates"] == 6
+    )
+    resumed = commands.train(data_dir, tmp_path / "stopped", *flags, "--max-update", "9")
+    unstopped = commands.train(data_dir, tmp_path / "unstopped", *flags, "--max-update", "9")
+    one, other = (commands.updates(log)[8] for log in (unstopped, resumed))
     for name in one.keys() - {"wps", "ups", "wall", "train_wall"}:
         assert one[name] == other[name], name
 

@@ -153,7 +153,8 @@ def test_training_goes_on_with_its_own_dictionary_alone(permuted, run, copied, t
 def test_a_log_file_gets_each_line_once(data_dir, tmp_path):
     """fairseq opens it for every epoch, and validation writes to the training's."""
     file = tmp_path / "train.log"
-    commands.train(data_dir, tmp_path / "run", "--log-file", file, "--max-update", "40")
+    flags = ["--max-tokens", "1000", "--log-interval", "5", "--max-update", "9"]  # 4 an epoch
+    commands.train(data_dir, tmp_path / "run", "--log-file", file, *flags)
     handlers = [h for h in progress_bar.logger.handlers if isinstance(h, logging.FileHandler)]
     assert [handler.baseFilename for handler in handlers] == [str(file)]
     for handler in handlers:
@@ -162,7 +163,7 @@ def test_a_log_file_gets_each_line_once(data_dir, tmp_path):
     lines = [line for line in file.read_text().splitlines() if re.match(r"epoch \d", line)]
     assert len(set(lines)) == len(lines)
     kinds = [(record.kind, record.num_updates) for record in read_training_log(file)]
-    assert {("valid", 18), ("train", 18), ("train_inner", 20), ("valid", 40)} <= {*kinds}
+    assert {("valid", 4), ("train", 4), ("train_inner", 5), ("valid", 9)} <= {*kinds}
 
 
 class Killed(BaseException):
@@ -170,7 +171,8 @@ class Killed(BaseException):
 
 
 def test_the_figures_of_an_epoch_outlive_a_kill_after_its_checkpoint(data_dir, tmp_path):
-    flags = ["--max-epoch", "2", "--max-update", "22", "--log-file"]  # 18 updates an epoch
+    flags = ["--max-tokens", "1000"]  # 4 updates an epoch
+    flags += ["--max-epoch", "2", "--max-update", "6", "--log-file"]
     unstopped, killed = tmp_path / "unstopped", tmp_path / "killed"
     commands.train(data_dir, unstopped, *flags, unstopped.with_suffix(".log"))
 
@@ -188,14 +190,14 @@ def test_the_figures_of_an_epoch_outlive_a_kill_after_its_checkpoint(data_dir, t
             pytest.raises(Killed),
         ):
             commands.train(data_dir, killed, *flags, killed.with_suffix(".log"))
-    assert [trainer.get_num_updates() for _, trainer, *_ in saved] == [18, 22]
+    assert [trainer.get_num_updates() for _, trainer, *_ in saved] == [4, 6]
     log = commands.train(data_dir, killed, *flags, killed.with_suffix(".log"))
-    assert "finished: 22 of" in log
+    assert "finished: 6 of" in log
     one, other = (epochs(folder.with_suffix(".metrics.jsonl")) for folder in (unstopped, killed))
-    assert [record["update"] for record in one] == [18, 22]
+    assert [record["update"] for record in one] == [4, 6]
     assert one == other
     told = read_training_log(killed.with_suffix(".log"))
-    assert [(r.epoch, r.num_updates) for r in told if r.kind == "train"] == [(1, 18), (2, 22)]
+    assert [(r.epoch, r.num_updates) for r in told if r.kind == "train"] == [(1, 4), (2, 6)]
 
 
 def epochs(file):

@@ -55,7 +55,7 @@ def test_prepare_corpus_refuses_what_it_cannot_use(corpus):
 @pytest.mark.slow
 def test_sample_shows_sentence_mean_and_variants(corpus):
     data = corpus / "corpus" / "data-bin"
-    commands.train(data, corpus / "model", "--max-update", "20")
+    commands.train(data, corpus / "model", "--max-update", "2")
     checkpoint = corpus / "model" / "checkpoint_last.pt"
     model = corpus / "corpus" / "sentencepiece.model"
     done = run(

@@ -118,7 +118,8 @@ def test_what_is_no_figure_is_left_out(form, caplog):
 def test_a_healthy_run_has_nothing_on_standard_error(data_dir, tmp_path, monkeypatch):
     """With loader processes, as by default; the command itself, since warnings come once."""
     monkeypatch.setenv("WHOLE_FAIRSEQ", "1")
-    flags = [*commands.TRAIN_FLAGS, *FLAGS, "--num-workers", "2", "--max-update", "20"]
+    flags = [*commands.TRAIN_FLAGS, *FLAGS, "--num-workers", "2"]
+    flags += ["--max-tokens", "2000", "--max-update", "3"]  # over the end of an epoch
     command = [sys.executable, "-m", "fairseq_cli.train", str(data_dir), *flags]
     command += ["--save-dir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import importlib
@@ -54,6 +55,17 @@ def _started_soon():
         mock.patch.dict(os.environ, PYTHONPATH=scripts.ENVIRONMENT["PYTHONPATH"]),
         mock.patch.object(module, "subprocess", SimpleNamespace(run=preprocess_in_a_fork)),
     ):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _seeded_soon():
+    """Without a device torch keeps a traceback for it, each time that a seed is set."""
+    with contextlib.ExitStack() as stack:
+        for name in ("cuda", "mtia", "xpu"):
+            device = getattr(torch, name, None)
+            if device is not None and not device.is_available():
+                stack.enter_context(mock.patch.object(device, "manual_seed_all", lambda seed: None))
         yield
 
 
@@ -114,7 +126,7 @@ def trained_oracle(
         path = checkpoint
         if kind != "token":  # which is that
             folder = tmp_path_factory.mktemp("oracle")
-            flags = ["--latent-level", level, "--max-update", "150", "--kl-weight", "0.01"]
+            flags = ["--latent-level", level, "--max-update", "40", "--kl-weight", "0.01"]
             flags += ["--latent-noise", "prior"] if noise else []
             commands.train(data_dir, folder, *flags, "--dropout", "0")  # s is 0.4 by default
             path = folder / "checkpoint_last.pt"
