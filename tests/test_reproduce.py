@@ -153,6 +153,23 @@ def test_other_pieces_need_another_folder(work):
     assert work.run("out", *few, "--drop-unused").returncode == 1
 
 
+def test_a_wordpiece_of_the_papers_size_is_trained_and_gpt2_has_its_own_pieces(work):
+    (work.folder / "gpt2").mkdir()
+    (work.folder / "gpt2" / "config.json").write_text("{}")
+    few = ("--only", "vae_transformer,vae_gpt2", "--tables", "2", "--annealings", "none")
+    few = (*few, "--seeds", "1", "--latent-dim", "64", "--vocabulary", "wordpiece")
+    done = work.run("out", *few, "--gpt2", "gpt2", "ptb=ptb")
+    assert done.returncode == 0, done.stderr
+    pieces, gpt2 = work.calls("fairseq-vat", "prepare")
+    assert flag(pieces, "--train-wordpiece") == "30522" and "--gpt2" not in pieces
+    assert flag(gpt2, "--gpt2").endswith("gpt2") and "--train-wordpiece" not in gpt2
+    places = {flag(call, "--arch"): call for call in work.calls("fairseq-train")}
+    assert places["vae_transformer"][1].endswith("out/ptb/data-bin")
+    assert places["vae_gpt2"][1].endswith("out/ptb/gpt2/data-bin")
+    assert flag(places["vae_gpt2"], "--gpt2-dir") == "gpt2"
+    assert "--gpt2-dir" not in places["vae_transformer"]
+
+
 def test_classification_alone_trains_encoders_of_text_with_labels(work):
     flags = ("--dry-run", "--tables", "3", "--only", "vae_lstm,lstm_decoder_lm", "--seeds", "1")
     done = work.run("out", *flags, "--latent-dim", "64", "ptb=ptb", "sst2=sst2")
