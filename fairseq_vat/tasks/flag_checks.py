@@ -123,9 +123,7 @@ def check_flags(cfg: DictConfig, command: str) -> None:
 
 def _check_numbers(of_group: str, values: Any) -> None:
     for group, name, lowest, strict in _NUMBERS:
-        if group != of_group:  # first: asking OmegaConf for a name it lacks is slow
-            continue
-        value = getattr(values, name, None)
+        value = getattr(values, name, None) if group == of_group else None
         if not isinstance(value, (int, float)):
             continue
         if not math.isfinite(value) or value < lowest or (strict and value == lowest):
