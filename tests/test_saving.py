@@ -157,9 +157,7 @@ def test_a_log_file_gets_each_line_once(data_dir, tmp_path):
     commands.train(data_dir, tmp_path / "run", "--log-file", file, *flags)
     handlers = [h for h in progress_bar.logger.handlers if isinstance(h, logging.FileHandler)]
     assert [handler.baseFilename for handler in handlers] == [str(file)]
-    for handler in handlers:
-        progress_bar.logger.removeHandler(handler)
-        handler.close()
+    commands.close_log_files()
     lines = [line for line in file.read_text().splitlines() if re.match(r"epoch \d", line)]
     assert len(set(lines)) == len(lines)
     kinds = [(record.kind, record.num_updates) for record in read_training_log(file)]

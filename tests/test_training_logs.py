@@ -138,7 +138,9 @@ def _write_messages(path, log: str) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="it is Linux's")
 def test_a_log_that_cannot_be_written_is_one_warning(data_dir, tmp_path, capfd):
-    commands.train(data_dir, tmp_path, "--max-update", "6", "--log-file", "/dev/full")
+    flags = ["--max-tokens", "2000", "--max-update", "3"]  # over the end of an epoch
+    commands.train(data_dir, tmp_path, *flags, "--log-file", "/dev/full")
+    commands.close_log_files()
     told = capfd.readouterr().err
     assert told.count("warning: the log is lost: No space left on device") == 1
     assert "Traceback" not in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -123,7 +124,8 @@ def _progress_bar(*args: Any, **kwargs: Any) -> Any:
     for handler in list(progress_bar.logger.handlers) if kwargs.get("log_file") else []:
         if isinstance(handler, logging.FileHandler):
             progress_bar.logger.removeHandler(handler)
-            handler.close()
+            with contextlib.suppress(OSError):  # told of when it was written: the disk is full
+                handler.close()
     bar = _fairseq_progress_bar(*args, **kwargs)
     # the bars of trainings are the ones that are told the folder
     if _training is not None and kwargs.get("aim_param_checkpoint_dir") == _training.save_dir:
