@@ -108,9 +108,13 @@ def test_an_impossible_target_has_a_finite_loss_and_its_gradient(dtype):
         assert difference(got, wanted) < 1e-2
 
 
-@pytest.mark.parametrize("tokens", [2, 8, 31])
-def test_without_gradients_it_is_the_same_and_counts(tokens):
-    features, weight, target = (x.float() if x.is_floating_point() else x for x in problem(tokens))
+@pytest.mark.parametrize(
+    ("tokens", "vocabulary"),
+    [*((tokens, VOCABULARY) for tokens in (2, 8, 31)), (31, 3000)],  # of several blocks of columns
+)
+def test_without_gradients_it_is_the_same_and_counts(tokens, vocabulary):
+    made = problem(tokens, vocabulary)
+    features, weight, target = (x.float() if x.is_floating_point() else x for x in made)
     nll, _, _, _ = reference(features, weight, target)
     with torch.no_grad():
         without = token_likelihood(features, weight, target, PAD, count_correct=True)
@@ -128,7 +132,9 @@ def test_without_gradients_it_follows_autocast():
     nll, _, _, _ = reference(features, weight, target)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         without = token_likelihood(features, weight, target, PAD)
-    torch.testing.assert_close(without.nll, nll.float(), rtol=BOUNDS[torch.bfloat16][1], atol=0)
+        each = token_nll(features, weight, target, PAD)
+    for found in (without.nll, each.sum()):
+        torch.testing.assert_close(found, nll.float(), rtol=BOUNDS[torch.bfloat16][1], atol=0)
 
 
 def test_nothing_but_padding_is_nothing():

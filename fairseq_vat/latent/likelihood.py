@@ -19,6 +19,9 @@ from torch.autograd.function import once_differentiable
 
 # Bytes of logits held at a time: on a CPU what its caches hold, on a GPU more, for large products.
 CHUNK_BYTES = {"cpu": 1 << 24, "cuda": 1 << 27}
+# Columns of logits made at once for each thread of a CPU, in single precision: over a whole
+# vocabulary a BLAS library that wasn't made for the processor is slower by half.
+_COLUMNS = 256
 # fp16 holds nothing between 0 and 6e-8, and of 32,768 equally likely words each has 3e-5
 _FP16_SCALE = 1024.0
 # products of half precision given in single; chosen by what this torch has
@@ -85,11 +88,13 @@ def token_nll(features_NC: Tensor, weight_VC: Tensor, target_N: Tensor, padding_
 
     For evaluation: the rows are gone through in chunks, without gradients.
     """
-    with torch.no_grad():
+    dtype = _products_dtype(weight_VC)
+    with torch.no_grad(), torch.autocast(features_NC.device.type, enabled=False):
+        x_NC, w_VC = features_NC.to(dtype), weight_VC.to(dtype)
         return torch.cat(
             [
                 F.cross_entropy(logits_nV, target_n, ignore_index=padding_idx, reduction="none")
-                for logits_nV, target_n in _logits_in_chunks(features_NC, weight_VC, target_N)
+                for logits_nV, target_n in _logits_in_chunks(x_NC, w_VC, target_N)
             ]
         )
 
@@ -109,14 +114,13 @@ class _SummedNLL(torch.autograd.Function):
         grad_features_NC = torch.zeros_like(features_NC, dtype=single)
         grad_weight_VC = torch.zeros_like(weight_VC, dtype=single)
         chunk = _rows(w_VC)
-        # one piece of memory for all chunks: the system takes its time to give out new pages
-        memory_nV = w_VC.new_empty(min(chunk, len(x_NC)), len(w_VC))
+        memory_nV = _memory(x_NC, w_VC)
         for x_nC, target_n, grad_nC in zip(
             x_NC.split(chunk), target_N.split(chunk), grad_features_NC.split(chunk), strict=True
         ):
             # one place a row; scatter_ would copy the chunk
             at_target = torch.arange(len(target_n), device=target_n.device), target_n
-            logits_nV = torch.mm(x_nC, w_VC.t(), out=memory_nV[: len(x_nC)])
+            logits_nV = _logits(x_nC, w_VC, memory_nV)
             # bfloat16 goes in and out of softmax, which computes in single precision: one pass; a
             # CPU's goes row by row and can put a row where it read it
             wide = single if dtype == torch.float16 else dtype
@@ -200,10 +204,28 @@ def _without_gradient(
 def _logits_in_chunks(
     features_NC: Tensor, weight_VC: Tensor, target_N: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits, to be done with before the next are asked for, and targets."""
     chunk = _rows(weight_VC)
     single = _single(features_NC)
+    memory_nV = _memory(features_NC, weight_VC)
     for x_nC, target_n in zip(features_NC.split(chunk), target_N.split(chunk), strict=True):
-        yield F.linear(x_nC, weight_VC).to(single), target_n
+        yield _logits(x_nC, weight_VC, memory_nV).to(single), target_n
+
+
+def _memory(features_NC: Tensor, weight_VC: Tensor) -> Tensor:
+    # one piece for all chunks: the system takes its time to give out new pages
+    return weight_VC.new_empty(min(_rows(weight_VC), len(features_NC)), len(weight_VC))
+
+
+def _logits(x_nC: Tensor, weight_VC: Tensor, memory_nV: Tensor) -> Tensor:
+    logits_nV = memory_nV[: len(x_nC)]
+    blocked = x_nC.device.type == "cpu" and x_nC.dtype == torch.float32
+    columns = _COLUMNS * torch.get_num_threads() if blocked else len(weight_VC)
+    for part_nX, weight_XC in zip(
+        logits_nV.split(columns, 1), weight_VC.split(columns), strict=True
+    ):
+        torch.mm(x_nC, weight_XC.t(), out=part_nX)
+    return logits_nV
 
 
 def _smoothing(features_NC: Tensor, weight_VC: Tensor, target_N: Tensor, epsilon: float) -> Tensor:
