@@ -14,7 +14,6 @@ import torch
 from fairseq import checkpoint_utils, options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.distributed import utils as distributed_utils
-from fairseq.logging import progress_bar
 from fairseq_cli import generate as fairseq_generate
 from fairseq_cli import interactive as fairseq_interactive
 from fairseq_cli import preprocess as fairseq_preprocess
@@ -70,11 +69,11 @@ def train(data: Path | str, save_dir: Path, *flags: str) -> str:
 
 def close_log_files() -> None:
     """Those of `train`: a process of its own would take them with it."""
-    handlers = progress_bar.logger.handlers
-    for handler in [h for h in handlers if isinstance(h, logging.FileHandler)]:
-        progress_bar.logger.removeHandler(handler)
-        with contextlib.suppress(OSError):  # on a full disk
-            handler.close()
+    for logger in map(logging.getLogger, list(logging.root.manager.loggerDict)):
+        for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
+            logger.removeHandler(handler)
+            with contextlib.suppress(OSError):  # on a full disk
+                handler.close()
 
 
 def validate(data: Path | str, checkpoint: Path, *flags: str) -> str:
