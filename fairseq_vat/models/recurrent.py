@@ -190,13 +190,23 @@ def _in_its_own_precision(device: torch.device) -> contextlib.AbstractContextMan
 
 
 def _as(rnn: nn.RNNBase, *inputs: Any) -> list[Any]:
-    """Inputs and states in the type of the recurrence's parameters, on a GPU."""
-    dtype = rnn.all_weights[0][0].dtype
+    """Inputs and states in the type that `rnn` runs in.
+
+    On a GPU that of its parameters. On a CPU an LSTM's under autocast: torch asks whether the
+    processor can take oneDNN's in bfloat16 by the type of the input, which autocast changes only
+    afterwards, and an input in single precision is an error without AVX-512.
+    """
+    if rnn.all_weights[0][0].device.type == "cuda":
+        dtype = rnn.all_weights[0][0].dtype
+    elif rnn.mode == "LSTM" and torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")
+    else:
+        return list(inputs)
 
     def cast(x: Any) -> Any:
         if isinstance(x, tuple):
             return tuple(map(cast, x))
-        return x if x is None or x.device.type != "cuda" else x.to(dtype)
+        return x if x is None else x.to(dtype)
 
     return [cast(x) for x in inputs]
 
@@ -250,6 +260,7 @@ def _read_padded(rnn: nn.RNNBase, x_TBE: Tensor, lengths_B: Tensor) -> tuple[Ten
 
 def _one_direction(rnn: nn.RNNBase, x_TBE: Tensor, weights: list[Tensor]) -> Tensor:
     """One layer of `rnn` from the first position to the last: (T, B, H)."""
+    (x_TBE,) = _as(rnn, x_TBE)
     zeros_1BH = x_TBE.new_zeros(1, x_TBE.size(1), rnn.hidden_size)
     if rnn.mode == "LSTM":
         recurrence, initial = torch.lstm, (zeros_1BH, zeros_1BH)
